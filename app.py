@@ -1,0 +1,173 @@
+"""Marigold Demo as a web page: `python app.py`. The only place that knows of GPU hosts."""
+
+import os
+import sys
+
+from marigold_demo.errors import DemoError
+from marigold_demo.serving.configuration import read_configuration
+
+try:
+    CONFIGURATION = read_configuration(os.environ)  # before Gradio, which reads some of it as it is imported
+except DemoError as error:
+    sys.stderr.write(f"{error}\n")
+    raise SystemExit(2) from None
+
+import spaces  # before torch: on ZeroGPU it stands between torch and the GPU
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+# Gradio makes a table of the last 10,000 events after each one, for a monitor that is off.
+os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")
+
+import logging
+import shutil
+import tempfile
+import threading
+from collections.abc import Generator
+from contextlib import closing
+from ctypes.util import find_library
+from functools import cache
+from pathlib import Path
+
+import gradio as gr
+
+from marigold_demo.advice import Advice
+from marigold_demo.catalog import EMBEDDED
+from marigold_demo.depth import DepthMap
+from marigold_demo.files.cache_folder import own_folder
+from marigold_demo.progress import Progress
+from marigold_demo.reading.photo import Photo
+from marigold_demo.serving import ending
+from marigold_demo.serving.one_thread import in_one_thread
+from marigold_demo.serving.probes import State
+from marigold_demo.serving.service import MB, Service
+from marigold_demo.settings import DepthSettings
+from marigold_demo.ui import build_page, launch_options
+from marigold_demo.ui.desk import Desk
+from marigold_demo.workflow import Workflow
+
+ZERO_GPU = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "true", "t")
+ON_SPACES = "SPACE_ID" in os.environ
+SERVICE = Service(CONFIGURATION)
+WARM, WARM_AFTER_S = threading.Event(), 60.0  # whether the first checkpoint is loaded, or could not be
+
+
+def gpu_seconds(photo: Photo, settings: DepthSettings) -> float:
+    """Return how long the GPU is asked for: waking up, then the network calls."""
+    return 8 + 0.6 * (settings.steps or 4) * settings.ensemble
+
+
+@spaces.GPU(duration=gpu_seconds)  # without ZeroGPU this does nothing
+def on_gpu(photo: Photo, settings: DepthSettings) -> Generator[Progress | DepthMap | DemoError, None, None]:
+    """Estimate depth; an error is yielded, because only values come whole out of a GPU worker."""
+    from marigold_demo.network import checkpoint  # torch: after the page is up
+
+    try:
+        yield from checkpoint.predict(photo, settings)
+    except DemoError as error:
+        yield error
+
+
+def predict(photo: Photo, settings: DepthSettings) -> Generator[Progress | DepthMap, None, None]:
+    """Estimate depth as a Predictor does, wherever the network runs."""
+    with closing(on_gpu(photo, settings)) as steps:
+        for step in steps:
+            if isinstance(step, DemoError):
+                raise step
+            yield step
+
+
+def advise(size: tuple[int, int], settings: DepthSettings) -> Advice:
+    """Foresee the price of a prediction, as soon as the first networks are loaded."""
+    if not WARM.wait(WARM_AFTER_S):
+        return Advice(download_bytes=None)
+    from marigold_demo.network import estimate
+
+    return estimate.advise(size, settings)
+
+
+@cache
+def first_checkpoint() -> str:
+    """Return the checkpoint that the page begins with."""
+    if CONFIGURATION.checkpoint:
+        return CONFIGURATION.checkpoint
+    if not ZERO_GPU and find_library("cuda") is None:
+        return EMBEDDED  # without a driver there is no GPU, and the page need not wait for torch to say so
+    from marigold_demo.network.checkpoint import default_checkpoint
+
+    return default_checkpoint()
+
+
+def warm_up() -> None:
+    """Load the first checkpoint, so that the first visitor does not wait for it."""
+    from marigold_demo.network.checkpoint import load_pipeline
+
+    state = State.FAILED
+    try:
+        load_pipeline(first_checkpoint())
+        state = State.READY
+    except DemoError as error:
+        logging.getLogger("marigold_demo.app").warning(error)
+    finally:
+        SERVICE.health.state = state
+        WARM.set()
+
+
+def make_page(folder: Path) -> gr.Blocks:
+    """Return the page as it is configured; its files go below `folder`."""
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    keep_s = CONFIGURATION.keep_minutes * 60.0
+    # On ZeroGPU the networks are in a process of their own.
+    predictor = SERVICE.runs.watched(predict if ZERO_GPU else in_one_thread(predict))
+    workflow = Workflow(predictor, keep_bytes=CONFIGURATION.finished_mb * MB, keep_s=keep_s)
+    disk_bytes, memory_bytes = CONFIGURATION.disk_mb * MB, CONFIGURATION.visitors_mb * MB
+    desk = Desk(workflow, keep_bytes=memory_bytes, keep_s=keep_s, disk_bytes=disk_bytes)
+    page = build_page(
+        workflow,
+        defaults=DepthSettings(checkpoint=first_checkpoint()),
+        advise=SERVICE.runs.advised(advise),
+        desk=desk,
+        waiting_most=CONFIGURATION.queue,
+    )
+    SERVICE.metrics.watch_queue(lambda: len(page._queue))
+    SERVICE.metrics.watch_bytes("visitors", lambda: desk.kept_bytes)
+    SERVICE.metrics.watch_bytes("finished", lambda: workflow.kept_bytes)
+    return page
+
+
+def serve(page: gr.Blocks) -> None:
+    """Serve the page until someone ends it."""
+    if not ON_SPACES:
+        os.environ["FORWARDED_ALLOW_IPS"] = CONFIGURATION.trusted_proxies  # uvicorn's own default: loopback
+    try:
+        page.launch(prevent_thread_lock=True, **launch_options(SERVICE, on_spaces=ON_SPACES))
+        SERVICE.open_journal()
+        if ZERO_GPU:
+            page.block_thread()
+        else:
+            threading.Thread(target=warm_up, daemon=True).start()
+            ending.wait_for_end()
+    except ending.Ended:
+        ending.close(page, before=SERVICE.stop)
+
+
+def main() -> None:
+    """Run the app; ends the process."""
+    if not ZERO_GPU:  # there the platform ends it
+        ending.end_on_signals()
+    SERVICE.open_journal()
+    folder = own_folder(Path(CONFIGURATION.temp_dir or Path(tempfile.gettempdir(), "marigold-demo")))
+    try:
+        serve(make_page(folder))
+    except ending.Ended:  # before there was a page
+        pass
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    ending.leave()
+
+
+if ZERO_GPU:
+    warm_up()  # before launch: every GPU worker is forked from here, with the weights in place
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The wishes without a browser: flags, commands, what a person at a terminal sees."""

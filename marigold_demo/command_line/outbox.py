@@ -1,0 +1,45 @@
+"""Outbox: where a command's files go, and under which names. Knows nothing of what they hold."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from marigold_demo.command_line.terminal import answer
+from marigold_demo.errors import SettingsError
+from marigold_demo.files import export
+
+
+@dataclass
+class Outbox:
+    """A folder that gets files under names that do not collide, and tells their paths on stdout."""
+
+    folder: Path
+    _taken: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            told = f"{self.folder} cannot be made or used ({error.strerror})"
+            raise SettingsError(f"{told}; name another folder.") from error
+
+    def free_stem(self, stem: str) -> str:
+        """Return the stem, with a number where this run has used it already."""
+        count, free = 1, stem
+        while free.casefold() in self._taken:
+            count += 1
+            free = f"{stem}_{count}"
+        self._taken.add(free.casefold())
+        return free
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write one file whole and print its path.
+
+        Raises:
+            SettingsError: The folder cannot be written to, or the disk is full.
+        """
+        try:
+            path = export.save(self.folder, name, data)
+        except OSError as error:
+            told = f"{self.folder / name} cannot be written ({error.strerror})"
+            raise SettingsError(f"{told}; make room or name another folder.") from error
+        answer(path)

@@ -1,0 +1,1 @@
+"""How good is a predictor: data sets, metrics, the authors' protocol, and one table."""

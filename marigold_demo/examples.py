@@ -1,0 +1,95 @@
+"""examples/manifest.json -> photos to begin with, with depth, licence and settings. Knows nothing of widgets.
+
+The depth is kept at the photo's size in 16 bits as JPEG 2000, which is ten times smaller than PNG and here
+off by less than what the eye or a printer can tell.
+"""
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from marigold_demo.depth import DepthMap
+from marigold_demo.errors import DataError, SettingsError
+from marigold_demo.settings import ReliefSettings
+
+FOLDER = Path(__file__).parents[1] / "examples"  # beside the package, in a clone as on Spaces
+MANIFEST = "manifest.json"
+_NOTE = "This depth came with the example."
+_TEXTS = ("file", "title", "licence", "source")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One photo that comes with the app.
+
+    Attributes:
+        path: The picture file.
+        title: What it shows, for people and screen readers.
+        licence: An SPDX name or "public domain".
+        source: Who made it and where it comes from.
+        relief: Settings of a relief that suit it.
+        depth: The file of its depth by the embedded checkpoint at its own settings; None without one.
+        revision: Of the checkpoint that made the depth.
+    """
+
+    path: Path
+    title: str
+    licence: str
+    source: str
+    relief: ReliefSettings = field(default_factory=ReliefSettings)
+    depth: Path | None = None
+    revision: str | None = None
+
+    def known_depth(self) -> DepthMap | None:
+        """Return the depth that came with the photo."""
+        if self.depth is None:
+            return None
+        with Image.open(self.depth) as image:
+            levels = np.asarray(image, dtype=np.uint16)  # [H, W]
+        return replace(DepthMap.from_uint16(levels), revision=self.revision, notes=(_NOTE,))
+
+
+def load_examples(folder: Path = FOLDER) -> tuple[Example, ...]:
+    """Read the manifest; without one, as in an installed wheel, there are no examples.
+
+    Raises:
+        DataError: The manifest is damaged, names a missing file, or holds a setting that does not exist.
+    """
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        return ()
+    try:
+        entries = json.loads(manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{manifest} is not JSON; a list of examples is expected.") from error
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise DataError(f"{manifest} must hold a list of examples, each with {', '.join(_TEXTS)}.")
+    return tuple(_example(entry, folder=folder) for entry in entries)
+
+
+def _example(entry: dict[str, Any], *, folder: Path) -> Example:
+    texts = [entry.get(key) for key in _TEXTS]
+    if not all(isinstance(text, str) and text for text in texts):
+        raise DataError(f"The example {entry} lacks one of {', '.join(_TEXTS)}.")
+    file, title, licence, source = (str(text) for text in texts)
+    depth, revision = entry.get("depth"), entry.get("revision")
+    for name in filter(None, (file, depth)):
+        if Path(name).name != name or not (folder / name).is_file():
+            raise DataError(f"The example {name!r} is not a file in {folder}.")
+    try:
+        relief = ReliefSettings(**entry.get("relief", {}))
+    except (TypeError, SettingsError) as error:  # TypeError: a name that is no setting
+        raise DataError(f"The relief settings of the example {file} cannot be used: {error}") from error
+    return Example(
+        folder / file,
+        title=title,
+        licence=licence,
+        source=source,
+        relief=relief,
+        depth=folder / depth if depth else None,
+        revision=revision,
+    )

@@ -1,0 +1,1 @@
+"""Depth, reliefs and surfaces as bytes of files, and the one place that writes them."""

@@ -1,0 +1,1 @@
+"""Depth -> solids and surfaces: heights, triangles, frames, cuts, and the proof that a solid is one."""

@@ -1,0 +1,165 @@
+"""Depth or brightness into heights from 0 to 1 on a grid. Knows nothing of millimetres or triangles."""
+
+import numpy as np
+import scipy.ndimage
+from numpy.typing import NDArray
+from PIL import Image
+
+from marigold_demo.errors import DepthFileError
+from marigold_demo.geometry.compression import compress, unit_range
+from marigold_demo.settings import ReliefSettings
+
+LITHOPHANE_CONTRAST = 12.0  # how much more light the thinnest place passes than the thickest
+EIGHT_BITS = (24, 300)  # so many different values tell of 8 bits; fewer are meant, as in a logo
+DEBAND_PX = (4.0, 2.0, 1.0)  # wider ones would shift curved forms past what rounding can have done
+LARGEST_DEBANDED = 4e6  # in pixels; larger depth is averaged on its way down to the grid
+GRAIN = 2e-3  # brightness finer than this share of the long side is grain
+FORM = 1.5e-2  # brightness coarser than this is left to depth
+STRONGEST = np.float32(0.2)  # most that brightness raises or lowers, as a share of the relief
+BACKGROUND = np.float32(0.4)  # how much of it the farthest point gets
+SIGMA_PER_PX = 0.7  # smooth_px is the reach of the smoothing; the gaussian's sigma is a little less
+
+Grid = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+
+def heights_from_depth(grid: Grid, settings: ReliefSettings, *, kept: Mask | None = None) -> Grid:
+    """Return heights float32 [R, C] in [0, 1], near high; constant depth gives 0.5 everywhere.
+
+    Args:
+        grid: Depth float32 [R, C], 0 near .. 1 far, finite.
+        settings: Near and far plane, detail and form size.
+        kept: bool [R, C], the samples that count; the heights of these span [0, 1].
+    """
+    values = np.clip(grid, settings.near, settings.far)
+    if kept is not None:
+        values = np.clip(values, values[kept].min(), values[kept].max())
+    heights = compress(unit_range(-values), detail=settings.detail, form_size=settings.form_size)
+    return heights if kept is None else spread(heights, kept)
+
+
+def heights_from_brightness(grid: Grid, *, kept: Mask | None = None) -> Grid:
+    """Return heights float32 [R, C] in [0, 1] from luminance [R, C]: a lithophane is thick where dark.
+
+    Light falls off exponentially in plastic (Lambert and Beer), so thickness goes with the logarithm.
+    """
+    passed = np.clip(grid / max(float(grid.max()), 1e-6), 1 / LITHOPHANE_CONTRAST, 1)
+    heights = unit_range(-np.log(passed))
+    return heights if kept is None else spread(heights, kept)
+
+
+def with_photo_detail(heights: Grid, rgb: NDArray[np.uint8], *, amount: float) -> Grid:
+    """Lay the photo's fine brightness upon heights, more on what stands out: float32 [R, C] in [0, 1].
+
+    Depth knows a face but seldom its wrinkles; brightness does, and light from above makes it read as form.
+
+    Args:
+        heights: float32 [R, C] in [0, 1]; constant ones stay so.
+        rgb: Photo uint8 [H, W, 3] of the same picture.
+        amount: 1 raises or lowers by at most a fifth of the relief before all is brought back to [0, 1].
+    """
+    if amount == 0 or not np.ptp(heights) > 0:
+        return heights
+    rows, columns = heights.shape
+    longest = max(rows, columns)
+    brightness = np.asarray(Image.fromarray(rgb).convert("L"), dtype=np.float32) / np.float32(255)
+    fine = scipy.ndimage.gaussian_filter(
+        resample(brightness, columns, rows), longest * GRAIN, mode="nearest", truncate=3.0
+    )
+    coarse = fine
+    for _ in range(2):  # two boxes are nearly a gaussian, and quicker
+        coarse = scipy.ndimage.uniform_filter(coarse, round(longest * FORM) * 2 + 1, mode="nearest")
+    detail = STRONGEST * np.tanh((fine - coarse) / STRONGEST)
+    return unit_range(heights + np.float32(amount) * (BACKGROUND + (1 - BACKGROUND) * heights) * detail)
+
+
+def spread(heights: Grid, kept: Mask) -> Grid:
+    """Let the heights of what is kept span [0, 1], and put the rest at 0."""
+    low, high = heights[kept].min(), heights[kept].max()
+    if not high > low:
+        return np.full_like(heights, 0.5)
+    return np.where(kept, np.clip((heights - low) / (high - low), 0, 1), np.float32(0))
+
+
+def fill_invalid(values: Grid) -> Grid:
+    """Give every NaN or infinity the value of its nearest finite neighbour.
+
+    Raises:
+        DepthFileError: There is no finite value.
+    """
+    valid = np.isfinite(values)
+    if valid.all():
+        return values
+    if not valid.any():
+        raise DepthFileError("The depth holds no finite value; give a depth map with numbers in it.")
+    rows, columns = scipy.ndimage.distance_transform_edt(~valid, return_distances=False, return_indices=True)
+    filled: Grid = values[rows, columns]
+    return filled
+
+
+def debanded(values: Grid) -> Grid:
+    """Take the stairs out of depth that has been through 8 bits; other depth is returned as it is.
+
+    Each value may move half way to the next level, which is all that rounding can have changed, and goes as
+    far towards its blurred surroundings as that: slopes become smooth, cliffs stay.
+
+    Args:
+        values: float32 [H, W], finite.
+    """
+    fewest, most = EIGHT_BITS
+    stride = max(1, int((values.size / 1e5) ** 0.5))
+    if len(_levels(values[::stride, ::stride])) > most or values.size > LARGEST_DEBANDED:
+        return values
+    levels = _levels(values)
+    if not fewest <= len(levels) <= most:
+        return values
+    steps = np.diff(levels)
+    usual = scipy.ndimage.median_filter(steps, size=9, mode="mirror")
+    half = np.where(steps < 2 * usual, steps, 0) / 2  # over a gap in the levels lies a cliff
+    index = np.searchsorted(levels, values)
+    low = values - np.concatenate([half[:1], half])[index]
+    high = values + np.concatenate([half, half[-1:]])[index]
+    smooth = values
+    for sigma in DEBAND_PX:
+        smooth = np.clip(
+            scipy.ndimage.gaussian_filter(smooth, sigma, mode="nearest", truncate=2.0), low, high
+        )
+    return smooth
+
+
+def _levels(values: Grid) -> Grid:
+    """Return the different values in ascending order; a tenth of np.unique's time."""
+    ordered = np.sort(values, axis=None)
+    levels: Grid = ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])]
+    return levels
+
+
+def luminance(rgb: NDArray[np.uint8]) -> Grid:
+    """Return the linear luminance of sRGB, float32 [H, W] in [0, 1] (Rec. 709 weights)."""
+    levels = np.arange(256) / 255
+    linear = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
+    table = (linear[:, None] * np.array([0.2126, 0.7152, 0.0722])).astype(np.float32)  # [256, 3]
+    total: Grid = table[rgb[..., 0], 0] + table[rgb[..., 1], 1] + table[rgb[..., 2], 2]
+    return total
+
+
+def resample(values: Grid, columns: int, rows: int) -> Grid:
+    """Resize [H, W] to [R, C]: antialiased on the way down, smooth on the way up, never past the range."""
+    height, width = values.shape
+    if (width, height) == (columns, rows):
+        return values
+    grows = columns > width or rows > height
+    filter_ = Image.Resampling.BICUBIC if grows else Image.Resampling.BILINEAR
+    picture = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
+    resized = np.asarray(picture.resize((columns, rows), filter_, reducing_gap=3.0))
+    within: Grid = np.clip(resized, values.min(), values.max())
+    return within
+
+
+def smoothed(values: Grid, settings: ReliefSettings, *, size: tuple[int, int]) -> Grid:
+    """Return values [H, W] on the relief's grid of so many columns and rows, smoothed: float32 [R, C]."""
+    grid = resample(values, *size)
+    if settings.smooth_px > 0:
+        sigma = settings.smooth_px * SIGMA_PER_PX
+        grid = scipy.ndimage.gaussian_filter(grid, sigma, mode="nearest", truncate=3.0)
+    return grid

@@ -1,0 +1,178 @@
+"""The print report: what a relief's bytes hold, what a printer would stumble over. Knows nothing of widgets.
+
+All that can be checked on the bytes to be downloaded is checked there, not on what they were made from.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from marigold_demo.files.stl import from_stl
+from marigold_demo.files.threemf import from_threemf
+from marigold_demo.geometry.relief import Relief
+from marigold_demo.geometry.rtin import TILE
+from marigold_demo.geometry.soundness import Soundness, examine
+
+DENSITY = {  # g/cm3, solid
+    "PLA": 1.24,
+    "PETG": 1.27,
+    "ABS": 1.04,
+    "resin": 1.15,
+    "plaster": 1.2,
+    "beech": 0.72,
+    "aluminium": 2.7,
+}
+CARVED = ("beech", "aluminium")
+LARGE_BED_MM = 256.0
+MANY_FACES = 1_000_000  # where PrusaSlicer and its kin suggest simplifying
+SAMPLES_PER_NOZZLE = 8
+WALLS = 2  # a base needs so many nozzle widths
+THINNEST_RELIEF_MM = 0.4
+STEEP_DEG = 80.0
+
+
+@dataclass(frozen=True)
+class PrintReport:
+    """What there is to know before printing.
+
+    Attributes:
+        name: File name.
+        file_bytes: Size of the file.
+        size_mm: Extent in x, y and z.
+        volume_cm3: Volume of the solid.
+        weight_g: Weight in the chosen material, solid throughout.
+        material: The chosen material.
+        thinnest_mm: The thinnest place between front and back.
+        steepest_deg: The steepest slope of the picture; 90 is a wall.
+        faces: Triangles.
+        tolerance_mm: Largest distance between triangles and heights.
+        soundness: What the check of the bytes found.
+        warnings: Plain sentences.
+    """
+
+    name: str
+    file_bytes: int
+    size_mm: tuple[float, float, float]
+    volume_cm3: float
+    weight_g: float
+    material: str
+    thinnest_mm: float
+    steepest_deg: float
+    faces: int
+    tolerance_mm: float
+    soundness: Soundness
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return asdict(self)
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Return what it says as pairs of label and value, in reading order."""
+        x, y, z = self.size_mm
+        return [
+            ("File", f"{self.name}, {self.file_bytes / 1e6:.1f} MB"),
+            ("Size", f"{x:.4g} × {y:.4g} × {z:.4g} mm"),
+            ("Volume", f"{self.volume_cm3:.1f} cm³"),
+            ("Weight", f"{self.weight_g:.0f} g in {self.material}, solid"),
+            ("Thinnest place", f"{self.thinnest_mm:.2f} mm"),
+            ("Steepest slope", f"{self.steepest_deg:.0f}°"),
+            ("Triangles", f"{self.faces:,}"),
+            ("Tolerance", f"{self.tolerance_mm * 1000:.3g} µm"),
+            ("Checked on the file", _verdict(self.soundness)),
+        ]
+
+    def to_text(self) -> str:
+        """Return the report as text for people."""
+        rows = [f"{label + ':':21}{value}" for label, value in self.lines()]
+        return "\n".join([*rows, *(f"Note: {warning}" for warning in self.warnings)]) + "\n"
+
+
+def build_report(relief: Relief, name: str, data: bytes) -> PrintReport:
+    """Examine the bytes of an STL or 3MF and report on them.
+
+    Args:
+        relief: What the bytes were made from: settings, heights and notes.
+        name: File name.
+        data: The bytes to be downloaded.
+    """
+    corners = from_threemf(data) if data[:2] == b"PK" else from_stl(data)["corners"]
+    soundness = examine(corners)
+    return PrintReport(
+        name=name,
+        file_bytes=len(data),
+        size_mm=soundness.size,
+        volume_cm3=soundness.volume / 1000,
+        weight_g=soundness.volume / 1000 * DENSITY[relief.settings.material],
+        material=relief.settings.material,
+        thinnest_mm=relief.thinnest_mm,
+        steepest_deg=steepest(relief),
+        faces=soundness.faces,
+        tolerance_mm=relief.tolerance_mm,
+        soundness=soundness,
+        warnings=(*_unsound(soundness), *relief.notes, *_warnings(relief, soundness)),
+    )
+
+
+def steepest(relief: Relief) -> float:
+    """Return the steepest slope of the picture's heights in degrees."""
+    heights, picture = relief.heights, relief.ground.piece.picture
+    if picture is not None:
+        heights = np.where(picture, heights, np.float32(np.nan))  # a step to what is cut away is no slope
+    rows, columns = heights.shape
+    across = np.abs(np.diff(heights, axis=1)) / (relief.outline.width / (columns - 1))
+    down = np.abs(np.diff(heights, axis=0)) / (relief.outline.depth / (rows - 1))
+    return float(np.degrees(np.arctan(max(across[across >= 0].max(), down[down >= 0].max()))))
+
+
+def _verdict(soundness: Soundness) -> str:
+    if not soundness.solid:
+        return "NOT a sound solid"
+    return "watertight, consistently wound, one piece, no degenerate triangle"
+
+
+def _unsound(soundness: Soundness) -> tuple[str, ...]:
+    faults = {
+        "a coordinate is not a number": not soundness.finite,
+        "it is not watertight": not soundness.closed,
+        "its faces do not agree on what is outside": not soundness.consistent,
+        "it is inside out": not soundness.outward,
+        f"{soundness.degenerate} triangles have no area": soundness.degenerate > 0,
+        f"it is {soundness.bodies} pieces": soundness.bodies > 1,
+    }
+    found = [fault for fault, there in faults.items() if there]
+    return (f"The file is not a sound solid: {', '.join(found)}.",) if found else ()
+
+
+def _warnings(relief: Relief, soundness: Soundness) -> tuple[str, ...]:
+    settings = relief.settings
+    pitch = max(relief.outline.width, relief.outline.depth) / (max(relief.heights.shape) - 1)
+    finest = settings.nozzle_mm / SAMPLES_PER_NOZZLE
+    walls = WALLS * settings.nozzle_mm
+    slope = steepest(relief)
+    carved = settings.mode == "mould" or settings.material in CARVED
+    sentences = {
+        f"Samples lie {pitch:.2g} mm apart, far finer than a {settings.nozzle_mm:g} mm nozzle;"
+        f" a resolution of {_coarser(relief, finest)} would print the same.": pitch < finest * 0.99,
+        f"The thinnest place is {relief.thinnest_mm:.2f} mm, less than two walls of a"
+        f" {settings.nozzle_mm:g} mm nozzle ({walls:g} mm).": relief.thinnest_mm < walls - 1e-6,
+        f"A relief of {settings.relief_mm:g} mm is only a few layers high.": settings.relief_mm
+        < THINNEST_RELIEF_MM,
+        f"Slopes reach {slope:.0f}°: a cast or a cutter needs gentler ones, which detail 1 gives.": carved
+        and slope > STEEP_DEG
+        and settings.detail < 1,
+        f"It is {max(soundness.size):.0f} mm long; many printers end at {LARGE_BED_MM:.0f} mm.": max(
+            soundness.size
+        )
+        > LARGE_BED_MM,
+        f"{soundness.faces:,} triangles make slicers slow; a larger tolerance gives fewer.": soundness.faces
+        > MANY_FACES,
+    }
+    return tuple(sentence for sentence, holds in sentences.items() if holds)
+
+
+def _coarser(relief: Relief, finest_mm: float) -> int:
+    """Return the highest resolution that is no finer than asked."""
+    longest = max(relief.outline.width, relief.outline.depth)
+    return max(128, int(longest / finest_mm / TILE) * TILE)

@@ -1,0 +1,280 @@
+"""DepthMap and photo into an open textured surface. Knows nothing of files, models or widgets.
+
+Axes are glTF's: x right, y up, the camera at the origin looking along -z. The nearest point is one unit away;
+depth is known up to scale and shift only, so units are no metres. Triangles are chosen in inverse depth,
+where every plane of the scene is linear over the picture.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import scipy.ndimage
+import trimesh
+from numpy.typing import NDArray
+from PIL import Image
+
+from marigold_demo.depth import DepthMap
+from marigold_demo.geometry.compression import unit_range
+from marigold_demo.geometry.edges import sharpened
+from marigold_demo.geometry.heightfield import fill_invalid, resample
+from marigold_demo.geometry.rtin import Budget, Network, compact, grid_size, triangulate
+from marigold_demo.settings import MeshSettings
+
+FOV_DEG = 50.0  # where neither the visitor nor the photo says anything
+ARBITRARY = "The scale is arbitrary: the nearest point is one unit from the camera."
+METRES = "One unit is one metre."
+
+Points = NDArray[np.float32]
+Indices = NDArray[np.int32]
+Grid = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+
+class Shot(Protocol):
+    """What is needed of a photo."""
+
+    @property
+    def rgb(self) -> NDArray[np.uint8]:
+        """Photo uint8 [H, W, 3]."""
+        ...
+
+    @property
+    def fov_deg(self) -> float | None:
+        """Field of view of the long side, where the photo tells it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Camera:
+    """The camera at the origin that sees the surface as the photo does.
+
+    Attributes:
+        projection: "perspective" or "orthographic".
+        half_width: Half the picture's width, per unit of distance where the camera is perspective.
+        half_height: Half its height.
+        fov_deg: Field of view of the long side; None for an orthographic camera.
+        near: Distance of the nearest point.
+        far: Distance of the farthest point.
+    """
+
+    projection: str
+    half_width: float
+    half_height: float
+    fov_deg: float | None
+    near: float
+    far: float
+
+
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """An open surface with the photo on it.
+
+    Attributes:
+        vertices: float32 [V, 3].
+        faces: int32 [F, 3], counter-clockwise as the camera sees them.
+        uv: float32 [V, 2] in [0, 1]; u right, v down from the photo's top left corner.
+        texture: uint8 [h, w, 3], the photo, never enlarged.
+        camera: What saw it.
+        settings: What was asked for.
+        tolerance: The largest error used, as a share of inverse depth.
+        notes: What the visitor should know, in sentences.
+    """
+
+    vertices: Points
+    faces: Indices
+    uv: Points
+    texture: NDArray[np.uint8]
+    camera: Camera
+    settings: MeshSettings
+    tolerance: float
+    notes: tuple[str, ...]
+
+    @property
+    def scale_note(self) -> str:
+        """What one unit of the vertices is, as a sentence."""
+        return METRES if self.settings.near_m is not None else ARBITRARY
+
+    def to_trimesh(self) -> trimesh.Trimesh:
+        """Return the surface as trimesh's type, without its texture."""
+        return trimesh.Trimesh(vertices=self.vertices, faces=self.faces, process=False)
+
+
+def build_surface(depth: DepthMap, photo: Shot, settings: MeshSettings) -> Surface:
+    """Build the surface.
+
+    Args:
+        depth: Depth; faces at values that are not finite are left out.
+        photo: Its pixels become the texture, its field of view the camera's where the settings leave it open.
+        settings: Camera, edges and mesh quality.
+
+    Raises:
+        DepthFileError: The depth holds no finite value.
+    """
+    # 1. Depth on a grid, 0 near .. 1 far
+    width, height = depth.size
+    columns, rows = grid_size(width, height, settings.resolution)
+    far_share = _far_share(resample(fill_invalid(depth.values), columns, rows))  # [R, C]
+    camera = _camera(width, height, photo=photo, settings=settings)
+    # 2. What is linear over the picture: inverse depth, or depth itself under parallel rays
+    linear = _linear(far_share, camera)
+    # 3. Triangles, without those that cross an edge or touch a hole
+    linear, dropped = _opened(linear, _holes(depth.values, columns, rows), settings)
+    network = _network(linear, dropped, settings)
+    faces = _without(network.faces, dropped)
+    # 4. Vertices where the photo's rays end
+    used, faces = compact(faces, linear.size)
+    uv = _uv(used, columns, rows)
+    return Surface(
+        vertices=_points(uv, linear.ravel()[used], camera) * np.float32(camera.near),
+        faces=faces,
+        uv=uv,
+        texture=_texture(photo.rgb, settings.texture_px),
+        camera=camera,
+        settings=settings,
+        tolerance=network.tolerance,
+        notes=_notes(network.tolerance, settings),
+    )
+
+
+def span(
+    depth: DepthMap,
+    photo: Shot,
+    settings: MeshSettings,
+    *,
+    first: tuple[float, float],
+    second: tuple[float, float],
+) -> float:
+    """Return the distance between two places of the picture in units of the nearest point's distance.
+
+    A known length in metres over this number is `near_m`, which turns the surface into metres.
+
+    Args:
+        depth: Depth.
+        photo: Gives the field of view where the settings leave it open.
+        settings: Camera and far/near ratio.
+        first: One end, 0 to 1 right and down from the photo's top left corner.
+        second: The other end.
+    """
+    width, height = depth.size
+    camera = _camera(width, height, photo=photo, settings=replace(settings, near_m=None))
+    linear = _linear(_far_share(fill_invalid(depth.values)), camera)  # [H, W]
+    places = np.array([first, second], dtype=np.float32)
+    x = np.clip((places[:, 0] * width).astype(int), 0, width - 1)
+    y = np.clip((places[:, 1] * height).astype(int), 0, height - 1)
+    ends = _points(places, linear[y, x], camera)
+    return float(np.linalg.norm(ends[1] - ends[0]))
+
+
+def _far_share(values: Grid) -> Grid:
+    """Spread depth over [0, 1]; constant depth is all near."""
+    return unit_range(values) if np.ptp(values) > 0 else np.zeros_like(values)
+
+
+def _camera(width: int, height: int, *, photo: Shot, settings: MeshSettings) -> Camera:
+    longest = max(width, height)
+    near = 1.0 if settings.near_m is None else float(settings.near_m)
+    if settings.projection == "orthographic":
+        half = 0.5
+        ratio, fov = 1 + settings.ortho_depth, None
+    else:
+        fov = settings.fov_deg or photo.fov_deg or FOV_DEG
+        half = float(np.tan(np.radians(fov) / 2))
+        ratio = settings.far_near_ratio
+    return Camera(
+        projection=settings.projection,
+        half_width=half * width / longest,
+        half_height=half * height / longest,
+        fov_deg=fov,
+        near=near,
+        far=near * ratio,
+    )
+
+
+def _linear(far_share: Grid, camera: Camera) -> Grid:
+    """Return what a plane of the scene is linear in, for a nearest point one unit away: float32 [R, C]."""
+    distance = np.float32(camera.far / camera.near - 1) * far_share + np.float32(1)
+    return distance if camera.projection == "orthographic" else np.float32(1) / distance
+
+
+def _holes(values: Grid, columns: int, rows: int) -> Mask:
+    """Mark the grid cells bool [R-1, C-1] that lie on pixels without a value."""
+    invalid = ~np.isfinite(values)
+    if not invalid.any():
+        return np.zeros((rows - 1, columns - 1), dtype=bool)
+    share = Image.fromarray(invalid.astype(np.float32)).resize(
+        (columns - 1, rows - 1), Image.Resampling.BILINEAR
+    )
+    holes: Mask = np.asarray(share) > 0
+    return (
+        np.zeros_like(holes) if holes.all() else holes
+    )  # lone pixels: what was filled in is better than nothing
+
+
+def _opened(linear: Grid, holes: Mask, settings: MeshSettings) -> tuple[Grid, Mask]:
+    """Sharpen jumps where they are to be cut, and mark the cells bool [R-1, C-1] to leave out."""
+    if settings.edges == "stretch":
+        return linear, holes
+    sharp, jumps = sharpened(linear, settings.edge_tol)
+    if (holes | jumps).all():
+        return linear, holes  # where all is a jump, as in noise, there is nothing to cut out
+    return sharp, holes | jumps
+
+
+def _network(linear: Grid, dropped: Mask, settings: MeshSettings) -> Network:
+    forced = None
+    if dropped.any():
+        # Full resolution around what is dropped, so that only unit triangles go.
+        forced = np.zeros(linear.shape, dtype=bool)
+        around = scipy.ndimage.maximum_filter(dropped, size=3)
+        for corner in (forced[:-1, :-1], forced[1:, :-1], forced[:-1, 1:], forced[1:, 1:]):
+            corner |= around
+    return triangulate(linear, settings.tolerance, forced=forced, budget=Budget(settings.max_faces))
+
+
+def _without(faces: Indices, dropped: Mask) -> Indices:
+    """Leave out the unit triangles of dropped cells."""
+    if not dropped.any():
+        return faces
+    columns = dropped.shape[1] + 1
+    row, column = np.divmod(np.ascontiguousarray(faces.T), np.int32(columns))  # [3, F]
+    top, left = np.minimum.reduce(row), np.minimum.reduce(column)
+    unit = (np.maximum.reduce(row) - top == 1) & (np.maximum.reduce(column) - left == 1)
+    last_row, last_column = dropped.shape[0] - 1, dropped.shape[1] - 1
+    kept: Indices = faces[~(unit & dropped[np.minimum(top, last_row), np.minimum(left, last_column)])]
+    return kept
+
+
+def _uv(used: Indices, columns: int, rows: int) -> Points:
+    row, column = np.divmod(used, np.int32(columns))
+    u, v = np.linspace(0, 1, columns, dtype=np.float32), np.linspace(0, 1, rows, dtype=np.float32)
+    return np.column_stack([u[column], v[row]])
+
+
+def _points(uv: Points, linear: Grid, camera: Camera) -> Points:
+    """Follow each vertex's ray to its depth: float32 [V, 3]."""
+    x = (2 * uv[:, 0] - 1) * np.float32(camera.half_width)
+    y = (1 - 2 * uv[:, 1]) * np.float32(camera.half_height)
+    if camera.projection == "orthographic":
+        return np.column_stack([x, y, -linear])
+    distance = 1 / linear
+    return np.column_stack([x * distance, y * distance, -distance])
+
+
+def _texture(rgb: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
+    height, width = rgb.shape[:2]
+    if max(width, height) <= longest:
+        return rgb
+    scale = longest / max(width, height)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
+
+
+def _notes(tolerance: float, settings: MeshSettings) -> tuple[str, ...]:
+    notes = [] if settings.near_m is not None else [ARBITRARY]
+    if tolerance > settings.tolerance:
+        notes.append(
+            f"The tolerance was raised from {settings.tolerance:g} to {tolerance:.3g}"
+            f" to stay under {settings.max_faces:,} triangles."
+        )
+    return tuple(notes)

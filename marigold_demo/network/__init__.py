@@ -1,0 +1,1 @@
+"""Photo -> depth: the Marigold loop, its ensembling, and where weights come from."""

@@ -1,0 +1,196 @@
+"""The name of a checkpoint -> its DepthPipeline on a device, loaded once. Knows nothing of widgets."""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+
+from marigold_demo.catalog import CATALOG, EMBEDDED, KnownCheckpoint
+from marigold_demo.depth import DepthMap
+from marigold_demo.errors import CheckpointError
+from marigold_demo.network import pace
+from marigold_demo.network.checkpoint_folder import read_pipeline, save_pipeline
+from marigold_demo.network.draft import check_draft, draft_folder, drafted, is_draft
+from marigold_demo.network.hub import (
+    answers,
+    cached,
+    fetch_checkpoint,
+    fetched,
+    is_complete,
+    is_hub_name,
+    stream_checkpoint,
+)
+from marigold_demo.network.pipeline import DepthPipeline
+from marigold_demo.network.revision import revision_of
+from marigold_demo.network.thrift import at_what_fits
+from marigold_demo.progress import Progress
+from marigold_demo.reading.photo import Photo
+from marigold_demo.settings import DepthSettings
+
+__all__ = ["CATALOG", "KnownCheckpoint", "load_pipeline", "open_pipeline", "predict", "save_pipeline"]
+
+BEST, ANSWER_S = "prs-eth/marigold-depth-v1-1", 3.0
+MOST_LOADED = 2  # networks of several gigabytes are not kept for ever
+LARGE_BYTES = 2**29
+
+_loaded: OrderedDict[tuple[str, str, torch.dtype | None], DepthPipeline] = OrderedDict()
+_drafts: WeakKeyDictionary[DepthPipeline, DepthPipeline] = WeakKeyDictionary()
+_loading = threading.Lock()
+
+
+def predict(photo: Photo, settings: DepthSettings) -> Generator[Progress | DepthMap, None, None]:
+    """Fetch and load the checkpoint of the settings where need be and stream the depth of the photo.
+
+    Closing the generator ends a download as well as a prediction.
+
+    Raises:
+        DemoError: The checkpoint cannot be had, or cannot do what the settings say.
+    """
+    pipeline = yield from _made_ready(settings)
+    start = time.perf_counter()
+    longest = pipeline.longest_edge(photo, settings)
+    with closing(at_what_fits(partial(pipeline.stream, photo), settings, longest=longest)) as steps:
+        for step in steps:
+            if isinstance(step, DepthMap):
+                pace.note_run(photo.size, settings, seconds=time.perf_counter() - start)
+                step = replace(step, revision=_revision(settings.checkpoint))
+            yield step
+
+
+def _made_ready(settings: DepthSettings) -> Generator[Progress, None, DepthPipeline]:
+    """Yield progress while the networks of the settings are fetched and loaded, and return them."""
+    name, device = settings.checkpoint, best_device()
+    if _key(name, device=device) not in _loaded:
+        if local_folder(name) is None:
+            yield from stream_checkpoint(name, half=_half(device))
+        yield Progress("load", 0, 0)
+    pipeline = load_pipeline(name, device=device)
+    if settings.quality == "full" or is_draft(pipeline):
+        return pipeline
+    check_draft(pipeline, name=name)
+    if pipeline not in _drafts:
+        folder = yield from draft_folder(local_folder(name) or fetched(name))
+        yield Progress("load", 0, 0)
+        _drafts[pipeline] = drafted(pipeline, folder)
+    return _drafts[pipeline]
+
+
+def load_pipeline(name: str, *, device: str | None = None, dtype: torch.dtype | None = None) -> DepthPipeline:
+    """Load a checkpoint once; later calls return the same object. Safe to call from several threads.
+
+    Args:
+        name: "embedded", a folder, or a hub name such as "prs-eth/marigold-depth-v1-1".
+        device: Any of torch's; None takes CUDA, then MPS, then the CPU.
+        dtype: Number format of the networks; None: the fastest one that keeps depth smooth, see `best_dtype`.
+
+    Raises:
+        CheckpointError: The checkpoint is missing, damaged, out of reach or of the wrong kind.
+    """
+    device = device or best_device()
+    key = _key(name, device=device, dtype=dtype)
+    with _loading:
+        if key not in _loaded:
+            pipeline = open_pipeline(name, dtype=dtype, device=device).settle(device)
+            _loaded[key] = pipeline.to(torch.device(device))
+        _loaded.move_to_end(key)
+        while len(_loaded) > MOST_LOADED:
+            _loaded.popitem(last=False)
+        return _loaded[key]
+
+
+def open_pipeline(name: str, *, dtype: torch.dtype | None = None, device: str = "cpu") -> DepthPipeline:
+    """Read a checkpoint onto the CPU as it is, for training too; each call makes a new one.
+
+    Args:
+        name: As for `load_pipeline`.
+        dtype: Number format of the networks; None: the best one for `device`.
+        device: Where the networks will go.
+
+    Raises:
+        CheckpointError: The checkpoint is missing, damaged, out of reach or of the wrong kind.
+    """
+    folder = local_folder(name)
+    if folder is None:
+        folder = fetch_checkpoint(name, half=_half(device, dtype=dtype))
+    return read_pipeline(folder, name=name, dtype=dtype or best_dtype(device, folder=folder))
+
+
+def best_dtype(device: str, *, folder: Path | None) -> torch.dtype:
+    """Return the number format for a checkpoint folder (None: a large one) on a device.
+
+    Small networks stay in float32: they are fast as they are, and the embedded one loses form in 16 bits
+    (measured). Large ones run in float16 on CUDA and in bfloat16 on a CPU that multiplies it in hardware.
+    """
+    weights = [] if folder is None else list((folder / "unet").glob("*.safetensors"))
+    if weights and sum(file.stat().st_size for file in weights) <= LARGE_BYTES:
+        return torch.float32
+    if device.startswith("cuda"):
+        return torch.float16
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    fast = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return torch.bfloat16 if device == "cpu" and fast else torch.float32
+
+
+def best_device() -> str:
+    """Return the fastest kind of device there is."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def default_checkpoint() -> str:
+    """Return what a visitor who chooses nothing gets: the best checkpoint that answers in seconds here.
+
+    That is the embedded one on a CPU, and the official one on CUDA if its weights are on this machine or the
+    hub answers in time.
+    """
+    if best_device() != "cuda":
+        return EMBEDDED
+    folder = cached(BEST)
+    here = folder is not None and is_complete(folder)
+    return BEST if here or answers(BEST, within_s=ANSWER_S) else EMBEDDED
+
+
+def _key(name: str, *, device: str, dtype: torch.dtype | None = None) -> tuple[str, str, torch.dtype | None]:
+    return str(local_folder(name) or name), device, dtype
+
+
+def _half(device: str, *, dtype: torch.dtype | None = None) -> bool:
+    """Tell whether the half-precision files of a repository are worth more than the whole ones."""
+    return dtype == torch.float16 or (dtype is None and device.startswith("cuda"))
+
+
+def _revision(name: str) -> str:
+    return revision_of(local_folder(name) or fetched(name))
+
+
+def local_folder(name: str) -> Path | None:
+    """Return the folder a name stands for, None for a hub name.
+
+    Raises:
+        CheckpointError: It is neither.
+    """
+    if name == EMBEDDED:
+        folder = Path(__file__).parents[1] / "embedded"
+        if not folder.is_dir():
+            raise CheckpointError(
+                "The embedded checkpoint is not installed; install the app again, or name another checkpoint."
+            )
+        return folder
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    if not is_hub_name(name):
+        raise CheckpointError(
+            f"There is no checkpoint folder {name}; give a folder in diffusers' layout, a hub name such as "
+            "prs-eth/marigold-depth-v1-1, or 'embedded'."
+        )
+    return None

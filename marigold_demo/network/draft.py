@@ -1,0 +1,93 @@
+"""A pipeline with a tiny VAE in place of its own: drafts in a fraction of the time.
+
+At one step the VAE of Stable Diffusion costs several times as much as the UNet. TAESD is an AutoencoderTiny
+distilled from it. It reads and writes the same latents *after* scaling, so its own scaling factor is 1, and
+the mean of its three colors is depth as before. Knows nothing of devices or photos.
+"""
+
+from collections.abc import Generator
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny
+
+from marigold_demo.errors import CheckpointError, SettingsError
+from marigold_demo.network.hub import cached, stream_files
+from marigold_demo.network.pipeline import DepthPipeline
+from marigold_demo.network.weights import read_json, read_network
+from marigold_demo.progress import Progress
+
+DRAFT_VAE = "draft_vae"  # a folder beside vae/, where a checkpoint has a tiny VAE of its own
+TAESD = "madebyollin/taesd"  # for all that use the latents of Stable Diffusion 1 and 2
+TAESD_FILES = ["config.json", "diffusion_pytorch_model.safetensors"]
+TAESD_BYTES = 9_800_000
+LATENT_SCALE = 0.18215  # by which these latents are known
+
+
+def is_draft(pipeline: DepthPipeline) -> bool:
+    """Tell whether the checkpoint's own VAE is a tiny one, so that its depth is a draft already."""
+    return isinstance(pipeline.vae, AutoencoderTiny)
+
+
+def is_tiny(checkpoint: Path) -> bool:
+    """Tell the same of a checkpoint folder."""
+    config = read_json(checkpoint / "vae" / "config.json", name=checkpoint.name)
+    return config.get("_class_name") == "AutoencoderTiny"
+
+
+def check_draft(pipeline: DepthPipeline, *, name: str) -> None:
+    """See to it that the latents of a checkpoint are those of Stable Diffusion.
+
+    Raises:
+        SettingsError: They are of another kind.
+    """
+    config = pipeline.vae.config
+    if config.latent_channels != 4 or abs(float(config.scaling_factor) - LATENT_SCALE) > 1e-6:
+        raise SettingsError(
+            f"quality is draft, but {name} has latents of its own that no draft is known for; set it to full."
+        )
+
+
+def find_draft(checkpoint: Path) -> Path | None:
+    """Return the folder of the tiny VAE for a checkpoint folder if it is on this machine."""
+    own = checkpoint / DRAFT_VAE
+    if own.is_dir():
+        return own
+    folders = [cached(TAESD, file=file) for file in TAESD_FILES]
+    return folders[0] if all(folders) else None
+
+
+def draft_folder(checkpoint: Path) -> Generator[Progress, None, Path]:
+    """Yield progress while the tiny VAE for a checkpoint folder is downloaded, and return its folder.
+
+    Raises:
+        CheckpointError: It is not here and the hub cannot be reached.
+    """
+    here = find_draft(checkpoint)
+    if here is not None:
+        return here
+    try:
+        return (yield from stream_files(TAESD, choose=lambda *_: TAESD_FILES))
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"Draft quality needs {TAESD}, which is not on this machine and could not be downloaded; set "
+            "quality to full, or connect to the internet once."
+        ) from error
+
+
+def drafted(pipeline: DepthPipeline, folder: Path) -> DepthPipeline:
+    """Return a pipeline that shares the UNet, but encodes and decodes with the tiny VAE of a folder.
+
+    Raises:
+        CheckpointError: The folder is incomplete or damaged.
+    """
+    vae = read_network(AutoencoderTiny, folder, name=TAESD, dtype=pipeline.dtype).requires_grad_(False)
+    torch.nn.Module.to(vae, pipeline.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return DepthPipeline(
+        unet=pipeline.unet,
+        vae=vae,
+        scheduler=pipeline.scheduler,
+        empty_prompt=pipeline.empty_prompt,
+        defaults=pipeline.defaults,
+        image_encoder=pipeline.image_encoder,
+    )

@@ -1,0 +1,1 @@
+"""What a visitor brings, read without trust: photos and depth files."""

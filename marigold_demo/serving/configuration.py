@@ -1,0 +1,231 @@
+"""What whoever runs the server may choose, as environment variables. Knows nothing of what reads it.
+
+Each field is one variable: MARIGOLD_ and the field's name, or the name that Gradio or uvicorn already gave
+it. Defaults, units, limits and words stand here; `marigold-demo config` prints them.
+"""
+
+import ipaddress
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, get_args
+
+from marigold_demo.catalog import CATALOG
+from marigold_demo.errors import SettingsError
+
+LEAST_TOKEN = 16  # characters
+AUTO, ANY, LISTED = "auto", "any", "catalog"
+_ON, _OFF = ("1", "on", "true", "yes"), ("0", "off", "false", "no", "")
+
+
+@dataclass(frozen=True)
+class Variable:
+    """What is known of one variable beside its default."""
+
+    help: str
+    name: str = ""  # empty: made of the field's name
+    unit: str = ""
+    limits: tuple[int, int] | None = None
+    choices: tuple[str, ...] = ()
+    secret: bool = False
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One variable as it is printed."""
+
+    name: str
+    value: str
+    default: str
+    help: str
+
+
+def _variable(default: Any, help: str, **about: Any) -> Any:
+    return field(default=default, metadata={"variable": Variable(help, **about)})
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """How the app is served."""
+
+    server_name: str = _variable(
+        "127.0.0.1", "Address to listen on; 0.0.0.0: all of this machine's", name="GRADIO_SERVER_NAME"
+    )
+    server_port: int | None = _variable(
+        None,
+        "Port to listen on; unset: the first free one from 7860 on",
+        name="GRADIO_SERVER_PORT",
+        limits=(1, 65535),
+    )
+    root_path: str = _variable("", "Path below which a proxy offers the page", name="GRADIO_ROOT_PATH")
+    temp_dir: str = _variable(
+        "", "Folder of uploads and results; unset: one in the system's", name="GRADIO_TEMP_DIR"
+    )
+    share: bool = _variable(False, "Open a public link through Gradio's tunnel", name="GRADIO_SHARE")
+    mcp: bool = _variable(
+        False, "Offer the endpoints to MCP clients, at /gradio_api/mcp/", name="GRADIO_MCP_SERVER"
+    )
+    trusted_proxies: str = _variable(
+        "",
+        "Addresses whose X-Forwarded-For is believed, joined by commas; *: all",
+        name="FORWARDED_ALLOW_IPS",
+    )
+    checkpoint: str = _variable("", "Checkpoint the page begins with; unset: the best for this machine")
+    checkpoints: str = _variable(
+        AUTO,
+        "What visitors may name: any (hub repositories and folders too), catalog, or names joined by commas; "
+        "auto: any on loopback, catalog on a server that others reach",
+    )
+    keep_minutes: int = _variable(
+        120, "How long photos and results are kept after their last use", unit="min", limits=(10, 10080)
+    )
+    visitors_mb: int = _variable(
+        1024, "Memory for photos and depths of visitors", unit="MB", limits=(64, 1_000_000)
+    )
+    finished_mb: int = _variable(
+        512, "Memory for depths that are not computed a second time", unit="MB", limits=(0, 1_000_000)
+    )
+    disk_mb: int = _variable(
+        4096, "Disk for uploads and results; the oldest go first", unit="MB", limits=(256, 10_000_000)
+    )
+    upload_mb: int = _variable(100, "Largest upload", unit="MB", limits=(1, 1000))
+    queue: int = _variable(24, "Visitors who may wait; the next one is told to come back", limits=(1, 10_000))
+    requests_per_minute: int = _variable(
+        0, "Most requests for work of one visitor in a minute; 0: no limit", limits=(0, 100_000)
+    )
+    health: bool = _variable(True, "Answer /healthz")
+    metrics: bool = _variable(False, "Answer /metrics, to this machine only unless a token is set")
+    metrics_token: str = _variable(
+        "", "Bearer token that /metrics asks for, from wherever", secret=True, limits=None
+    )
+    log_format: str = _variable("text", "Form of log lines", choices=("text", "json"))
+    log_level: str = _variable(
+        "info", "Least important lines that are logged", choices=("debug", "info", "warning", "error")
+    )
+
+    def __post_init__(self) -> None:
+        for name, about in variables().items():
+            _check(about, getattr(self, name))
+        if self.metrics_token and len(self.metrics_token) < LEAST_TOKEN:
+            raise SettingsError(
+                f"MARIGOLD_METRICS_TOKEN has {len(self.metrics_token)} characters; "
+                f"it must have at least {LEAST_TOKEN}."
+            )
+        if self.root_path and not self.root_path.startswith(("/", "http://", "https://")):
+            raise SettingsError(
+                f"GRADIO_ROOT_PATH is {self.root_path!r}; it must begin with /, such as /depth."
+            )
+        _check_proxies(self.trusted_proxies)
+
+    @property
+    def is_public(self) -> bool:
+        """Tell whether others than the user of this machine can reach the page."""
+        led_here = self.share or self.root_path or self.trusted_proxies
+        return not _is_loopback(self.server_name) or bool(led_here)
+
+    @property
+    def permitted_checkpoints(self) -> frozenset[str] | None:
+        """Names that visitors may give; None: any."""
+        asked = (LISTED if self.is_public else ANY) if self.checkpoints == AUTO else self.checkpoints
+        if asked == ANY:
+            return None
+        listed = (known.name for known in CATALOG) if asked == LISTED else _names(asked)
+        return frozenset((*listed, self.checkpoint)) - {""}
+
+
+def variables() -> dict[str, Variable]:
+    """Return what is known of each variable, by field, in order."""
+    return {f.name: _about(f) for f in fields(Configuration)}
+
+
+def read_configuration(environment: Mapping[str, str]) -> Configuration:
+    """Return the configuration an environment asks for; empty variables count as unset.
+
+    Raises:
+        SettingsError: A value cannot be used, or a variable of ours does not exist.
+    """
+    known = {_about(f).name: f for f in fields(Configuration)}
+    for name in environment:
+        if name.startswith("MARIGOLD_") and name not in known:
+            raise SettingsError(f"There is no variable {name}; `marigold-demo config` lists those there are.")
+    values = {
+        f.name: _read(f, environment[name].strip())
+        for name, f in known.items()
+        if environment.get(name, "").strip()
+    }
+    return Configuration(**values)
+
+
+def shown(configuration: Configuration) -> Iterator[Shown]:
+    """Yield every variable as it is printed; secrets are not."""
+    for f in fields(Configuration):
+        about, value = _about(f), getattr(configuration, f.name)
+        yield Shown(
+            name=about.name,
+            value="(set)" if about.secret and value else _told(value),
+            default=_told(f.default),
+            help=about.help + (";" if about.limits else "") + _range(about),
+        )
+
+
+def _about(f: Field[Any]) -> Variable:
+    about: Variable = f.metadata["variable"]
+    return about if about.name else Variable(**vars(about) | {"name": f"MARIGOLD_{f.name.upper()}"})
+
+
+def _read(f: Field[Any], text: str) -> Any:
+    about = _about(f)
+    if f.type is bool:
+        if text.lower() not in _ON + _OFF:
+            raise SettingsError(f"{about.name} is {text!r}; it must be on or off.")
+        return text.lower() in _ON
+    if f.type is int or int in get_args(f.type):
+        try:
+            return int(text)
+        except ValueError as error:
+            raise SettingsError(
+                f"{about.name} is {text!r}; it must be a whole number{_range(about)}."
+            ) from error
+    return text
+
+
+def _check(about: Variable, value: Any) -> None:
+    if about.choices and value not in about.choices:
+        raise SettingsError(f"{about.name} is {value!r}; it must be one of {', '.join(about.choices)}.")
+    if about.limits and value is not None and not about.limits[0] <= value <= about.limits[1]:
+        raise SettingsError(f"{about.name} is {value}; it must be a whole number{_range(about)}.")
+
+
+def _check_proxies(text: str) -> None:
+    for name in _names(text):
+        try:
+            if name != "*":
+                ipaddress.ip_network(name)
+        except ValueError as error:
+            raise SettingsError(
+                f"FORWARDED_ALLOW_IPS has {name!r}; it must be an address such as 10.0.0.2, "
+                "a network such as 10.0.0.0/24, or *."
+            ) from error
+
+
+def _range(about: Variable) -> str:
+    unit = f" {about.unit}" if about.unit else ""
+    if about.limits:
+        return f" from {about.limits[0]} to {about.limits[1]}{unit}"
+    return f": {', '.join(about.choices)}" if about.choices else ""
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "unset" if value is None or value == "" else str(value)
+
+
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return name == "localhost" or ipaddress.ip_address(name.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,113 @@
+"""Log lines of the server: one event each, as key=value or JSON. Knows nothing of what happened.
+
+Lines tell what happened and never to whom or with what: an exception appears by its kind and the places it
+went through, because its message may quote a file name or an address.
+"""
+
+import json
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from marigold_demo.serving.configuration import Configuration
+
+_log = logging.getLogger(__name__)
+
+
+def open_journal(configuration: Configuration, *, count: Callable[[str], None]) -> None:
+    """Send the log lines of all loggers to stderr in the configured form.
+
+    Called again after Gradio has launched, it takes over the loggers that uvicorn has set up meanwhile.
+
+    Args:
+        configuration: Form and level of the lines.
+        count: Takes the kind of each error, whatever the level.
+    """
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(JsonLine() if configuration.log_format == "json" else PlainLine())
+    lines.setLevel(configuration.log_level.upper())
+    logging.basicConfig(handlers=[lines, _Counting(count)], level=logging.WARNING, force=True)
+    logging.getLogger("marigold_demo").setLevel(min(lines.level, logging.INFO))
+    for name in ("uvicorn", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [], True
+    logging.getLogger("uvicorn.access").disabled = True  # it would tell addresses
+    traceback.print_exc = _print_exc  # Gradio tells errors with it, messages and visitors' paths included
+
+
+class _Counting(logging.Handler):
+    """Counts what goes wrong."""
+
+    def __init__(self, count: Callable[[str], None]) -> None:
+        super().__init__(logging.INFO)
+        self._count = count
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Count a record that has an exception, or tells the kind of a visitor's error."""
+        facts = getattr(record, "facts", {})
+        if record.exc_info and record.exc_info[1] is not None:
+            self._count("unforeseen")
+        elif "kind" in facts:
+            self._count(facts["kind"])
+
+
+def event(logger: logging.Logger, name: str, *, level: int = logging.INFO, **facts: Any) -> None:
+    """Log one event with its facts."""
+    logger.log(level, name, extra={"facts": facts})
+
+
+class PlainLine(logging.Formatter):
+    """time=… level=… event=… key=value: for people, and for tools that read logfmt."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record as one line."""
+        return " ".join(f"{name}={_quoted(value)}" for name, value in told(record).items())
+
+
+class JsonLine(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record as one line."""
+        return json.dumps(told(record), ensure_ascii=False, default=str)
+
+
+def told(record: logging.LogRecord) -> dict[str, Any]:
+    """Return what a line tells of a record."""
+    facts: Mapping[str, Any] = getattr(record, "facts", {})
+    line: dict[str, Any] = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
+        "level": record.levelname.lower(),
+        "logger": record.name,
+        "event": record.getMessage(),
+        **facts,
+    }
+    if record.exc_info and record.exc_info[1] is not None:
+        line |= {"error": type(record.exc_info[1]).__name__, "trace": _places(record.exc_info[1])}
+    return line
+
+
+def _places(error: BaseException) -> str:
+    """Return where an exception went through, the innermost place last, causes first; no messages."""
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    before = f"{_places(cause)} => " if cause is not None else ""
+    frames = traceback.extract_tb(error.__traceback__)
+    places = (f"{_short(frame.filename)}:{frame.lineno}:{frame.name}" for frame in frames)
+    return f"{before}{type(error).__name__} at {' > '.join(places)}"
+
+
+def _short(filename: str) -> str:
+    """Return a source file by package and module, which is the same on every machine."""
+    return "/".join(filename.replace("\\", "/").split("/")[-2:])
+
+
+def _quoted(value: Any) -> str:
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    return json.dumps(text, ensure_ascii=False) if set(text) & set(' "=\n\r\t') or not text else text
+
+
+def _print_exc(*_: Any, **__: Any) -> None:
+    _log.error("request failed", exc_info=sys.exc_info())

@@ -1,0 +1,135 @@
+"""A Predictor that is watched: permitted checkpoints, one log line and metrics for each run, an early end.
+
+Knows nothing of networks: it stands before the real predictor, so page, API and MCP all go through it.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+
+from marigold_demo.advice import Advice, Advisor
+from marigold_demo.catalog import CATALOG
+from marigold_demo.depth import DepthMap
+from marigold_demo.errors import CheckpointError, DemoError
+from marigold_demo.progress import Progress
+from marigold_demo.reading.photo import Photo
+from marigold_demo.serving.journal import event
+from marigold_demo.serving.metrics import Metrics
+from marigold_demo.settings import DepthSettings
+from marigold_demo.workflow import Predictor, Step
+
+_log = logging.getLogger(__name__)
+OTHER = "other"  # a checkpoint out of the catalog: its name may be a folder, or a visitor's invention
+
+
+class ServerEndsError(DemoError):
+    """The server is being stopped."""
+
+
+@dataclass
+class _Run:
+    """What is known of one run so far."""
+
+    began_s: float
+    stages: dict[str, float] = field(default_factory=dict)  # seconds by stage
+    end: str = "cancelled"
+
+
+class Runs:
+    """Watches the runs of one server."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        permitted: frozenset[str] | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take what is measured into.
+
+        Args:
+            metrics: Counts and durations.
+            permitted: Checkpoints that visitors may name; None: any.
+            clock: Seconds, for tests.
+        """
+        self.stopping = threading.Event()
+        self._metrics, self._permitted, self._clock = metrics, permitted, clock
+
+    def watched(self, predict: Predictor) -> Predictor:
+        """Return a predictor that is permitted, measured and ended with the server."""
+
+        def watched(photo: Photo, settings: DepthSettings, /) -> Generator[Step, None, None]:
+            self._permit(settings)
+            run = _Run(self._clock())
+            steps = predict(photo, settings)
+            self._metrics.running.inc()
+            try:
+                yield from self._timed(steps, run)
+            except Exception as error:
+                run.end = type(error).__name__
+                raise
+            finally:
+                close = getattr(steps, "close", None)
+                if close is not None:
+                    close()
+                self._metrics.running.dec()
+                self._note(run, photo, settings)
+
+        return watched
+
+    def advised(self, advise: Advisor) -> Advisor:
+        """Return an advisor that knows nothing of checkpoints which are not permitted."""
+
+        def advised(size: tuple[int, int], settings: DepthSettings, /) -> Advice:
+            return advise(size, settings) if self._may(settings.checkpoint) else Advice()
+
+        return advised
+
+    def _may(self, checkpoint: str) -> bool:
+        return self._permitted is None or checkpoint in self._permitted
+
+    def _permit(self, settings: DepthSettings) -> None:
+        if not self._may(settings.checkpoint):
+            raise CheckpointError(
+                "This server does not load that checkpoint; "
+                f"choose one of {', '.join(sorted(self._permitted or ()))}."
+            )
+
+    def _timed(self, steps: Iterator[Step], run: _Run) -> Iterator[Step]:
+        """Pass steps on and add up the seconds until the next one."""
+        stage, since_s = "start", self._clock()
+        for step in steps:
+            now_s = self._clock()
+            run.stages[stage] = run.stages.get(stage, 0.0) + now_s - since_s
+            if isinstance(step, DepthMap):
+                run.end = "done"
+            yield step
+            if self.stopping.is_set() and isinstance(step, Progress):
+                raise ServerEndsError("The server is being restarted; try again in a minute.")
+            stage, since_s = step.stage if isinstance(step, Progress) else "end", self._clock()
+
+    def _note(self, run: _Run, photo: Photo, settings: DepthSettings) -> None:
+        seconds = self._clock() - run.began_s
+        name = _label(settings.checkpoint)
+        self._metrics.runs.labels(name, run.end).inc()
+        self._metrics.run_seconds.labels(name).observe(seconds)
+        for stage, stage_s in run.stages.items():
+            self._metrics.stage_seconds.labels(name, stage).observe(stage_s)
+        width, height = photo.size
+        event(
+            _log,
+            "run",
+            end=run.end,
+            seconds=round(seconds, 3),
+            checkpoint=name,
+            photo_px=width * height,
+            steps=settings.steps or "own",
+            ensemble=settings.ensemble,
+            resolution="own" if settings.resolution is None else settings.resolution,
+        )
+
+
+def _label(checkpoint: str) -> str:
+    return checkpoint if any(known.name == checkpoint for known in CATALOG) else OTHER

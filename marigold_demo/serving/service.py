@@ -1,0 +1,59 @@
+"""The service around one page: it puts configuration, health, metrics and runs together. Knows no widgets."""
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from marigold_demo.serving.compression import Compression
+from marigold_demo.serving.configuration import Configuration
+from marigold_demo.serving.gate import Gate
+from marigold_demo.serving.headers import HEADERS, SecurityHeaders
+from marigold_demo.serving.journal import open_journal
+from marigold_demo.serving.metrics import Metrics
+from marigold_demo.serving.probes import Health, Probes, State
+from marigold_demo.serving.runs import Runs
+
+MB = 10**6
+
+
+class Service:
+    """All that stands between the page and the world; one for each process, or for each test."""
+
+    def __init__(self, configuration: Configuration | None = None) -> None:
+        self.configuration = configuration or Configuration()
+        self.metrics, self.health = Metrics(), Health()
+        self.runs = Runs(self.metrics, permitted=self.configuration.permitted_checkpoints)
+
+    def app_options(self, *, on_spaces: bool) -> dict[str, Any]:
+        """Return what Gradio hands to FastAPI: middleware, the outermost first, and the last resort.
+
+        Args:
+            on_spaces: The page stands in a frame of Hugging Face, which has headers and probes of its own.
+        """
+        shared = {"configuration": self.configuration, "metrics": self.metrics}
+        gate = (Gate, (), shared)
+        compression: tuple[Any, ...] = (Compression, (), {})
+        if on_spaces:
+            return {"middleware": [gate, compression]}
+        probes = (Probes, (), shared | {"health": self.health})
+        # As starlette.middleware.Middleware unpacks: class, positional and named arguments.
+        return {
+            "middleware": [(SecurityHeaders, (), {}), probes, gate, compression],
+            "exception_handlers": {Exception: _crashed},
+        }
+
+    def open_journal(self) -> None:
+        """Begin to log; again after launch, when uvicorn has set up its own way."""
+        open_journal(self.configuration, count=lambda kind: self.metrics.errors.labels(kind).inc())
+
+    def stop(self) -> None:
+        """Say that the server ends, to its supervisor and to runs under way."""
+        self.health.state = State.STOPPING
+        self.runs.stopping.set()
+
+
+def _crashed(_: Request, __: Exception) -> JSONResponse:
+    """Answer for what nobody foresaw; the server logs it. Middleware does not see this answer."""
+    detail = "Something went wrong on our side and has been noted."
+    return JSONResponse({"detail": detail}, status_code=500, headers=HEADERS)

@@ -1,0 +1,290 @@
+"""What a visitor may choose, with limits, units and defaults. Knows nothing of widgets, flags or models.
+
+Sliders, command-line flags, examples and recipes all read the fields of these classes, so a default, a
+limit or a help text stands here and nowhere else.
+"""
+
+import reprlib
+from dataclasses import Field, dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal, Protocol, get_args
+
+from marigold_demo.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Knob:
+    """What is known of one choice beside its default."""
+
+    help: str
+    unit: str = ""
+    limits: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
+    optional: bool = False  # None is allowed and means "the checkpoint's (or the photo's) own"
+
+
+def knob(
+    default: Any,
+    help: str,
+    *,
+    unit: str = "",
+    limits: tuple[float, float] | None = None,
+    choices: tuple[str, ...] = (),
+    optional: bool = False,
+) -> Any:
+    """Declare one field of a settings class together with what sliders and flags say about it."""
+    about = Knob(help=help, unit=unit, limits=limits, choices=choices, optional=optional)
+    return field(default=default, metadata={"knob": about})
+
+
+class Settings(Protocol):
+    """Any of the settings classes below."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+def knobs(settings: Settings | type[Settings]) -> dict[str, Knob]:
+    """Return the knob of every field by field name, in order."""
+    return {f.name: f.metadata["knob"] for f in fields(settings)}
+
+
+def check(settings: Settings) -> None:
+    """Hold every field against its knob.
+
+    Raises:
+        SettingsError: A value is out of its limits, not one of its choices, or not a finite number.
+    """
+    for f in fields(settings):
+        about: Knob = f.metadata["knob"]
+        value = getattr(settings, f.name)
+        if value is None and about.optional:
+            continue
+        if f.type is str and not isinstance(value, str):
+            raise SettingsError(f"{f.name} is {reprlib.repr(value)}; it must be text.")
+        if about.choices and value not in about.choices:
+            raise SettingsError(
+                f"{f.name} is {reprlib.repr(value)}; it must be one of {', '.join(about.choices)}."
+            )
+        if about.limits:
+            _check_number(f.name, value, about=about, whole=_is_whole(f))
+
+
+def _check_number(name: str, value: object, *, about: Knob, whole: bool) -> None:
+    low, high = about.limits or (0, 0)
+    unit = f" {about.unit}" if about.unit else ""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not low <= value <= high:  # type: ignore[operator]  # NaN fails the comparison too
+        raise SettingsError(
+            f"{name} is {str(value)[:40]}; it must be a number from {low:g} to {high:g}{unit}."
+        )
+    if whole and value != int(value):  # type: ignore[call-overload]
+        raise SettingsError(f"{name} is {value}; it must be a whole number.")
+
+
+def _is_whole(f: Field[Any]) -> bool:
+    return f.type is int or int in get_args(f.type)
+
+
+Quality = Literal["full", "draft"]
+Outlines = Literal["auto", "network", "photo"]
+
+
+@dataclass(frozen=True)
+class DepthSettings:
+    """How a photo becomes depth."""
+
+    checkpoint: str = knob(
+        "embedded", "Weights: 'embedded', a folder, or a hub name such as prs-eth/marigold-depth-v1-1"
+    )
+    steps: int | None = knob(
+        None, "Denoising steps; unset: the checkpoint's own", limits=(1, 50), optional=True
+    )
+    ensemble: int = knob(1, "Predictions that are aligned and reduced to one", limits=(1, 20))
+    resolution: int | None = knob(
+        None,
+        "Longest edge the network sees; 0: the photo's own; unset: the checkpoint's own",
+        unit="px",
+        limits=(0, 2048),
+        optional=True,
+    )
+    seed: int = knob(2024, "Start of the noise; the same seed gives the same depth", limits=(0, 2**31 - 1))
+    quality: Quality = knob(
+        "full",
+        "Full, or draft: large checkpoints several times faster, softer; the embedded one is always a draft",
+        choices=get_args(Quality),
+    )
+    outlines: Outlines = knob(
+        "auto",
+        "Outlines as the network draws them, or moved onto the photo's; auto: what suits the checkpoint",
+        choices=get_args(Outlines),
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not self.checkpoint:
+            raise SettingsError("checkpoint is empty; name a folder, a hub repository or 'embedded'.")
+        if self.resolution and (self.resolution < 64 or self.resolution % 8):
+            raise SettingsError(
+                f"resolution is {self.resolution} px; it must be 0 or a multiple of 8 from 64 to 2048 px."
+            )
+
+
+Frame = Literal["none", "flat", "bevel", "round"]
+Mode = Literal["emboss", "engrave", "mould"]
+Source = Literal["depth", "luminance"]
+Projection = Literal["perspective", "orthographic"]
+Edges = Literal["cut", "stretch"]
+Shading = Literal["unlit", "lit"]
+Cutout = Literal["none", "depth", "alpha", "round", "oval"]
+Hole = Literal["none", "through", "keyhole"]
+Material = Literal["PLA", "PETG", "ABS", "resin", "plaster", "beech", "aluminium"]
+
+KEYHOLE_BASE_MM = 4.0  # a keyhole takes 3.4 mm, and something must be left above it
+
+
+@dataclass(frozen=True)
+class ReliefSettings:
+    """How depth becomes a solid that can be printed or carved. Lengths in millimetres."""
+
+    width_mm: float = knob(
+        100.0, "Longest side of the whole piece, frame included", unit="mm", limits=(10, 1000)
+    )
+    relief_mm: float = knob(
+        3.0, "From the lowest to the highest point of the picture", unit="mm", limits=(0.2, 100)
+    )
+    base_mm: float = knob(1.6, "Solid under the lowest point", unit="mm", limits=(0.4, 50))
+    near: float = knob(0.0, "Depth of the near plane; all before it is flat at the top", limits=(0, 1))
+    far: float = knob(1.0, "Depth of the far plane; all behind it is flat at the bottom", limits=(0, 1))
+    detail: float = knob(0.8, "0: plain linear depth; 1: far shapes and fine form brought out", limits=(0, 1))
+    form_size: float = knob(
+        0.5, "Size of the forms that are flattened, as a share of the long side", limits=(0.1, 2)
+    )
+    smooth_px: float = knob(3.0, "Smoothing of the depth before anything else", unit="px", limits=(0, 10))
+    photo_detail: float = knob(
+        0.4, "The photo's brightness as fine relief upon the depth; 0: depth alone", limits=(0, 1)
+    )
+    source: Source = knob(
+        "depth", "What becomes height: depth, or luminance (a lithophane)", choices=get_args(Source)
+    )
+    mode: Mode = knob(
+        "emboss",
+        "Near is high (emboss), near is low (engrave), or a mould to cast from",
+        choices=get_args(Mode),
+    )
+    frame: Frame = knob("flat", "Profile of the frame", choices=get_args(Frame))
+    frame_mm: float = knob(5.0, "Width of the frame; 0: none", unit="mm", limits=(0, 100))
+    frame_top_mm: float | None = knob(
+        None,
+        "Top of the frame above the base; unset: as high as the relief",
+        unit="mm",
+        limits=(0, 300),
+        optional=True,
+    )
+    bevel_mm: float = knob(
+        0.4, "Width of the frame's inner slope; never more than half the frame", unit="mm", limits=(0.05, 50)
+    )
+    bend_radius_mm: float = knob(
+        0.0,
+        "Radius of the cylinder the back lies on; 0: flat; negative: the picture lies inside the curve",
+        unit="mm",
+        limits=(-5000, 5000),
+    )
+    cutout: Cutout = knob(
+        "none",
+        "What is cut away: nothing, all behind cutout_depth, what is transparent, or all around a disc",
+        choices=get_args(Cutout),
+    )
+    cutout_depth: float = knob(0.5, "Depth behind which a cut-out ends", limits=(0.01, 1))
+    hole: Hole = knob(
+        "none",
+        "How it hangs: not at all, a hole through it, or a keyhole in the back",
+        choices=get_args(Hole),
+    )
+    hole_mm: float = knob(4.0, "Diameter of the hole, or of the screw's shank", unit="mm", limits=(1, 20))
+    material: Material = knob("PLA", "What it is made of, for the weight", choices=get_args(Material))
+    nozzle_mm: float = knob(0.4, "Width of the printer's nozzle, for warnings", unit="mm", limits=(0.1, 2))
+    resolution: int = knob(1024, "Samples along the long side", unit="px", limits=(128, 2048))
+    tolerance_mm: float = knob(
+        0.01, "Largest error of the mesh against the depth; 0: every sample", unit="mm", limits=(0, 0.2)
+    )
+    max_faces: int = knob(
+        1_000_000, "Most triangles; the tolerance is raised to stay under it", limits=(10_000, 5_000_000)
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.far - self.near < 0.01:
+            raise SettingsError(
+                f"near is {self.near:g} and far is {self.far:g}; far must be at least 0.01 more than near."
+            )
+        if 0 < abs(self.bend_radius_mm) < 5:
+            raise SettingsError(f"bend_radius_mm is {self.bend_radius_mm:g}; it must be 0 or at least 5 mm.")
+        if self.hole == "keyhole" and self.base_mm < KEYHOLE_BASE_MM:
+            raise SettingsError(
+                f"base_mm is {self.base_mm:g}; a keyhole needs a base of at least {KEYHOLE_BASE_MM:g} mm."
+            )
+
+    def preview(self) -> "ReliefSettings":
+        """Return the same wishes at a size for the screen; smoothing keeps its size in millimetres."""
+        resolution = min(self.resolution, 512)
+        return replace(
+            self,
+            resolution=resolution,
+            smooth_px=self.smooth_px * resolution / self.resolution,
+            tolerance_mm=max(self.tolerance_mm, 0.02),
+            max_faces=min(self.max_faces, 200_000),
+        )
+
+
+@dataclass(frozen=True)
+class MeshSettings:
+    """How depth and photo become a textured surface."""
+
+    projection: Projection = knob("perspective", "Camera of the surface", choices=get_args(Projection))
+    fov_deg: float | None = knob(
+        None,
+        "Field of view of the long side; unset: from the photo's EXIF, else 50",
+        unit="°",
+        limits=(10, 120),
+        optional=True,
+    )
+    far_near_ratio: float = knob(
+        2.0, "How many times farther the farthest point is than the nearest", limits=(1.05, 50)
+    )
+    ortho_depth: float = knob(
+        0.4, "Depth of an orthographic surface as a share of the long side", limits=(0, 2)
+    )
+    edges: Edges = knob("cut", "What happens at depth jumps: cut open, or stretched", choices=get_args(Edges))
+    edge_tol: float = knob(0.04, "How large a jump of inverse depth counts as an edge", limits=(0.005, 1))
+    resolution: int = knob(1024, "Samples along the long side", unit="px", limits=(128, 2048))
+    tolerance: float = knob(
+        5e-4, "Largest error of the mesh, as a share of inverse depth; 0: every sample", limits=(0, 1e-2)
+    )
+    texture_px: int = knob(
+        4096, "Longest side of the texture; never more than the photo", unit="px", limits=(256, 8192)
+    )
+    max_faces: int = knob(
+        1_000_000, "Most triangles; the tolerance is raised to stay under it", limits=(10_000, 5_000_000)
+    )
+    shading: Shading = knob(
+        "unlit", "The photo as it is, or lit by the viewer's lamps", choices=get_args(Shading)
+    )
+    near_m: float | None = knob(
+        None,
+        "Distance of the nearest point, which gives the scale; unset: the scale is arbitrary",
+        unit="m",
+        limits=(0.001, 100_000),
+        optional=True,
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def preview(self) -> "MeshSettings":
+        """Return the same wishes at a size for the screen."""
+        return replace(
+            self,
+            resolution=min(self.resolution, 640),
+            tolerance=max(self.tolerance, 1e-3),
+            texture_px=min(self.texture_px, 2048),
+            max_faces=min(self.max_faces, 200_000),
+        )

@@ -1,0 +1,83 @@
+"""Where pictures come from: a mixture of sources of numbered samples. Knows nothing of batches."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from marigold_demo.errors import DataError
+from marigold_demo.training.folders import FolderSource, open_hypersim, open_pairs, open_vkitti
+from marigold_demo.training.sample import Sample
+from marigold_demo.training.scene_store import SceneStore
+
+FOLDER_KINDS = {"pairs": open_pairs, "hypersim": open_hypersim, "vkitti": open_vkitti}
+
+
+class Source(Protocol):
+    """Samples by number."""
+
+    @property
+    def count(self) -> int | None:
+        """How many there are; None where there is no end to them."""
+        ...
+
+    def read(self, index: int) -> Sample:
+        """Return one sample; the same number gives the same sample."""
+        ...
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Sources with the share each has of the pictures; shares sum to 1."""
+
+    sources: tuple[Source, ...]
+    shares: tuple[float, ...]
+
+    def choose(self, rng: np.random.Generator) -> int:
+        """Draw the number of a source."""
+        return int(rng.choice(len(self.sources), p=self.shares))
+
+
+def open_data(text: str, *, scenes: SceneStore, held_out: SceneStore) -> tuple[Mixture, Mixture]:
+    """Open what TrainSettings.data names, looking at every folder first: for training and for validation.
+
+    Args:
+        text: Parts joined by commas.
+        scenes: Stands for "scenes" in training.
+        held_out: Stands for "scenes" in validation; folders hold their own last pairs out.
+
+    Raises:
+        DataError: A folder is missing or not laid out as expected; the message names file and layout.
+    """
+    sources: list[tuple[Source, Source]] = []
+    shares: list[float] = []
+    for part in text.split(","):
+        folder, share = _open_part(part.strip())
+        sources.append(folder.split() if folder else (scenes, held_out))
+        shares.append(share)
+    return (
+        Mixture(sources=tuple(training for training, _ in sources), shares=_to_one(shares)),
+        Mixture(sources=tuple(validation for _, validation in sources), shares=_to_one(shares)),
+    )
+
+
+def _open_part(part: str) -> tuple[FolderSource | None, float]:
+    match = re.fullmatch(r"(?:scenes|(?P<kind>[a-z]+):(?P<folder>.+?))(?:@(?P<share>[0-9.]+))?", part)
+    if not match or (match["kind"] and match["kind"] not in FOLDER_KINDS):
+        raise DataError(
+            f"The data {part!r} cannot be used; write scenes, or KIND:FOLDER@SHARE with KIND being "
+            f"{', '.join(FOLDER_KINDS)}, joined by commas."
+        )
+    share = float(match["share"] or 1)
+    folder = FOLDER_KINDS[match["kind"]](Path(match["folder"])) if match["kind"] else None
+    return folder, share
+
+
+def _to_one(shares: Sequence[float]) -> tuple[float, ...]:
+    total = sum(shares)
+    if total <= 0:
+        raise DataError("The shares of the data sum to 0; give at least one of them a share above 0.")
+    return tuple(share / total for share in shares)

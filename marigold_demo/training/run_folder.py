@@ -1,0 +1,121 @@
+"""The folder of a run: its saved state, its log and its curves. Knows nothing of networks.
+
+A state is written beside the old one and renamed, so that a full disk or an interruption leaves the old one.
+"""
+
+import csv
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+
+from marigold_demo.errors import CheckpointError, SettingsError
+from marigold_demo.training.train_settings import TrainSettings
+
+FIXED = ("init", "data", "image_encoder", "batch", "accumulate", "shapes", "fresh", "seed")
+COLUMNS = ("stage", "step", "lr", "loss", "validation", "seconds")
+
+
+@dataclass(frozen=True)
+class LogRow:
+    """One line of the log; validation is None between validations."""
+
+    stage: str
+    step: int
+    lr: float
+    loss: float
+    validation: float | None
+    seconds: float
+
+
+class RunFolder:
+    """Files of one run."""
+
+    def __init__(self, folder: Path, settings: TrainSettings) -> None:
+        """Open or start a run.
+
+        Raises:
+            SettingsError: The folder holds a run with other data, networks or seed.
+        """
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._check_settings(settings)
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the finished weights go."""
+        return self.folder / "checkpoint"
+
+    def load_state(self) -> dict[str, Any] | None:
+        """Return the last saved state, None at the start.
+
+        Raises:
+            CheckpointError: The state is damaged.
+        """
+        path = self.folder / "state.pt"
+        if not path.exists():
+            return None
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+        except (OSError, RuntimeError, ValueError, EOFError, KeyError, UnpicklingError) as error:
+            raise CheckpointError(f"{path} is damaged; delete it to start the run anew.") from error
+
+    def save_state(self, state: dict[str, Any]) -> None:
+        """Keep a state in place of the last one."""
+        beside = self.folder / ".state.pt.new"
+        torch.save(state, beside)
+        beside.replace(self.folder / "state.pt")
+
+    def log(self, row: LogRow) -> None:
+        """Add a line to log.csv."""
+        path = self.folder / "log.csv"
+        is_new = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if is_new:
+                writer.writerow(COLUMNS)
+            validation = "" if row.validation is None else f"{row.validation:.5f}"
+            writer.writerow(
+                [row.stage, row.step, f"{row.lr:.3g}", f"{row.loss:.5f}", validation, f"{row.seconds:.1f}"]
+            )
+
+    def draw_curves(self) -> None:
+        """Draw log.csv as curves.png, one panel a stage."""
+        with (self.folder / "log.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        stages = list(dict.fromkeys(row["stage"] for row in rows))
+        figure = Figure(figsize=(5 * len(stages), 3.2), layout="constrained")
+        for panel, stage in zip(figure.subplots(1, len(stages), squeeze=False)[0], stages, strict=True):
+            mine = [row for row in rows if row["stage"] == stage]
+            checked = [row for row in mine if row["validation"]]
+            panel.plot([int(r["step"]) for r in mine], [float(r["loss"]) for r in mine], label="training")
+            panel.plot(
+                [int(r["step"]) for r in checked],
+                [float(r["validation"]) for r in checked],
+                label="validation",
+            )
+            panel.set(title=stage, xlabel="step", ylabel="loss", yscale="log")
+            panel.legend()
+        beside = self.folder / ".curves.png"
+        figure.savefig(beside, format="png", dpi=100)
+        beside.replace(self.folder / "curves.png")
+
+    def _check_settings(self, settings: TrainSettings) -> None:
+        path = self.folder / "settings.json"
+        mine = asdict(settings)
+        if path.exists():
+            theirs = json.loads(path.read_text())
+            changed = [name for name in FIXED if theirs.get(name) != mine[name]]
+            if changed:
+                name = changed[0]
+                raise SettingsError(
+                    f"{self.folder} holds a run with {name} = {theirs.get(name)!r}, not {mine[name]!r}; "
+                    "give another out folder, or the same settings to go on."
+                )
+        beside = self.folder / ".settings.json"
+        beside.write_text(json.dumps(mine, indent=2) + "\n")
+        beside.replace(path)

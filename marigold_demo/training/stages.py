@@ -1,0 +1,209 @@
+"""The stages of training, each a module from a batch to a loss. Knows nothing of optimizers or files."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from marigold_demo.network.pipeline import DepthPipeline
+from marigold_demo.training.batches import Batch
+from marigold_demo.training.losses import (
+    affine_invariant_loss,
+    align,
+    gradient_loss,
+    masked_latent_loss,
+    sky_loss,
+)
+from marigold_demo.training.noise import annealed_noise
+
+LATENT_NOISE = 0.05  # the decoder learns to forgive the UNet this much
+LATENT_WEIGHT = 1e-3  # pull of the latents towards zero, in place of a KL divergence
+GRADIENT_WEIGHT = 0.5
+ANCHOR_WEIGHT = 0.3  # keeps the prediction in the range that the decoder can show
+SKY_WEIGHT = 0.3
+
+
+class Stage(nn.Module):
+    """A loss over some networks of a pipeline.
+
+    Attributes:
+        name: What the log calls it.
+        trained: The networks whose weights move.
+    """
+
+    name: str
+
+    def __init__(self, pipeline: DepthPipeline, *, trained: list[nn.Module]) -> None:
+        super().__init__()
+        self.trained = nn.ModuleList(trained)
+        self.pipeline = pipeline  # not a module: its networks are registered through `trained` and `frozen`
+        networks = [pipeline.unet, pipeline.vae, pipeline.image_encoder]
+        self.frozen = nn.ModuleList(n for n in networks if n is not None and n not in trained)
+        self.frozen.requires_grad_(False).eval()
+        self.trained.requires_grad_(True).train()
+
+    def networks_state(self) -> dict[str, Any]:
+        """Return the weights of all networks of the pipeline, and the scale of the latents."""
+        pipeline = self.pipeline
+        state = {"unet": pipeline.unet.state_dict(), "vae": pipeline.vae.state_dict()}
+        if pipeline.image_encoder is not None:
+            state["image_encoder"] = pipeline.image_encoder.state_dict()
+        return {**state, "scaling_factor": float(pipeline.vae.config.scaling_factor)}
+
+    def train(self, mode: bool = True) -> "Stage":
+        """Set the mode of what is trained; what is frozen stays in evaluation mode."""
+        super().train(mode)
+        self.frozen.eval()
+        return self
+
+    def forward(self, batch: Batch, seed: int) -> Tensor:
+        """Return the loss of a batch; the seed starts the noise."""
+        raise NotImplementedError
+
+
+def load_networks(pipeline: DepthPipeline, state: dict[str, Any]) -> None:
+    """Put the weights that `networks_state` gave back into a pipeline."""
+    pipeline.unet.load_state_dict(state["unet"])
+    pipeline.vae.load_state_dict(state["vae"])
+    if pipeline.image_encoder is not None:
+        pipeline.image_encoder.load_state_dict(state["image_encoder"])
+    pipeline.vae.register_to_config(scaling_factor=state["scaling_factor"])
+
+
+class VaeStage(Stage):
+    """The VAE shows photos and depth again."""
+
+    name = "vae"
+
+    def __init__(self, pipeline: DepthPipeline) -> None:
+        super().__init__(pipeline, trained=[pipeline.vae])
+
+    def forward(self, batch: Batch, seed: int) -> Tensor:
+        """Return L1 of pictures and of their gradients, plus a small pull of the latents to zero."""
+        pictures = torch.cat([batch.photo, batch.normal_depth.expand(-1, 3, -1, -1)])  # [2B, 3, PH, PW]
+        vae = self.pipeline.vae
+        latents = _encode(vae, pictures)  # [2B, 4, h, w]
+        noise = torch.randn(latents.shape, generator=_generator(seed)).to(latents.device)
+        shown = vae.decode(latents + LATENT_NOISE * noise).sample.float()  # [2B, 3, PH, PW]
+        everywhere = torch.ones_like(pictures, dtype=torch.bool)
+        error = (shown - pictures).abs().mean()
+        edges = gradient_loss(shown, pictures, valid=everywhere)
+        loss: Tensor = error + GRADIENT_WEIGHT * edges + LATENT_WEIGHT * latents.float().square().mean()
+        return loss
+
+    @torch.no_grad()
+    def set_scale(self, batch: Batch) -> None:
+        """Set the VAE's scaling factor so that the depth latents have unit variance."""
+        latents = _encode(self.pipeline.vae, batch.normal_depth.expand(-1, 3, -1, -1))
+        self.pipeline.vae.register_to_config(scaling_factor=1 / max(float(latents.std()), 1e-6))
+
+
+class DiffusionStage(Stage):
+    """The UNet learns to denoise depth latents (Ke et al. 2024, section 3.3)."""
+
+    name = "diffusion"
+
+    def __init__(self, pipeline: DepthPipeline) -> None:
+        super().__init__(pipeline, trained=[pipeline.unet])
+
+    def forward(self, batch: Batch, seed: int) -> Tensor:
+        """Return the masked latent loss at random timesteps under annealed multi-resolution noise."""
+        pipeline, scheduler = self.pipeline, self.pipeline.scheduler
+        generator = _generator(seed)
+        with torch.no_grad():
+            image_latent = pipeline.encode_image(batch.photo)  # [B, 4, h, w]
+            depth_latent = pipeline.encode_depth(batch.normal_depth)  # [B, 4, h, w]
+            features = _features(pipeline, batch.photo)
+        train_steps = int(scheduler.config.num_train_timesteps)
+        t = torch.randint(0, train_steps, (len(depth_latent),), generator=generator).to(
+            depth_latent.device
+        )  # [B]
+        noise = annealed_noise(depth_latent, t, train_steps=train_steps, generator=generator)
+        noisy = scheduler.add_noise(depth_latent, noise, t)  # [B, 4, h, w]
+        is_velocity = scheduler.config.prediction_type == "v_prediction"
+        target = scheduler.get_velocity(depth_latent, noise, t) if is_velocity else noise
+        prediction = predict(pipeline, image_latent, noisy, t=t, features=features)
+        return masked_latent_loss(prediction, target, valid=batch.valid | batch.sky)
+
+
+class EndToEndStage(Stage):
+    """One step from zeros, decoded, compared with depth up to scale and shift (Garcia et al. 2024)."""
+
+    name = "end_to_end"
+
+    def __init__(
+        self, pipeline: DepthPipeline, *, train_encoder: bool = False, train_decoder: bool = False
+    ) -> None:
+        trained: list[nn.Module] = [pipeline.unet]
+        if train_encoder and pipeline.image_encoder is not None:
+            trained.append(pipeline.image_encoder)
+        if train_decoder:
+            trained.append(pipeline.vae.decoder)
+        super().__init__(pipeline, trained=trained)
+        self.train_encoder = train_encoder
+
+    def forward(self, batch: Batch, seed: int) -> Tensor:
+        """Return the affine-invariant loss, with edges, sky and the anchor to the decoder's range."""
+        depth = self.predict(batch.photo)  # [B, 1, PH, PW]
+        fitted = align(depth, batch.normal_depth, valid=batch.valid)
+        anchor = (depth - batch.normal_depth).abs().masked_fill(~batch.valid, 0).mean()
+        return (
+            affine_invariant_loss(depth, batch.depth, valid=batch.valid)
+            + GRADIENT_WEIGHT * gradient_loss(fitted, batch.normal_depth, valid=batch.valid)
+            + ANCHOR_WEIGHT * anchor
+            + SKY_WEIGHT * sky_loss(depth, sky=batch.sky)
+        )
+
+    def predict(self, photo: Tensor) -> Tensor:
+        """Predict depth [B, 1, PH, PW], not clipped, of photos [B, 3, PH, PW] in one step from zeros."""
+        pipeline = self.pipeline
+        with torch.no_grad():
+            image_latent = pipeline.encode_image(photo)
+        with torch.set_grad_enabled(self.train_encoder and torch.is_grad_enabled()):
+            features = _features(pipeline, photo)
+        last = int(pipeline.scheduler.config.num_train_timesteps) - 1
+        t = torch.full((len(photo),), last, device=photo.device)
+        zeros = torch.zeros_like(image_latent)
+        prediction = predict(pipeline, image_latent, zeros, t=t, features=features)
+        latent = clean_latent(pipeline.scheduler, prediction, t=last)
+        shown = pipeline.vae.decode(
+            latent / float(pipeline.vae.config.scaling_factor)
+        ).sample  # [B, 3, PH, PW]
+        depth: Tensor = shown.float().mean(dim=1, keepdim=True)
+        return depth
+
+
+def predict(
+    pipeline: DepthPipeline, image_latent: Tensor, depth_latent: Tensor, *, t: Tensor, features: Tensor | None
+) -> Tensor:
+    """Let the UNet see image and depth latents [B, 4, h, w] at timesteps t [B]: [B, 4, h, w]."""
+    parts = [image_latent, depth_latent] + ([features] if features is not None else [])
+    prompt = pipeline.empty_prompt.to(image_latent.device).expand(len(image_latent), -1, -1)
+    seen = torch.cat([part.float() for part in parts], dim=1).contiguous(memory_format=torch.channels_last)
+    return pipeline.unet(seen, t, encoder_hidden_states=prompt).sample.float()  # type: ignore[no-any-return]
+
+
+def clean_latent(scheduler: Any, prediction: Tensor, *, t: int) -> Tensor:
+    """Return the clean latent that a prediction from a zero latent at timestep t stands for."""
+    signal = float(scheduler.alphas_cumprod[t])
+    is_velocity = scheduler.config.prediction_type == "v_prediction"
+    scale = 1.0 if is_velocity else max(math.sqrt(signal), 1e-4)
+    return prediction * (-math.sqrt(1 - signal) / scale)
+
+
+def _features(pipeline: DepthPipeline, photo: Tensor) -> Tensor | None:
+    if pipeline.image_encoder is None:
+        return None
+    features: Tensor = pipeline.image_encoder(photo.contiguous(memory_format=torch.channels_last))
+    return features  # [B, K, h, w]
+
+
+def _encode(vae: Any, pictures: Tensor) -> Tensor:
+    encoded = vae.encode(pictures.contiguous(memory_format=torch.channels_last))
+    latents: Tensor = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+    return latents  # [B, 4, h, w]
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

@@ -1,0 +1,195 @@
+"""Second stage of the page: photo beside depth, colors, and the files of depth. Knows nothing of solids."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import Any
+
+import gradio as gr
+
+from marigold_demo import workflow
+from marigold_demo.colormap import COLORMAPS, MOST_CONTOURS
+from marigold_demo.depth import DepthMap
+from marigold_demo.errors import DepthFileError
+from marigold_demo.files.pictures import to_jpeg, to_png
+from marigold_demo.reading.depth_file import read_depth_file
+from marigold_demo.reading.photo import Photo, safe_stem
+from marigold_demo.settings import DepthSettings
+from marigold_demo.ui import views
+from marigold_demo.ui.desk import Desk, Piece, lay
+from marigold_demo.ui.measure import Measure
+from marigold_demo.ui.photo_stage import heading
+from marigold_demo.ui.speech import Teller, size_in_words, status
+from marigold_demo.ui.views import DEPTH, PHOTO, SIDES, Look
+from marigold_demo.workflow import same_shape
+
+HEIGHT_PX = 560
+FILES = {"npy": "Depth, 32-bit .npy", "png16": "Depth, 16-bit PNG", "colored": "Colored depth, PNG"}
+
+
+class DepthStage:
+    """Compare slider with its colors on the right, and downloads."""
+
+    def __init__(self) -> None:
+        look = Look()
+        self.key = gr.State(None)  # of the piece on the desk
+        with gr.Column(visible=False, elem_id="depth-stage") as self.stage:
+            gr.HTML(
+                heading(
+                    2,
+                    "Depth",
+                    "Drag the handle. Depth is relative: it tells nearer from farther, not metres.",
+                )
+            )
+            with gr.Row(equal_height=False, elem_classes="stage-row"):
+                with gr.Column(scale=7, min_width=300):
+                    self.slider = gr.ImageSlider(
+                        label="Photo and depth",
+                        show_label=False,
+                        type="filepath",
+                        format="png",
+                        height=HEIGHT_PX,
+                        max_height=HEIGHT_PX,
+                        interactive=False,
+                        buttons=["fullscreen"],
+                        elem_id="compare",
+                    )
+                    self.legend = gr.HTML("", elem_id="legend")
+                    self.measure = Measure()
+                with gr.Column(scale=5, min_width=300):
+                    self._controls(look)
+
+    def _controls(self, look: Look) -> None:
+        with gr.Row():
+            self.left = gr.Dropdown(list(SIDES), value=PHOTO, label="Left side")
+            self.right = gr.Dropdown(list(SIDES), value=DEPTH, label="Right side")
+        self.colormap = gr.Dropdown(
+            list(COLORMAPS), value=look.colormap, label="Colors, near to far", elem_id="colors"
+        )
+        with gr.Row():
+            self.near = gr.Slider(0, 0.99, value=look.near, step=0.01, label="From")
+            self.far = gr.Slider(0.01, 1, value=look.far, step=0.01, label="To")
+        with gr.Row():
+            self.contours = gr.Slider(
+                0, MOST_CONTOURS, value=look.contours, step=1, label="Contour lines", elem_id="contours"
+            )
+            self.invert = gr.Checkbox(look.invert, label="Swap near and far colors")
+        self.files = {
+            kind: gr.DownloadButton(words, interactive=False, size="md", elem_id=f"download-{kind}")
+            for kind, words in FILES.items()
+        }
+
+    @property
+    def look(self) -> list[gr.components.Component]:
+        """The widgets that hold the look, in the order of `Look`."""
+        return [self.colormap, self.near, self.far, self.invert, self.contours]
+
+    @property
+    def pictures(self) -> list[gr.components.Component]:
+        """What the sides fill: the slider, its legend, and what each side is called."""
+        return [self.slider, self.legend, self.left, self.right]
+
+    @property
+    def pictured(self) -> list[gr.components.Component]:
+        """All inputs of `picture_sides`."""
+        return [self.key, self.left, self.right, *self.look]
+
+
+def stream_depth(
+    desk: Desk,
+    photo_key: str | None,
+    settings: DepthSettings,
+    *,
+    sides: tuple[str, str],
+    look: Look,
+) -> Iterator[tuple[Any, ...]]:
+    """Yield the status line and, at the end, also the key of the piece and what `pictures` shows.
+
+    Raises:
+        DemoError: The photo is gone, or the prediction cannot be made with these settings.
+    """
+    photo = desk.photo(photo_key)
+    teller = Teller()
+    with closing(desk.workflow.stream(photo, settings)) as steps:
+        for step in steps:
+            if isinstance(step, DepthMap):
+                key = desk.keep_piece(Piece(photo, step, settings), photo_key=photo_key)
+                yield status(teller.done(step.notes)), key, *_pictures(desk, desk.piece(key), sides, look)
+            else:
+                yield status(teller.tell(step), share=teller.share), *[gr.skip()] * 5
+
+
+def take_depth_file(
+    desk: Desk, path: str | None, photo_key: str | None, left: str, right: str, *look: Any
+) -> tuple[Any, ...]:
+    """Take a depth file in place of a prediction; without a photo of its shape it wears its own colors.
+
+    Returns:
+        The status line, the key of the piece, what `pictures` shows, and the stage.
+
+    Raises:
+        DepthFileError: The file is no depth that can be used.
+    """
+    if not path:
+        raise DepthFileError("There is no file; choose a .npy, .npz or 16-bit grey PNG.")
+    chosen, found = Look(*look), read_depth_file(path)
+    colored = Photo(chosen.colored(found.depth.values), stem=safe_stem(path))
+    photo = desk.photo(photo_key) if photo_key else colored
+    fits = same_shape(photo, found.depth)
+    piece = Piece(photo if fits else colored, found.depth, None)
+    key = desk.keep_piece(piece, photo_key=photo_key if fits else None)
+    said = status(" ".join(["This is your own depth.", *found.notes]))
+    pictures = _pictures(desk, desk.piece(key), (left, right), chosen)
+    return said, key, *pictures, gr.Column(visible=True)
+
+
+def picture_sides(desk: Desk, key: str | None, left: str, right: str, *look: Any) -> tuple[Any, ...]:
+    """Return what `pictures` shows; the network is not asked.
+
+    Raises:
+        DemoError: The depth is gone, or one side does not exist for it.
+    """
+    piece, chosen = desk.piece(key), Look(*look)
+    views.check_sides(piece, (left, right))
+    return _pictures(desk, piece, (left, right), chosen)
+
+
+def depth_files(desk: Desk, key: str | None) -> tuple[Any, ...]:
+    """Write the files that hold depth itself; return their download buttons."""
+    piece, folder = desk.piece(key), desk.folder()
+    files = workflow.depth_files(piece.photo.stem, piece.depth, recipe=piece.recipe())
+    return tuple(
+        download(words, lay(folder, name, data), len(data))
+        for words, (name, data) in zip((FILES["npy"], FILES["png16"]), files, strict=True)
+    )
+
+
+def colored_file(desk: Desk, key: str | None, *look: Any) -> gr.DownloadButton:
+    """Write the colored picture; return its download button."""
+    piece = desk.piece(key)
+    colored = Look(*look).colored(piece.depth.values)
+    name, data = workflow.colored_file(piece.photo.stem, colored, recipe=piece.recipe())
+    return download(FILES["colored"], lay(desk.folder(), name, data), len(data))
+
+
+def download(words: str, path: str, size_bytes: int) -> gr.DownloadButton:
+    """Return a button that is ready to be pressed and tells the size."""
+    return gr.DownloadButton(f"{words} · {size_in_words(size_bytes)}", value=path, interactive=True)
+
+
+def _pictures(desk: Desk, piece: Piece, wanted: Sequence[str], look: Look) -> tuple[Any, ...]:
+    """Return what `pictures` shows; a side that is not there gives way to depth."""
+    there = views.sides(piece)
+    shown = tuple(name if name in there else DEPTH for name in wanted)
+    names = [(views.title(piece, name), name) for name in SIDES]
+    called = [gr.Dropdown(names, value=name) for name in shown]
+    return _slider(desk, piece, shown, look), views.legend(piece, shown, look), *called
+
+
+def _slider(desk: Desk, piece: Piece, shown: Sequence[str], look: Look) -> tuple[str, ...]:
+    folder = desk.folder()
+    paths = []
+    for where, name in zip(("left", "right"), shown, strict=True):
+        rgb = views.side(piece, name, look)
+        extension, data = ("jpg", to_jpeg(rgb)) if name == views.PHOTO else ("png", to_png(rgb))
+        paths.append(lay(folder, f"{piece.photo.stem}_{where}.{extension}", data))
+    return tuple(paths)

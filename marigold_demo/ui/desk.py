@@ -1,0 +1,234 @@
+"""Desk: what the server keeps for visitors between two clicks, and where files for download are laid.
+
+Knows nothing of widgets. Things are found again by unguessable keys that stay on the server; they are
+bounded in bytes and in time. Files lie below Gradio's cache, which serves them and deletes them by age.
+"""
+
+import secrets
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gradio.utils import get_upload_folder
+from numpy.typing import NDArray
+from PIL import Image
+
+from marigold_demo.catalog import find
+from marigold_demo.depth import DepthMap
+from marigold_demo.errors import DemoError
+from marigold_demo.files import export
+from marigold_demo.files.cache_folder import MOST_BYTES, CacheFolder, is_own, told_when_full
+from marigold_demo.reading.photo import Photo
+from marigold_demo.recipe import Recipe
+from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
+from marigold_demo.shelf import Shelf
+from marigold_demo.upkeep import Upkeep
+from marigold_demo.workflow import Workflow, size_bytes
+
+KEEP_BYTES = 2**30
+KEEP_S = 2 * 3600.0
+SCREEN_PX = 1280
+_FOLDER = "marigold"
+_LATEST_BYTES = 2**20
+# Groups of events that share a limit: those that use the network, and all others that take time.
+NETWORK, HANDS = "network", "hands"
+HANDS_MOST = 4
+NETWORK_MOST = 24  # the workflow lets one run at a time and tells the others how many are before them
+# How events of the page are declared: no program sees them, and no overlay covers the page.
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+WORK: dict[str, Any] = QUIET | {"concurrency_id": HANDS, "concurrency_limit": HANDS_MOST}
+# Values as they were sent: the settings' own limits hold, which are wider than those of the sliders.
+RAW: dict[str, Any] = {"preprocess": False}
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """One finished depth map with all that later stages need.
+
+    Attributes:
+        photo: The photo it belongs to.
+        depth: Depth at the photo's size.
+        settings: What made it; None when the visitor brought the depth.
+        previous: Another depth of the same photo, made before, to compare with.
+        previous_name: What the visitor reads of it, for instance "Depth of Marigold LCM".
+    """
+
+    photo: Photo
+    depth: DepthMap
+    settings: DepthSettings | None
+    previous: DepthMap | None = None
+    previous_name: str = ""
+
+    @property
+    def name(self) -> str:
+        """What the visitor reads of its depth where there is another one beside it."""
+        if self.settings is None:
+            return "Your own depth"
+        known = find(self.settings.checkpoint)
+        return f"Depth of {known.short_title if known else self.settings.checkpoint}"
+
+    def after(self, earlier: "Piece | None") -> "Piece":
+        """Return the piece with an earlier one of its photo beside it, as far as there is one to compare."""
+        if earlier is None or earlier.photo.digest != self.photo.digest:
+            return self
+        if earlier.depth is self.depth:  # the same wish again
+            return replace(self, previous=earlier.previous, previous_name=earlier.previous_name)
+        name = earlier.name if earlier.name != self.name else f"{earlier.name}, before"
+        return replace(self, previous=earlier.depth, previous_name=name)
+
+    def recipe(self, settings: ReliefSettings | MeshSettings | None = None) -> Recipe:
+        """Return what a file made of this depth was made with."""
+        relief = settings if isinstance(settings, ReliefSettings) else None
+        mesh = settings if isinstance(settings, MeshSettings) else None
+        return Recipe(
+            photo=self.photo.digest,
+            revision=self.depth.revision,
+            depth=self.settings,
+            relief=relief,
+            mesh=mesh,
+        )
+
+    @cached_property
+    def screen_photo(self) -> NDArray[np.uint8]:
+        """The photo as large as a screen needs it: uint8 [h, w, 3]."""
+        return shrink_photo(self.photo.rgb)
+
+    @cached_property
+    def screen_depth(self) -> DepthMap:
+        """The depth as large as a screen needs it."""
+        return _small(self.depth)
+
+    @cached_property
+    def screen_previous(self) -> DepthMap | None:
+        """The other depth as large as a screen needs it."""
+        return None if self.previous is None else _small(self.previous)
+
+
+class Desk:
+    """The workflow, together with what it has made for whom."""
+
+    def __init__(
+        self,
+        workflow: Workflow,
+        *,
+        keep_bytes: int = KEEP_BYTES,
+        keep_s: float = KEEP_S,
+        disk_bytes: int = MOST_BYTES,
+    ) -> None:
+        self.workflow, self.keep_s = workflow, keep_s
+        self.running: set[str] = set()  # wishes whose runs have begun and not ended
+        self.cache = CacheFolder(_cache_root(), keep_s=keep_s, most_bytes=disk_bytes)
+        self._upkeep = Upkeep(self.tidy)
+        self._photos: Shelf[Photo] = Shelf(max_bytes=keep_bytes // 2, max_idle_s=keep_s)
+        self._pieces: Shelf[Piece] = Shelf(max_bytes=keep_bytes // 2, max_idle_s=keep_s)
+        # The key of the piece that was made last, by the key of its photo.
+        self._latest: Shelf[str] = Shelf(max_bytes=_LATEST_BYTES, max_idle_s=keep_s)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of all photos and pieces in memory."""
+        return self._photos.size_bytes + self._pieces.size_bytes
+
+    def keep_photo(self, photo: Photo) -> str:
+        """Keep a photo and return its key."""
+        key = secrets.token_urlsafe(16)
+        self._photos.put(key, photo, size_bytes=photo.rgb.nbytes)
+        return key
+
+    def photo(self, key: str | None) -> Photo:
+        """Return a kept photo.
+
+        Raises:
+            DemoError: There is none, or it was kept too long ago.
+        """
+        if not key:
+            raise DemoError("There is no photo yet; drop one into the first box.")
+        photo = self._photos.get(key)
+        if photo is None:
+            raise DemoError("This photo has left the server's memory; upload it again.")
+        return photo
+
+    def keep_piece(self, piece: Piece, *, photo_key: str | None = None) -> str:
+        """Keep a finished depth map and return its key.
+
+        Args:
+            piece: What is kept, beside the piece that was last made of the same photo.
+            photo_key: Of the photo it belongs to, where that is on the desk.
+        """
+        key = secrets.token_urlsafe(16)
+        if photo_key:
+            piece = piece.after(self._pieces.get(self._latest.get(photo_key)))
+            self._latest.put(photo_key, key, size_bytes=len(key))
+        maps = [depth for depth in (piece.depth, piece.previous) if depth is not None]
+        size = piece.photo.rgb.nbytes + sum(size_bytes(depth) for depth in maps)
+        self._pieces.put(key, piece, size_bytes=size)
+        return key
+
+    def piece(self, key: str | None) -> Piece:
+        """Return a kept piece.
+
+        Raises:
+            DemoError: There is none, or it was kept too long ago.
+        """
+        if not key:
+            raise DemoError("There is no depth yet; choose a photo first.")
+        piece = self._pieces.get(key)
+        if piece is None:
+            raise DemoError("This depth has left the server's memory; press “Estimate depth” again.")
+        return piece
+
+    def folder(self) -> Path:
+        """Return a new empty folder below Gradio's cache, unguessable.
+
+        Raises:
+            DiskFullError: The disk has no room left.
+        """
+        self._upkeep.begin()
+        return self.cache.new_folder()
+
+    def tidy(self) -> None:
+        """Let go of what was kept for too long, on the disk and in memory."""
+        self.cache.sweep()
+        self.workflow.tidy()
+        for shelf in (self._photos, self._pieces, self._latest):
+            shelf.sweep()
+
+
+def lay(folder: Path, name: str, data: bytes) -> str:
+    """Write a file of the page and return its path, as Gradio wants it.
+
+    Raises:
+        DiskFullError: The disk has no room for it.
+    """
+    with told_when_full():
+        return str(export.save(folder, name, data))
+
+
+def _cache_root() -> Path:
+    """Return the folder whose files may be deleted: all of Gradio's, unless others may use that too."""
+    root = Path(get_upload_folder())
+    return root if is_own(root) else root / _FOLDER
+
+
+def shrink_photo(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Make a photo small enough for a screen: uint8 [h, w, 3]."""
+    return np.asarray(_fit(Image.fromarray(rgb)))
+
+
+def _small(depth: DepthMap) -> DepthMap:
+    spread = depth.uncertainty
+    return DepthMap(_shrink(depth.values), None if spread is None else _shrink(spread))
+
+
+def _shrink(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(_fit(Image.fromarray(values)), dtype=np.float32)  # mode F, [h, w]
+
+
+def _fit(image: Image.Image) -> Image.Image:
+    share = SCREEN_PX / max(image.size)
+    if share >= 1:
+        return image
+    size = (max(1, round(image.width * share)), max(1, round(image.height * share)))
+    return image.resize(size, Image.Resampling.BOX if share < 0.5 else Image.Resampling.BILINEAR)

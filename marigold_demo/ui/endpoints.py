@@ -1,0 +1,177 @@
+"""For programs: one stateless endpoint for each wish, with settings by name. Knows nothing of stages.
+
+They are events on hidden components rather than `gr.api`, which would not let a client fetch returned files.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from marigold_demo import workflow
+from marigold_demo.colormap import COLORMAPS, DEFAULT_COLORMAP, colorize
+from marigold_demo.depth import DepthMap
+from marigold_demo.errors import DepthFileError, PhotoError
+from marigold_demo.reading.depth_file import load_depth
+from marigold_demo.reading.photo import Photo, load_photo, safe_stem
+from marigold_demo.recipe import Recipe
+from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings, Settings, knobs
+from marigold_demo.ui import knobs as knob_widgets
+from marigold_demo.ui.desk import HANDS, HANDS_MOST, NETWORK, NETWORK_MOST, Desk, lay
+from marigold_demo.ui.sessions import forget_session
+from marigold_demo.ui.speech import spoken
+from marigold_demo.ui.views import Look
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """One endpoint: what it takes beside settings, what it gives, and what it does."""
+
+    name: str
+    about: str
+    takes: dict[str, Component]
+    gives: list[Component]
+    settings: Settings
+    work: Callable[..., Iterator[Any]]  # desk, settings, then what it takes by name
+
+
+def add_endpoints(desk: Desk) -> None:
+    """Add the endpoints to the page that is being built; nobody sees them there."""
+    with gr.Group(visible=False):
+        for wish in _wishes():
+            _add(wish, desk)
+
+
+def _wishes() -> list[_Wish]:
+    return [
+        _Wish(
+            name="depth",
+            about="Estimate the depth of a photo: float32 .npy, 16-bit PNG (0 near, 65535 far), colored PNG.",
+            takes={
+                "photo": gr.File(label="Photo: any picture file"),
+                "colormap": gr.Dropdown(list(COLORMAPS), value=DEFAULT_COLORMAP, label="Colors"),
+            },
+            gives=[gr.File(label=label) for label in ("Depth .npy", "Depth 16-bit PNG", "Colored PNG")],
+            settings=DepthSettings(),
+            work=_depth,
+        ),
+        _Wish(
+            name="relief",
+            about="Turn depth into a watertight relief in millimetres: a binary STL.",
+            takes={
+                "depth": gr.File(label="Depth: .npy, .npz or 16-bit grey PNG, 0 near"),
+                "photo": gr.File(label="Photo; only where brightness becomes height"),
+            },
+            gives=[gr.File(label="Relief, STL")],
+            settings=ReliefSettings(),
+            work=_relief,
+        ),
+        _Wish(
+            name="mesh",
+            about="Turn depth and its photo into a textured surface: a GLB.",
+            takes={
+                "depth": gr.File(label="Depth: .npy, .npz or 16-bit grey PNG, 0 near"),
+                "photo": gr.File(label="Photo; without it the depth wears its colors"),
+            },
+            gives=[gr.File(label="Mesh, GLB")],
+            settings=MeshSettings(),
+            work=_mesh,
+        ),
+    ]
+
+
+def _add(wish: _Wish, desk: Desk) -> None:
+    widgets = knob_widgets.widgets(
+        wish.settings, list(knobs(wish.settings)), group=f"api-{wish.name}", sliders=False
+    )
+    inputs = wish.takes | widgets
+
+    def serve(*values: Any) -> Iterator[Any]:
+        named = dict(zip(inputs, values, strict=True))
+        try:
+            settings = knob_widgets.read(type(wish.settings), {name: named.pop(name) for name in widgets})
+            yield from wish.work(desk, settings, **named)
+        finally:
+            forget_session()
+
+    serve.__name__ = wish.name  # what an MCP client calls it
+    serve.__doc__ = _doc(wish)
+    serve.__signature__ = _signature(inputs)  # type: ignore[attr-defined]  # gives clients the names
+    heavy = isinstance(wish.settings, DepthSettings)
+    gr.Button(visible=False).click(
+        spoken(serve),
+        list(inputs.values()),
+        wish.gives,
+        api_name=wish.name,
+        concurrency_id=NETWORK if heavy else HANDS,
+        concurrency_limit=NETWORK_MOST if heavy else HANDS_MOST,
+    )
+
+
+def _signature(inputs: dict[str, Component]) -> inspect.Signature:
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [
+        inspect.Parameter(name, kind, default=inspect.Parameter.empty if position == 0 else widget.value)
+        for position, (name, widget) in enumerate(inputs.items())
+    ]
+    return inspect.Signature(parameters)
+
+
+def _doc(wish: _Wish) -> str:
+    files = [f"    {name}: {widget.label}" for name, widget in wish.takes.items()]
+    told = [
+        f"    {name}: {about.help}{f' ({about.unit})' if about.unit else ''}"
+        for name, about in knobs(wish.settings).items()
+    ]
+    return "\n".join([wish.about, "", "Args:", *files, *told])
+
+
+def _depth(
+    desk: Desk, settings: DepthSettings, *, photo: str | None, colormap: str
+) -> Iterator[tuple[Any, ...]]:
+    """Yield no news before each network call, which is when a client that left is noticed, then the files."""
+    look, shot = Look(colormap=colormap), _photo(photo)
+    with closing(desk.workflow.stream(shot, settings)) as steps:
+        for step in steps:
+            if not isinstance(step, DepthMap):
+                yield gr.skip(), gr.skip(), gr.skip()
+                continue
+            folder = desk.folder()
+            recipe = Recipe(photo=shot.digest, revision=step.revision, depth=settings)
+            colored = workflow.colored_file(shot.stem, look.colored(step.values), recipe=recipe)
+            files = (*workflow.depth_files(shot.stem, step, recipe=recipe), colored)
+            yield tuple(lay(folder, name, data) for name, data in files)
+
+
+def _relief(desk: Desk, settings: ReliefSettings, *, depth: str | None, photo: str | None) -> Iterator[str]:
+    relief = desk.workflow.relief(_depth_map(depth), settings, photo=_photo(photo) if photo else None)
+    yield lay(desk.folder(), *workflow.relief_file(_stem(depth), relief))
+
+
+def _mesh(desk: Desk, settings: MeshSettings, *, depth: str | None, photo: str | None) -> Iterator[str]:
+    values = _depth_map(depth)
+    shot = _photo(photo) if photo else Photo(colorize(values.values))
+    surface = desk.workflow.surface(values, shot, settings)
+    yield lay(desk.folder(), *workflow.surface_file(_stem(depth), surface))
+
+
+def _photo(path: str | None) -> Photo:
+    if not path:
+        raise PhotoError("There is no photo; send a picture file.")
+    return load_photo(path)
+
+
+def _depth_map(path: str | None) -> DepthMap:
+    if not path:
+        raise DepthFileError("There is no depth; send a .npy, .npz or 16-bit grey PNG.")
+    return load_depth(path)
+
+
+def _stem(path: str | None) -> str:
+    """Name the object after the photo: beach_depth_16bit.png -> beach."""
+    return re.sub(r"_depth(_16bit)?$", "", safe_stem(path or "")) or "depth"

@@ -1,0 +1,134 @@
+"""Settings -> widgets and back, from the knobs in settings.py. Knows nothing of stages or events."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, fields
+from typing import Any, TypeVar, get_args
+
+import gradio as gr
+
+from marigold_demo.errors import SettingsError
+from marigold_demo.settings import Knob, Settings
+
+S = TypeVar("S", bound=Settings)
+
+# Plain words, where the field's own name is not plain enough.
+_LABELS = {
+    "ensemble": "Predictions to combine",
+    "relief_mm": "Relief height",
+    "near": "Near plane",
+    "far": "Far plane",
+    "form_size": "Form size",
+    "smooth_px": "Smoothing",
+    "source": "Height comes from",
+    "mode": "Kind",
+    "frame": "Frame",
+    "frame_mm": "Frame width",
+    "frame_top_mm": "Frame height",
+    "bevel_mm": "Frame bevel",
+    "near_m": "Nearest point",
+    "cutout": "Cut out",
+    "cutout_depth": "Cut out behind",
+    "hole": "Hole to hang it",
+    "hole_mm": "Hole diameter",
+    "max_faces": "Most triangles",
+    "fov_deg": "Field of view",
+    "far_near_ratio": "Depth range, far : near",
+    "ortho_depth": "Depth",
+    "edges": "At depth jumps",
+    "edge_tol": "Jump size",
+}
+# A slider over the whole range would be too coarse for the sizes people print; the command line has the rest.
+_HANDY_LIMITS = {
+    "width_mm": (20, 400),
+    "relief_mm": (0.2, 30),
+    "base_mm": (0.4, 20),
+    "frame_mm": (0, 40),
+    "bevel_mm": (0.05, 10),
+    "far_near_ratio": (1.1, 20),
+}
+_STEPS = {"resolution": 32, "edge_tol": 0.005, "tolerance": 1e-4, "tolerance_mm": 0.005, "bevel_mm": 0.05}
+
+
+def widgets(
+    defaults: Settings, names: Sequence[str], *, group: str, sliders: bool = True
+) -> dict[str, gr.components.Component]:
+    """Return one widget for each named field, set to the value in `defaults`, with the id `group-name`.
+
+    Args:
+        defaults: The values shown at first.
+        names: Fields, in the order wanted.
+        group: First half of the ids.
+        sliders: Sliders over handy ranges for people; without them plain numbers, for programs.
+    """
+    by_name = {f.name: f for f in fields(defaults)}
+    return {
+        name: _widget(
+            by_name[name], value=getattr(defaults, name), elem_id=f"{group}-{name}", sliders=sliders
+        )
+        for name in names
+    }
+
+
+def read(kind: type[S], values: Mapping[str, Any]) -> S:
+    """Make settings of what the widgets hold; whole numbers come back whole.
+
+    Raises:
+        SettingsError: A value is out of its limits or contradicts another.
+    """
+    by_name = {f.name: f for f in fields(kind)}
+    return kind(**{name: _typed(value, by_name[name]) for name, value in values.items()})
+
+
+def shown(settings: Settings, names: Sequence[str]) -> list[Any]:
+    """Return what the widgets of these fields show for these settings."""
+    by_name = {f.name: f for f in fields(settings)}
+    values = [(getattr(settings, name), by_name[name].metadata["knob"].optional) for name in names]
+    return [_text(value) if optional else value for value, optional in values]
+
+
+def label(name: str, about: Knob) -> str:
+    """Return the label of a field: plain words and the unit."""
+    words = _LABELS.get(name) or re.sub(r"_(mm|px|deg|m)$", "", name).replace("_", " ").capitalize()
+    return f"{words} ({about.unit})" if about.unit else words
+
+
+def _widget(field: Field[Any], *, value: Any, elem_id: str, sliders: bool) -> gr.components.Component:
+    about: Knob = field.metadata["knob"]
+    name, kind = field.name, field.type
+    said: dict[str, Any] = {"label": label(name, about), "info": about.help, "elem_id": elem_id}
+    if about.choices:
+        if len(about.choices) <= 4:
+            return gr.Radio([(choice.capitalize(), choice) for choice in about.choices], value=value, **said)
+        return gr.Dropdown(list(about.choices), value=value, **said)
+    if about.limits is None:
+        return gr.Textbox(value=value, **said)
+    whole = kind is int or int in get_args(kind)
+    if about.optional and sliders:  # not gr.Number, which turns "unset" into 0 when its tab is opened
+        return gr.Textbox(_text(value), placeholder="automatic", max_lines=1, **said)
+    if about.optional or about.limits[1] > 10_000 or not sliders:
+        return gr.Number(value, precision=0 if whole else None, **said)
+    low, high = _HANDY_LIMITS.get(name, about.limits)
+    step = _STEPS.get(name, 1 if whole or high - low > 100 else 0.1 if high - low > 2 else 0.01)
+    return gr.Slider(low, high, value=value, step=step, **said)
+
+
+def _typed(value: Any, field: Field[Any]) -> Any:
+    if isinstance(value, str) and field.metadata["knob"].optional:
+        value = _number(value, field)
+    whole = field.type is int or int in get_args(field.type)
+    return int(value) if whole and isinstance(value, float) and value.is_integer() else value
+
+
+def _text(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"
+
+
+def _number(text: str, field: Field[Any]) -> float | None:
+    if not text.strip():
+        return None
+    try:
+        return float(text.replace(",", "."))
+    except ValueError as error:
+        told = f"{field.name} is {text!r}; it must be a number, or empty for automatic."
+        raise SettingsError(told) from error

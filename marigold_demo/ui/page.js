@@ -1,0 +1,153 @@
+// What the widgets lack: a keyboard and a voice for the compare slider, a page that still scrolls under it,
+// and sliders that tell when a key, not only a pointer, has settled on a value.
+(() => {
+  const HANDLE = '#compare [data-testid="slider"]';
+  const IMAGES = '#compare [data-testid="imageslider-image"]';
+  const KEYS = { ArrowLeft: -2, ArrowDown: -2, ArrowRight: 2, ArrowUp: 2, PageDown: -10, PageUp: 10, Home: -100, End: 100 };
+
+  // The picture inside the box: it is fitted, so the box may be wider.
+  function pictureOf(image) {
+    const box = image.getBoundingClientRect();
+    const scale = Math.min(box.width / (image.naturalWidth || 1), box.height / (image.naturalHeight || 1));
+    const width = (image.naturalWidth || 1) * scale;
+    const height = (image.naturalHeight || 1) * scale;
+    return { left: box.left + (box.width - width) / 2, top: box.top + (box.height - height) / 2, width, height };
+  }
+
+  function middleOf(handle) {
+    const box = handle.getBoundingClientRect();
+    return { x: box.left + box.width / 2, y: box.top + box.height / 2 };
+  }
+
+  function shareOf(handle) {
+    const image = document.querySelector(IMAGES);
+    if (!image) return 50;
+    const picture = pictureOf(image);
+    if (!picture.width) return 50;
+    return Math.max(0, Math.min(100, (100 * (middleOf(handle).x - picture.left)) / picture.width));
+  }
+
+  function drag(handle, share) {
+    const picture = pictureOf(document.querySelector(IMAGES));
+    const from = middleOf(handle);
+    const to = picture.left + (picture.width * share) / 100;
+    const at = (x) => ({ view: window, bubbles: true, cancelable: true, button: 0, clientX: x, clientY: from.y });
+    handle.dispatchEvent(new MouseEvent("mousedown", at(from.x)));
+    window.dispatchEvent(new MouseEvent("mousemove", at(to)));
+    window.dispatchEvent(new MouseEvent("mouseup", at(to)));
+  }
+
+  function speak(handle) {
+    const share = String(Math.round(shareOf(handle)));
+    if (handle.getAttribute("aria-valuenow") !== share) handle.setAttribute("aria-valuenow", share);
+  }
+
+  function equip(handle) {
+    handle.dataset.equipped = "yes";
+    handle.tabIndex = 0;
+    for (const [name, value] of Object.entries({
+      role: "slider", "aria-label": "Divider between the two pictures", "aria-orientation": "horizontal",
+      "aria-valuemin": "0", "aria-valuemax": "100",
+    })) handle.setAttribute(name, value);
+    handle.addEventListener("keydown", (event) => {
+      if (!(event.key in KEYS)) return;
+      event.preventDefault();
+      drag(handle, Math.max(0, Math.min(100, shareOf(handle) + KEYS[event.key])));
+      requestAnimationFrame(() => speak(handle));
+    });
+    new MutationObserver(() => speak(handle)).observe(handle, { attributes: true, attributeFilter: ["style"] });
+    speak(handle);
+  }
+
+  function tend() {
+    for (const handle of document.querySelectorAll(`${HANDLE}:not([data-equipped])`)) equip(handle);
+    document.querySelectorAll(IMAGES).forEach((image, side) => {
+      const said = document.querySelectorAll("#legend [data-side]")[side]?.textContent;
+      const alt = (side === 0 ? "Left picture" : "Right picture") + (said ? `: ${said}` : "");
+      if (image.alt !== alt) {
+        image.alt = alt;
+        image.addEventListener("load", () => document.querySelectorAll(HANDLE).forEach(speak));
+      }
+      if (image.loading !== "eager") image.loading = "eager"; // or it waits until it is scrolled to
+    });
+  }
+
+  // A click on the picture asks the server for the depth there; two dots show the two points that are compared.
+  document.addEventListener("click", (event) => {
+    const wrap = event.target.closest?.("#compare .slider-wrap");
+    const asked = document.querySelector("#point textarea, #point input");
+    const image = document.querySelector(IMAGES);
+    if (!wrap || !asked || !image || event.target.closest(`${HANDLE}, button`)) return;
+    const picture = pictureOf(image);
+    const x = (event.clientX - picture.left) / picture.width;
+    const y = (event.clientY - picture.top) / picture.height;
+    if (x < 0 || x > 1 || y < 0 || y > 1) return;
+    const dots = document.querySelectorAll("#compare .dot");
+    if (dots.length > 1) dots.forEach((dot) => dot.remove());
+    const box = wrap.getBoundingClientRect();
+    const dot = document.createElement("i");
+    dot.className = "dot";
+    dot.textContent = dots.length === 1 ? "2" : "1";
+    dot.style.left = `${((event.clientX - box.left) / box.width) * 100}%`;
+    dot.style.top = `${((event.clientY - box.top) / box.height) * 100}%`;
+    wrap.append(dot);
+    asked.value = `${x.toFixed(4)} ${y.toFixed(4)} ${dot.textContent}`;
+    asked.dispatchEvent(new Event("input", { bubbles: true }));
+  });
+
+  function nameExamples() {
+    for (const button of document.querySelectorAll('#examples button[aria-label^="Thumbnail"]')) {
+      button.setAttribute("aria-label", `Example: ${button.querySelector("img")?.alt ?? ""}`);
+    }
+  }
+
+  // Gradio names empty boxes without saying what they are, and calls the head of a toast, which holds a button, a button.
+  function rightRoles() {
+    for (const box of document.querySelectorAll('div[aria-label="Empty value"]:not([role])')) box.setAttribute("role", "img");
+    for (const head of document.querySelectorAll('.toast-header[role="button"]')) head.setAttribute("role", "group");
+  }
+
+  function tendPreview() {
+    const canvas = document.querySelector("#preview canvas");
+    if (!canvas || canvas.tabIndex === 0) return;
+    canvas.tabIndex = 0;
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", "3D preview; drag to turn, scroll to zoom");
+  }
+
+  // The slider keeps one-finger swipes and the wheel to itself; outside its handle they belong to the page.
+  function yieldToPage(event) {
+    const inside = event.target.closest?.("#compare");
+    if (!inside || event.target.closest(HANDLE) || event.ctrlKey) return;
+    if (event.type === "wheel" || event.touches.length === 1) event.stopPropagation();
+  }
+  document.addEventListener("touchstart", yieldToPage, { capture: true, passive: true });
+  document.addEventListener("wheel", yieldToPage, { capture: true, passive: true });
+
+  // Who leaves a field as it was, on the way with Tab, has wished for nothing.
+  const FIELDS = '.block input:is([type="number"], [type="text"]):not([role])';
+  document.addEventListener("focus", (event) => {
+    if (event.target.matches?.(FIELDS)) event.target.dataset.before = event.target.value;
+  }, true);
+  document.addEventListener("blur", (event) => {
+    const field = event.target;
+    if (!field.matches?.(FIELDS)) return;
+    if (field.dataset.before === field.value) event.stopPropagation();
+    else field.dataset.before = field.value;
+  }, true);
+
+  // Gradio's sliders take a typed number only when the field is left, and report a release of the pointer only.
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && event.target.matches?.('.block:has(input[type="range"]) input[type="number"]'))
+      event.target.dispatchEvent(new FocusEvent("blur"));
+  });
+  let settling;
+  document.addEventListener("keyup", (event) => {
+    const slider = event.target;
+    if (!slider.matches?.('input[type="range"]') || !(event.key in KEYS)) return;
+    clearTimeout(settling);
+    settling = setTimeout(() => slider.dispatchEvent(new PointerEvent("pointerup", { bubbles: true })), 250);
+  });
+
+  new MutationObserver(() => { tend(); nameExamples(); rightRoles(); tendPreview(); }).observe(document, { childList: true, subtree: true });
+})();

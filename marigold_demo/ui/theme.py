@@ -1,0 +1,116 @@
+"""Looks of the page: colors, fonts, style sheet, and how it is launched. Knows nothing of stages."""
+
+from importlib.resources import files
+from typing import Any
+
+import gradio as gr
+from gradio.themes.utils import colors, sizes
+
+from marigold_demo.serving.service import MB, Service
+from marigold_demo.ui import sessions
+from marigold_demo.ui.tools import mcp_server
+
+MARIGOLD = colors.Color(
+    name="marigold",
+    c50="#fff9eb", c100="#ffefc7", c200="#ffdd8a", c300="#ffc64d", c400="#ffb224", c500="#f59300",
+    c600="#d96f00", c700="#a85000", c800="#8a3f0a", c900="#72340c", c950="#431a03",
+)  # fmt: skip
+INK = "#2a1600"  # on marigold
+
+LOOKS = {
+    "body_background_fill": "*neutral_50",
+    "body_background_fill_dark": "#161412",
+    "background_fill_primary": "white",
+    "background_fill_primary_dark": "#1f1c19",
+    "block_background_fill": "white",
+    "block_background_fill_dark": "#1f1c19",
+    "block_border_width": "1px",
+    "block_border_color": "*neutral_200",
+    "block_border_color_dark": "#37322d",
+    "block_shadow": "none",
+    "button_border_width": "1px",
+    "button_primary_border_color_hover": "*primary_300",
+    "block_label_text_color": "*neutral_600",
+    "block_label_text_color_dark": "*neutral_300",
+    "block_title_text_color": "*neutral_800",
+    "block_title_text_color_dark": "*neutral_100",
+    "block_title_text_weight": "600",
+    "block_info_text_color": "*neutral_600",
+    "block_info_text_color_dark": "*neutral_400",
+    "body_text_color": "*neutral_800",
+    "body_text_color_dark": "*neutral_100",
+    "body_text_color_subdued": "*neutral_600",
+    "body_text_color_subdued_dark": "*neutral_400",
+    "button_primary_background_fill": "*primary_400",
+    "button_primary_background_fill_hover": "*primary_300",
+    "button_primary_background_fill_dark": "*primary_400",
+    "button_primary_background_fill_hover_dark": "*primary_300",
+    "button_primary_text_color": INK,
+    "button_primary_text_color_dark": INK,
+    "button_primary_border_color": "*primary_400",
+    "button_primary_border_color_dark": "*primary_400",
+    "button_secondary_background_fill": "white",
+    "button_secondary_background_fill_hover": "*neutral_100",
+    "button_secondary_background_fill_dark": "#2b2723",
+    "button_secondary_background_fill_hover_dark": "#37322d",
+    "button_secondary_border_color": "*neutral_300",
+    "button_secondary_border_color_dark": "#4a433c",
+    "button_secondary_text_color": "*neutral_800",
+    "button_secondary_text_color_dark": "*neutral_100",
+    "slider_color": "*primary_500",
+    "slider_color_dark": "*primary_500",
+    "input_background_fill": "white",
+    "input_background_fill_dark": "#26221f",
+    "input_border_width": "1px",
+    "input_border_color": "*neutral_300",
+    "input_border_color_dark": "#4a433c",
+    "link_text_color": "*primary_700",
+    "link_text_color_dark": "*primary_300",
+    "link_text_color_hover": "*primary_800",
+    "link_text_color_visited": "*primary_700",
+    "link_text_color_visited_dark": "*primary_300",
+    "color_accent": "*primary_500",
+    "border_color_accent": "*primary_500",
+}
+
+
+class Theme(gr.themes.Base):  # type: ignore[misc]
+    """Warm greys and one accent; the fonts of the visitor's own system."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            primary_hue=MARIGOLD,
+            secondary_hue=MARIGOLD,
+            neutral_hue=colors.stone,
+            radius_size=sizes.radius_lg,
+            text_size=sizes.text_md,
+            font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"],
+            font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "monospace"],
+        )
+        self.name = "marigold"
+        self.set(**LOOKS)
+
+
+def launch_options(service: Service | None = None, *, on_spaces: bool = False) -> dict[str, Any]:
+    """Return what `Blocks.launch` needs for the page to look and behave as it should.
+
+    Args:
+        service: What stands around the page; None takes one with all defaults.
+        on_spaces: The page stands in a frame of Hugging Face, which sets its own headers.
+    """
+    service = service or Service()
+    here = files("marigold_demo.ui")
+    script = (here / "page.js").read_text(encoding="utf-8")
+    return {
+        "theme": Theme(),
+        "css": (here / "page.css").read_text(encoding="utf-8"),
+        "head": f"<script>{script}</script>",
+        "footer_links": ["api"],
+        "show_error": False,
+        "run_history": False,
+        "enable_monitoring": False,
+        "mcp_server": mcp_server(service.configuration.mcp),
+        "state_session_capacity": sessions.MOST,
+        "max_file_size": service.configuration.upload_mb * MB,
+        "app_kwargs": service.app_options(on_spaces=on_spaces),
+    }

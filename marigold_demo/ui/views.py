@@ -1,0 +1,150 @@
+"""Pictures for the screen: the sides of the compare slider and its legend. Knows nothing of widgets."""
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from marigold_demo.colormap import COLORMAPS, DEFAULT_COLORMAP, MOST_CONTOURS, colorize
+from marigold_demo.errors import SettingsError
+from marigold_demo.settings import check, knob
+from marigold_demo.ui.desk import Piece
+
+RGB = NDArray[np.uint8]  # [H, W, 3]
+
+PHOTO, DEPTH, GREY, SHADED, SPREAD = "Photo", "Colored depth", "Grey depth", "Shaded shape", "Uncertainty"
+OTHER = "Another depth"
+SIDES = (PHOTO, DEPTH, GREY, SHADED, SPREAD, OTHER)
+_LEGEND_STOPS = 12
+_MISSING = {
+    SPREAD: "One prediction knows no uncertainty; set “Predictions to combine” to 3 or more.",
+    OTHER: "There is no other depth of this photo yet; take another checkpoint, or bring a depth file.",
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How depth is colored on the screen and in the colored download."""
+
+    colormap: str = knob(DEFAULT_COLORMAP, "Colors, near to far", choices=COLORMAPS)
+    near: float = knob(0.0, "Depth of the first color", limits=(0, 1))
+    far: float = knob(1.0, "Depth of the last color", limits=(0, 1))
+    invert: bool = knob(False, "Swap near and far colors")
+    contours: int = knob(0, "Lines of equal depth between near and far", limits=(0, MOST_CONTOURS))
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not self.far - self.near >= 0.01:
+            raise SettingsError(
+                f"near is {self.near:g} and far is {self.far:g}; far must be at least 0.01 more than near."
+            )
+
+    def colored(self, values: NDArray[np.float32]) -> RGB:
+        """Color depth [H, W] 0 near .. 1 far: uint8 [H, W, 3]."""
+        return self._plain(values, contours=int(self.contours))
+
+    def ramp(self, values: NDArray[np.float32]) -> RGB:
+        """Color values as `colored` does, without contours."""
+        return self._plain(values, contours=0)
+
+    def _plain(self, values: NDArray[np.float32], *, contours: int) -> RGB:
+        return colorize(
+            values,
+            colormap=self.colormap,
+            near=self.near,
+            far=self.far,
+            invert=bool(self.invert),
+            contours=contours,
+        )
+
+
+def sides(piece: Piece) -> tuple[str, ...]:
+    """Return the names of the pictures that exist for this depth."""
+    missing = {SPREAD: piece.depth.uncertainty is None, OTHER: piece.previous is None}
+    return tuple(name for name in SIDES if not missing.get(name))
+
+
+def check_sides(piece: Piece, wanted: Sequence[str]) -> None:
+    """Hold the sides that are wanted against those that exist for this depth.
+
+    Raises:
+        SettingsError: One does not; the sentence says what would give it.
+    """
+    for name in wanted:
+        if name not in sides(piece):
+            why = _MISSING.get(name) if isinstance(name, str) else None
+            raise SettingsError(why or f"{name!r} is no picture of depth; choose one of {', '.join(SIDES)}.")
+
+
+def title(piece: Piece, name: str) -> str:
+    """Return what the visitor reads of one side."""
+    if piece.previous is None:
+        return name
+    return {DEPTH: piece.name, OTHER: piece.previous_name}.get(name, name)
+
+
+def side(piece: Piece, name: str, look: Look) -> RGB:
+    """Return one side of the compare slider as large as the screen needs it: uint8 [h, w, 3].
+
+    Raises:
+        SettingsError: There is no such picture for this depth.
+    """
+    check_sides(piece, (name,))
+    depth, other = piece.screen_depth, piece.screen_previous
+    if name == OTHER and other is not None:
+        return look.colored(other.values)
+    if name == SPREAD and depth.uncertainty is not None:
+        return _heat(depth.uncertainty, most=max(float(depth.uncertainty.max()), 1e-6))
+    if name == PHOTO:
+        return piece.screen_photo
+    if name == GREY:
+        return _grey(depth.values, look)
+    return shade(depth.values) if name == SHADED else look.colored(depth.values)
+
+
+def shade(values: NDArray[np.float32]) -> RGB:
+    """Light depth [H, W] from the top left as if it were plaster: uint8 [H, W, 3]."""
+    slope_y, slope_x = np.gradient(values * np.float32(0.4 * max(values.shape)))
+    facing = 1 / np.sqrt(1 + slope_x**2 + slope_y**2)
+    light = np.clip((0.45 * slope_x + 0.45 * slope_y + 0.77) * facing, 0, 1)
+    grey = (40 + 205 * light).astype(np.uint8)  # [H, W]
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def legend(piece: Piece, shown: tuple[str, ...], look: Look) -> str:
+    """Return what the two sides are, each with its scale if it has one, as HTML."""
+    cells = "".join(
+        f"<div><span data-side>{html.escape(title(piece, name))}</span>{_scale(piece, name, look)}</div>"
+        for name in shown
+    )
+    return f'<div class="legends">{cells}</div>'
+
+
+def _scale(piece: Piece, name: str, look: Look) -> str:
+    ramp = np.linspace(look.near, look.far, _LEGEND_STOPS, dtype=np.float32)[None]
+    if name in (DEPTH, OTHER):
+        return _bar(look.ramp(ramp), "near", "far")
+    if name == GREY:
+        return _bar(_grey(ramp, look), "near", "far")
+    if name == SPREAD:
+        return _bar(_heat(np.linspace(0, 1, _LEGEND_STOPS, dtype=np.float32)[None], most=1), "sure", "unsure")
+    return ""
+
+
+def _bar(colors: RGB, low: str, high: str) -> str:
+    stops = ", ".join(f"rgb({r} {g} {b})" for r, g, b in colors[0].tolist())
+    return (
+        f'<div class="legend" role="img" aria-label="Colors from {low} to {high}">'
+        f'<span>{low}</span><i style="background: linear-gradient(to right, {stops})"></i>'
+        f"<span>{high}</span></div>"
+    )
+
+
+def _grey(values: NDArray[np.float32], look: Look) -> RGB:
+    return colorize(values, colormap="gray", near=look.near, far=look.far, invert=not look.invert)
+
+
+def _heat(spread: NDArray[np.float32], *, most: float) -> RGB:
+    return colorize(spread, colormap="magma", near=0, far=most)

@@ -1,0 +1,206 @@
+"""The visitor's wishes, stage by stage: photo, depth, relief, surface. Knows nothing of torch or widgets.
+
+    path -> Photo -> [predict: Photo, DepthSettings -> DepthMap] -> Relief  -> STL
+                                                                 -> Surface -> GLB
+
+`predict` is a callable, so tests use a ramp and the app the real pipeline. The network runs here and nowhere
+else: all that follows from a depth map works without it.
+"""
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from marigold_demo.depth import DepthMap
+from marigold_demo.errors import SettingsError
+from marigold_demo.files import export
+from marigold_demo.geometry.relief import Relief, build_relief
+from marigold_demo.geometry.surface import Surface, build_surface
+from marigold_demo.line import Line
+from marigold_demo.progress import Progress
+from marigold_demo.reading.photo import Photo
+from marigold_demo.recipe import Recipe
+from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
+from marigold_demo.shelf import Shelf
+
+Step = Progress | DepthMap
+SAME_SHAPE = 0.02  # how much the aspect of a photo may differ from that of its depth
+
+
+class Predictor(Protocol):
+    """Something that turns a photo into depth: yields Progress before network calls, the DepthMap last."""
+
+    def __call__(self, photo: Photo, settings: DepthSettings, /) -> Iterator[Step]:
+        """Start one prediction; closing the iterator stops it before its next network call."""
+        ...
+
+
+@runtime_checkable
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+class Workflow:
+    """Runs one prediction at a time and never the same one twice."""
+
+    def __init__(
+        self,
+        predict: Predictor,
+        *,
+        keep_bytes: int = 512 * 2**20,
+        keep_s: float = 2 * 3600.0,
+        poll_s: float = 0.25,
+    ) -> None:
+        """Take the predictor.
+
+        Args:
+            predict: Photo and settings -> steps; see `Predictor`.
+            keep_bytes: Finished depth maps are found again until they fill this many bytes.
+            keep_s: Or until nobody wished for them for so long.
+            poll_s: How often a waiting prediction says that it waits, which is when it can be cancelled.
+        """
+        self._predict = predict
+        self._line = Line(poll_s=poll_s)
+        self._finished: Shelf[DepthMap] = Shelf(max_bytes=keep_bytes, max_idle_s=keep_s)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of all finished depth maps in memory."""
+        return self._finished.size_bytes
+
+    def tidy(self) -> None:
+        """Forget depth maps that nobody wished for lately."""
+        self._finished.sweep()
+
+    def remember(self, photo: Photo, settings: DepthSettings, depth: DepthMap) -> None:
+        """Keep a depth map that is known already, so that the network is not asked for it."""
+        self._finished.put((photo.digest, settings), depth, size_bytes=size_bytes(depth))
+
+    def stream(self, photo: Photo, settings: DepthSettings) -> Generator[Step, None, None]:
+        """Yield Progress until the DepthMap, which comes last.
+
+        While others are before this one, yields Progress("wait", 0, how many). Closing the generator ends
+        the prediction before its next network call and lets the next one in.
+
+        Raises:
+            DemoError: Whatever the predictor cannot do with this photo and these settings.
+        """
+        key = (photo.digest, settings)
+        depth = self._finished.get(key)
+        if depth is not None:
+            yield depth
+            return
+        with closing(self._line.stand()) as ahead:
+            for count in ahead:
+                if not count:
+                    break
+                yield Progress("wait", 0, count)
+            depth = self._finished.get(key)  # the one before us may have wished for the same
+            if depth is None:
+                depth = yield from _passed_on(self._predict(photo, settings))
+                self.remember(photo, settings, depth)
+        yield depth
+
+    def estimate(
+        self, photo: Photo, settings: DepthSettings, *, on_step: Callable[[Progress], None] | None = None
+    ) -> DepthMap:
+        """Return the depth of a photo; an exception from `on_step` stops before the next network call."""
+        with closing(self.stream(photo, settings)) as steps:
+            for step in steps:
+                if isinstance(step, DepthMap):
+                    return step
+                if on_step is not None:
+                    on_step(step)
+        raise RuntimeError("The predictor ended without a depth map.")
+
+    @staticmethod
+    def relief(depth: DepthMap, settings: ReliefSettings, *, photo: Photo | None = None) -> Relief:
+        """Return the solid of a depth map; the network is not asked."""
+        return build_relief(depth, settings, photo=photo)
+
+    @staticmethod
+    def surface(depth: DepthMap, photo: Photo, settings: MeshSettings) -> Surface:
+        """Return the textured surface of a depth map; the network is not asked.
+
+        Raises:
+            SettingsError: The photo has another shape than the depth.
+        """
+        check_same_shape(photo, depth)
+        return build_surface(depth, photo, settings)
+
+
+def same_shape(photo: Photo, depth: DepthMap) -> bool:
+    """Tell whether a photo and a depth map are equally wide for their heights; their sizes may differ."""
+    (width, height), (depth_width, depth_height) = photo.size, depth.size
+    return abs(width * depth_height / (height * depth_width) - 1) <= SAME_SHAPE
+
+
+def check_same_shape(photo: Photo, depth: DepthMap) -> None:
+    """Hold the shape of a photo against that of its depth.
+
+    Raises:
+        SettingsError: One is wider for its height than the other.
+    """
+    if not same_shape(photo, depth):
+        (width, height), (depth_width, depth_height) = photo.size, depth.size
+        raise SettingsError(
+            f"The photo is {width} × {height} and the depth {depth_width} × {depth_height} pixels, which is"
+            " not the same shape; give the photo that the depth was made from."
+        )
+
+
+def depth_files(stem: str, depth: DepthMap, *, recipe: Recipe | None = None) -> Iterator[tuple[str, bytes]]:
+    """Yield name and bytes of the files that hold depth itself: float32 .npy and 16-bit PNG."""
+    yield f"{stem}_depth.npy", export.depth_npy(depth)
+    yield f"{stem}_depth_16bit.png", export.depth_png16(depth, recipe=recipe)
+
+
+def colored_file(stem: str, colored: NDArray[np.uint8], *, recipe: Recipe | None = None) -> tuple[str, bytes]:
+    """Return name and bytes of depth as a picture for people."""
+    return f"{stem}_depth_colored.png", export.png(colored, recipe=recipe)
+
+
+def relief_files(stem: str, relief: Relief, *, recipe: Recipe | None = None) -> Iterator[tuple[str, bytes]]:
+    """Yield name and bytes of STL, 3MF and height map; the names tell the size in millimetres."""
+    yield relief_file(stem, relief)
+    yield export.relief_name(stem, relief, "3mf"), export.threemf(relief, recipe=recipe)
+    yield export.relief_name(stem, relief, "png"), export.heightmap_png(relief, recipe=recipe)
+
+
+def relief_file(stem: str, relief: Relief) -> tuple[str, bytes]:
+    """Return name and bytes of the STL."""
+    return export.relief_name(stem, relief, "stl"), export.stl(relief)
+
+
+def surface_files(
+    stem: str, surface: Surface, *, recipe: Recipe | None = None
+) -> Iterator[tuple[str, bytes]]:
+    """Yield name and bytes of the GLB, and of OBJ with its texture in one archive."""
+    yield surface_file(stem, surface, recipe=recipe)
+    yield export.surface_name(stem, "zip"), export.obj_zip(surface, stem=f"{stem}_mesh")
+
+
+def surface_file(stem: str, surface: Surface, *, recipe: Recipe | None = None) -> tuple[str, bytes]:
+    """Return name and bytes of the GLB."""
+    return export.surface_name(stem, "glb"), export.glb(surface, recipe=recipe)
+
+
+def size_bytes(depth: DepthMap) -> int:
+    """Return how much memory a depth map takes."""
+    return depth.values.nbytes + (0 if depth.uncertainty is None else depth.uncertainty.nbytes)
+
+
+def _passed_on(steps: Iterator[Step]) -> Generator[Progress, None, DepthMap]:
+    """Yield the progress of a prediction and return its depth map; close the prediction whatever happens."""
+    try:
+        for step in steps:
+            if isinstance(step, DepthMap):
+                return step
+            yield step
+    finally:
+        if isinstance(steps, _Closable):
+            steps.close()
+    raise RuntimeError("The predictor ended without a depth map.")

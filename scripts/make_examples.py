@@ -1,0 +1,218 @@
+#!/usr/bin/env python3
+"""Make examples/ anew: free photos that ship in packages, drawn scenes, and the depth of all.
+
+When only the embedded checkpoint has changed:
+
+    .venv/bin/python scripts/make_examples.py --depth-only
+
+All needs scikit-image, and fetches scipy 1.9.3, the last line of releases that held photos, through pip:
+
+    .venv/bin/pip install scikit-image
+    .venv/bin/python scripts/make_examples.py
+"""
+
+import bz2
+import io
+import json
+import pickle
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from marigold_demo.depth import DepthMap
+from marigold_demo.network.checkpoint import predict
+from marigold_demo.reading.photo import load_photo
+from marigold_demo.settings import DepthSettings
+
+OUT = Path(__file__).parents[1] / "examples"
+MANIFEST = OUT / "manifest.json"
+LONGEST_PX, QUALITY, MOST_BYTES = 1024, 86, 200_000
+DEPTH_DB = 80  # peak signal to noise of stored depth: off by a ten-thousandth of the range
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One example: the name its file gets, what the manifest says of it, what its relief needs."""
+
+    stem: str
+    title: str
+    licence: str
+    source: str
+    relief: dict[str, Any] = field(default_factory=dict)
+
+
+PHOTOS = {
+    "scipy/misc/face.dat": Entry(
+        "raccoon",
+        "Raccoon",
+        "public domain",
+        "public-domain-image.com, through SciPy 1.9.3 (scipy.misc.face)",
+        {"relief_mm": 5, "frame": "round"},
+    ),
+    "astronaut.png": Entry(
+        "astronaut",
+        "Eileen Collins, astronaut",
+        "public domain",
+        "NASA, through scikit-image (data.astronaut)",
+        {"relief_mm": 4, "frame": "round"},
+    ),
+    "coffee.png": Entry(
+        "coffee",
+        "A cup of coffee",
+        "CC0-1.0",
+        "Rachel Michetti, through scikit-image (data.coffee)",
+        {"width_mm": 80},
+    ),
+    "chelsea.png": Entry(
+        "chelsea",
+        "Chelsea the cat",
+        "CC0-1.0",
+        "Stéfan van der Walt, through scikit-image (data.chelsea)",
+        {"relief_mm": 4, "smooth_px": 2},
+    ),
+    "grace_hopper.jpg": Entry(
+        "grace_hopper",
+        "Grace Hopper, computer scientist",
+        "public domain",
+        "James S. Davis, US Navy, through Matplotlib (sample_data)",
+        {"relief_mm": 4, "frame": "round"},
+    ),
+    "rocket.jpg": Entry(
+        "rocket",
+        "Rocket before its launch",
+        "public domain",
+        "SpaceX, through scikit-image (data.rocket)",
+        {"width_mm": 150},
+    ),
+    "camera.png": Entry(
+        "cameraman",
+        "Cameraman",
+        "CC0-1.0",
+        "Lav Varshney, through scikit-image (data.camera)",
+        {"relief_mm": 4},
+    ),
+    "scipy/misc/ascent.dat": Entry(
+        "stairs",
+        "Stairs",
+        "public domain",
+        "public-domain-image.com, through SciPy 1.9.3 (scipy.misc.ascent)",
+    ),
+}
+SCENES = {
+    ("street", 600): Entry("street", "A street", "CC0-1.0", "drawn by this project"),
+    ("room", 600): Entry(
+        "living_room", "A living room", "CC0-1.0", "drawn by this project", {"width_mm": 150}
+    ),
+    ("tabletop", 602): Entry(
+        "bears", "Bears on a table", "CC0-1.0", "drawn by this project", {"relief_mm": 4}
+    ),
+    ("closeup", 600): Entry(
+        "flowers", "Flowers from close by", "CC0-1.0", "drawn by this project", {"relief_mm": 5}
+    ),
+    ("tabletop", 502): Entry(
+        "vases", "Vases and flowers", "CC0-1.0", "drawn by this project", {"relief_mm": 4}
+    ),
+    ("landscape", 602): Entry(
+        "meadow",
+        "A meadow behind a fence",
+        "CC0-1.0",
+        "drawn by this project",
+        {"width_mm": 150, "frame": "bevel"},
+    ),
+}
+
+
+def main() -> None:
+    if "--depth-only" not in sys.argv[1:]:
+        make_photos()
+    manifest = [with_depth(about) for about in json.loads(MANIFEST.read_text(encoding="utf-8"))]
+    write_manifest(manifest)
+
+
+def make_photos() -> None:
+    from marigold_demo.scenes import render_scene
+
+    OUT.mkdir(exist_ok=True)
+    for old in OUT.glob("*.jpg"):
+        old.unlink()
+    old_scipy = fetch_scipy()
+    manifest = [write(entry, read_photo(name, old_scipy)) for name, entry in PHOTOS.items()]
+    for (kind, seed), entry in SCENES.items():
+        manifest.append(
+            write(entry, Image.fromarray(render_scene(seed, width=1024, height=768, kind=kind).photo))
+        )
+    write_manifest(manifest)
+
+
+def write_manifest(manifest: list[dict[str, Any]]) -> None:
+    MANIFEST.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def with_depth(about: dict[str, Any]) -> dict[str, Any]:
+    """Write the depth of an example as the embedded checkpoint sees it; return what the manifest says."""
+    photo = load_photo(OUT / about["file"])
+    depth = next(step for step in predict(photo, DepthSettings()) if isinstance(step, DepthMap))
+    name = f"{photo.stem}_depth.jp2"
+    Image.fromarray(depth.to_uint16()).save(
+        OUT / name, quality_mode="dB", quality_layers=[DEPTH_DB], irreversible=True
+    )
+    return {**about, "depth": name, "revision": depth.revision}
+
+
+def fetch_scipy() -> zipfile.ZipFile:
+    with tempfile.TemporaryDirectory() as folder:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+        subprocess.run([*pip, "--python-version", "3.11", "--dest", folder, "scipy==1.9.3"], check=True)
+        wheel = next(Path(folder).glob("*.whl"))
+        return zipfile.ZipFile(io.BytesIO(wheel.read_bytes()))
+
+
+def read_photo(name: str, old_scipy: zipfile.ZipFile) -> Image.Image:
+    if name.endswith("face.dat"):
+        values = np.frombuffer(bz2.decompress(old_scipy.read(name)), dtype=np.uint8)
+        return Image.fromarray(values.reshape(768, 1024, 3))
+    if name.endswith("ascent.dat"):
+        return Image.fromarray(np.array(pickle.loads(old_scipy.read(name)), dtype=np.uint8)).convert("RGB")
+    return Image.open(sample_folder(name) / name).convert("RGB")
+
+
+def sample_folder(name: str) -> Path:
+    if name == "grace_hopper.jpg":
+        import matplotlib
+
+        return Path(matplotlib.get_data_path()) / "sample_data"
+    import skimage
+
+    return Path(skimage.__file__).parent / "data"
+
+
+def write(entry: Entry, photo: Image.Image) -> dict[str, Any]:
+    photo.thumbnail((LONGEST_PX, LONGEST_PX), Image.Resampling.LANCZOS)
+    data = next(
+        jpeg for quality in range(QUALITY, 40, -4) if len(jpeg := encode(photo, quality)) < MOST_BYTES
+    )
+    (OUT / f"{entry.stem}.jpg").write_bytes(data)
+    about = {
+        "file": f"{entry.stem}.jpg",
+        "title": entry.title,
+        "licence": entry.licence,
+        "source": entry.source,
+    }
+    return {**about, "relief": entry.relief} if entry.relief else about
+
+
+def encode(photo: Image.Image, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    photo.save(buffer, "JPEG", quality=quality, optimize=True, progressive=True)
+    return buffer.getvalue()
+
+
+if __name__ == "__main__":
+    main()

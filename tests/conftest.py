@@ -1,0 +1,101 @@
+"""What all tests share: one torch thread, no network, no analytics, toy-width checkpoints of real classes.
+
+The environment is set while pytest loads this file, before any library that reads it is imported. Torch and
+diffusers are imported only by the tests that ask for a toy.
+"""
+
+import os
+import shutil
+
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from marigold_demo.reading.photo import Photo
+
+# The same examples in every run: what was green stays green. HYPOTHESIS_PROFILE=search looks for new ones.
+settings.register_profile("same", deadline=None, derandomize=True)
+settings.register_profile("search", deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+
+def make_photo(height: int, width: int, *, seed: int = 0, stem: str = "photo") -> Photo:
+    """Return a photo of smooth random colors."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[0:height, 0:width]
+    phase = rng.uniform(0, 6, (3, 1, 1))
+    waves = np.sin(rows / rng.uniform(3, 9) + phase) + np.cos(columns / rng.uniform(3, 9) - phase)
+    rgb = (127 + 60 * waves + rng.normal(0, 5, waves.shape)).clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+    return Photo(rgb=np.ascontiguousarray(rgb), stem=stem, alpha=None, fov_deg=None, notes=())
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Return a running Chromium."""
+    from tests.visits import chromium
+
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def visit(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
+    """Return a function that opens the page for one more visitor; no visit may have a fault."""
+    from tests.visits import Visit
+
+    visits: list[Visit] = []
+
+    def start(**how: Any) -> Visit:
+        visits.append(Visit(browser, url, **how))
+        return visits[-1]
+
+    yield start
+    for one in visits:
+        one.context.close()
+    assert [fault for one in visits for fault in one.faults] == []
+
+
+@pytest.fixture(scope="session")
+def toy_parts() -> Callable[..., dict[str, Any]]:
+    """Return a function that makes the components of a toy Marigold with seeded random weights."""
+    import torch
+
+    from tests import toys
+
+    torch.set_num_threads(1)
+    return toys.make_parts
+
+
+@pytest.fixture(scope="session")
+def toy_pipeline(toy_parts: Callable[..., dict[str, Any]]) -> Any:
+    """Return one toy DepthPipeline (trailing DDIM, two steps) for tests that only look."""
+    from tests import toys
+
+    return toys.make_pipeline()
+
+
+@pytest.fixture(scope="session")
+def toy_original(tmp_path_factory: pytest.TempPathFactory, toy_parts: Callable[..., dict[str, Any]]) -> Path:
+    """Return a checkpoint folder as the hub has them, text encoder and all; for copying only."""
+    from tests import toys
+
+    folder = tmp_path_factory.mktemp("toy") / "checkpoint"
+    toys.make_reference().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def toy_folder(toy_original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a checkpoint folder of the test's own: the first load leaves the prompt's embedding in it."""
+    return Path(shutil.copytree(toy_original, tmp_path_factory.mktemp("toy") / "checkpoint"))

@@ -1,0 +1,121 @@
+"""Running pages for tests: a server around a predictor, and predictors that need no network."""
+
+import gc
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from marigold_demo.depth import DepthMap
+from marigold_demo.progress import Progress
+
+ROOT = Path(__file__).parents[1]
+# Put on every module that serves pages: what gradio and its client leave open is not ours to close.
+LENIENT = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::DeprecationWarning"
+)
+
+
+class Ball:
+    """Predicts a ball before a slope, counts runs, and waits at each step when told to."""
+
+    def __init__(self, *, steps: int = 3) -> None:
+        self.runs, self.calls, self.running, self.peak = 0, 0, 0, 0
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
+        self._steps = steps
+
+    def __call__(self, photo, settings):
+        self.runs += 1
+        self.running += 1
+        self.peak = max(self.peak, self.running)
+        try:
+            for done in range(self._steps):
+                yield Progress("denoise", done, self._steps)
+                self.may_go_on.wait(20)
+                self.calls += 1
+            yield DepthMap(ball(*photo.rgb.shape[:2]), None if settings.ensemble == 1 else spread(photo))
+        finally:
+            self.running -= 1
+
+
+def ball(height: int, width: int) -> np.ndarray:
+    """Return depth [H, W] of a ball before ground that rises to the horizon."""
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
+    inside = np.clip(0.36 - x**2 - y**2, 0, None)
+    return np.clip(0.9 - 0.4 * np.clip(y, 0, 1) - np.sqrt(inside), 0, 1).astype(np.float32)
+
+
+def spread(photo) -> np.ndarray:
+    """Return an uncertainty [H, W] for tests."""
+    return np.full(photo.rgb.shape[:2], 0.01, dtype=np.float32)
+
+
+def draw_photo(folder: Path, name: str = "holiday.jpg", *, size: tuple[int, int] = (640, 480)) -> Path:
+    """Write a picture of a ball on a lawn and return its path."""
+    image = Image.new("RGB", size, "#9cc3e6")
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((0, size[1] // 2, *size), fill="#4d7a3a")
+    middle, radius = (size[0] / 2, size[1] / 2), min(size) * 0.3
+    draw.ellipse(
+        (middle[0] - radius, middle[1] - radius, middle[0] + radius, middle[1] + radius), fill="#c8502d"
+    )
+    image.save(folder / name)
+    return folder / name
+
+
+def readme_examples() -> list[str]:
+    """Return the Python examples of the README."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+
+
+@contextmanager
+def app_running(folder: Path) -> Iterator[str]:
+    """Run `python app.py` as a visitor would; gives its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": str(folder / "app_cache")}
+    log = (folder / "app.log").open("w")
+    process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=log, stderr=log)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(600):
+            assert process.poll() is None, (folder / "app.log").read_text()
+            try:
+                urllib.request.urlopen(url, timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(20)
+        log.close()
+
+
+@contextmanager
+def served(predict, service=None, *, advise=None) -> Iterator[str]:
+    """Serve the page over a predictor, with a Service around it where one is given; gives its address."""
+    from marigold_demo.ui import build_page, launch_options
+    from marigold_demo.workflow import Workflow
+
+    page = build_page(Workflow(predict if service is None else service.runs.watched(predict)), advise=advise)
+    options = launch_options(service)
+    _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **options)
+    try:
+        yield url.rstrip("/")
+    finally:
+        page.close(verbose=False)
+        gc.collect()  # gradio leaves sockets and loops for it, which a later test would be blamed for

@@ -1,0 +1,348 @@
+"""Journeys through the page in a real browser."""
+
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from marigold_demo.examples import load_examples
+from tests.pages import Ball, app_running, ball, draw_photo, served
+from tests.visits import BROWSER, Visit, choose, wait_until
+
+pytestmark = BROWSER
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("browser")
+
+
+@pytest.fixture(scope="module")
+def photo(folder):
+    return draw_photo(folder)
+
+
+@pytest.fixture(scope="module")
+def predict():
+    return Ball()
+
+
+@pytest.fixture(scope="module")
+def url(folder, predict):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(folder / "cache"))
+        with served(predict) as address:
+            yield address
+
+
+def test_the_whole_journey_on_the_embedded_checkpoint(browser, folder):
+    photo = next(example.path for example in load_examples() if example.path.stem == "astronaut")
+    with app_running(folder) as url:
+        seen = Visit(browser, url)
+        seen.upload(photo)
+        expect(seen.page.locator("#compare img")).to_have_count(2)  # torch is still being imported
+        depth = np.load(seen.download("#download-npy"))
+        with Image.open(photo) as image:
+            assert depth.shape[::-1] == image.size
+        assert 0 <= depth.min() < depth.max() <= 1
+        assert trimesh.load(seen.download("#stl")).is_volume
+        seen.page.get_by_role("tab", name="Textured mesh").click()
+        assert len(trimesh.load(seen.download("#glb")).geometry) == 1
+        seen.context.close()
+        assert seen.faults == []
+
+
+def test_a_photo_becomes_depth_files_a_printable_relief_and_a_textured_mesh(visit, photo):
+    seen = visit()
+    seen.upload(photo)
+    seen.wait_for_depth()
+    assert np.load(seen.download("#download-npy")).shape == (480, 640)
+    with Image.open(seen.download("#download-png16")) as image:
+        assert (image.mode, image.size) == ("I;16", (640, 480))
+    colored = seen.download("#download-colored")
+    assert colored.name == "holiday_depth_colored.png"
+    stl = seen.download("#stl")
+    solid = trimesh.load(stl)
+    assert solid.is_volume
+    assert solid.extents[0] == pytest.approx(100, abs=1e-3)
+    assert re.fullmatch(r"holiday_relief_100x[\d.]+mm_z[\d.]+mm\.stl", stl.name)
+    seen.page.get_by_role("tab", name="Textured mesh").click()
+    (surface,) = trimesh.load(seen.download("#glb")).geometry.values()
+    assert surface.visual.material.baseColorTexture.size == (640, 480)
+
+
+def test_the_slider_moves_by_mouse_and_by_keys(visit, photo):
+    seen = visit()
+    seen.upload(photo)
+    seen.wait_for_depth()
+    handle = seen.page.get_by_role("slider", name="Divider between the two pictures")
+    handle.scroll_into_view_if_needed()
+    before = handle.bounding_box()
+    x, y = before["x"] + before["width"] / 2, before["y"] + before["height"] / 2
+    seen.page.mouse.move(x, y)
+    seen.page.mouse.down()
+    seen.page.mouse.move(x - 120, y, steps=4)
+    seen.page.mouse.up()
+    assert handle.bounding_box()["x"] == pytest.approx(before["x"] - 120, abs=3)
+    dragged = int(handle.get_attribute("aria-valuenow"))
+    assert 0 < dragged < 50
+    handle.focus()
+    seen.page.keyboard.press("ArrowRight")
+    expect(handle).to_have_attribute("aria-valuenow", str(dragged + 2))
+    seen.page.keyboard.press("End")
+    expect(handle).to_have_attribute("aria-valuenow", "100")
+    seen.page.keyboard.press("Home")
+    expect(handle).to_have_attribute("aria-valuenow", "0")
+
+
+def test_the_preview_shows_the_relief_and_then_the_mesh(visit, photo):
+    seen = visit()
+    seen.upload(photo)
+    seen.wait_for_depth()
+    expect(seen.page.locator("#stl")).to_be_enabled()
+    canvas = seen.page.locator("#preview canvas")
+    canvas.scroll_into_view_if_needed()
+    assert vivid(wait_for_picture(seen.page, canvas)) == 0  # plaster
+    seen.page.get_by_role("tab", name="Textured mesh").click()
+    expect(seen.page.locator("#glb")).to_be_enabled()
+    canvas.scroll_into_view_if_needed()
+    wait_until(seen.page, lambda: vivid(shot(canvas)) > 0.01)  # the photo on it
+
+
+def test_relief_settings_rebuild_the_object_without_the_network(visit, photo, predict):
+    seen = visit()
+    seen.upload(photo)
+    seen.wait_for_depth()
+    expect(seen.page.locator("#stl")).to_be_enabled()
+    runs = predict.runs
+    width = seen.page.locator("#relief-width_mm input[type=range]")
+    width.focus()
+    for _ in range(20):
+        seen.page.keyboard.press("ArrowRight")
+    expect(seen.page.locator("#relief-report")).to_contain_text("120 ×")
+    expect(seen.page.locator("#stl")).to_be_enabled()
+    assert trimesh.load(seen.download("#stl")).extents[0] == pytest.approx(120, abs=1e-3)
+    assert predict.runs == runs
+
+
+def test_colors_change_at_once_and_without_the_network(visit, photo, predict):
+    seen = visit()
+    seen.upload(photo)
+    seen.wait_for_depth()
+    runs, right = predict.runs, seen.page.locator("#compare img").nth(1)
+    source = right.get_attribute("src")
+    choose(seen.page, "#colors", "gray")
+    expect(right).not_to_have_attribute("src", source)
+    wait_until(seen.page, lambda: colorfulness(picture(seen.page, right)) < 1)
+    assert predict.runs == runs
+
+
+def test_cancel_stops_within_a_step_and_the_next_visitor_is_served(visit, folder, predict):
+    predict.may_go_on.clear()
+    first, second = visit(), visit()
+    first.upload(draw_photo(folder, "slow.png", size=(200, 150)))
+    expect(first.page.locator("#status")).to_contain_text("Step 1 of 3")
+    second.upload(draw_photo(folder, "patient.png", size=(210, 150)))
+    calls = predict.calls
+    first.page.get_by_role("button", name="Cancel").click()
+    expect(first.page.get_by_role("button", name="Estimate depth")).to_be_enabled()
+    predict.may_go_on.set()
+    second.wait_for_depth()
+    assert predict.calls == calls + 1 + 3  # the step that was under way, then the second visitor's
+    assert predict.peak == 1
+    first.page.get_by_role("button", name="Estimate depth").click()
+    first.wait_for_depth()
+
+
+def test_a_bad_file_gets_a_sentence_and_the_next_photo_works(visit, photo, folder):
+    seen = visit()
+    bad = folder / "empty.png"
+    bad.write_bytes(b"")
+    seen.upload(bad)
+    toast = seen.page.get_by_test_id("toast-body")
+    expect(toast).to_contain_text("empty")
+    assert "Traceback" not in toast.inner_text()
+    expect(seen.page.get_by_role("button", name="Estimate depth")).to_be_disabled()
+    expect(seen.page.locator("#photo img")).to_have_count(0)  # the box is empty again
+    seen.upload(photo)
+    seen.wait_for_depth()
+
+
+def test_impossible_settings_get_a_sentence_and_the_page_goes_on(visit, photo):
+    seen = visit()
+    seen.upload(photo)
+    seen.wait_for_depth()
+    expect(seen.page.locator("#stl")).to_be_enabled()
+    near = seen.page.locator("#relief-near input[type=range]")
+    near.focus()
+    seen.page.keyboard.press("End")
+    expect(seen.page.get_by_test_id("toast-body")).to_contain_text("far must be at least 0.01 more than near")
+    seen.page.keyboard.press("Home")
+    expect(seen.page.locator("#stl")).to_be_enabled()
+
+
+def test_a_phone_shows_everything_in_its_width_and_scrolls_over_the_slider(visit, folder):
+    seen = visit(width=390, touch=True)
+    seen.upload(draw_photo(folder, "a_long_weekend_at_the_lake_with_everybody_we_know.jpg"))
+    seen.wait_for_depth()
+    expect(seen.page.locator("#stl")).to_be_enabled()
+    assert seen.page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert seen.page.evaluate(CUT_OFF) == []
+    seen.page.locator("#compare").scroll_into_view_if_needed()
+    swallowed = seen.page.evaluate(TOUCH_BESIDE_HANDLE)
+    assert swallowed is False
+
+
+def test_the_dark_page_is_dark_everywhere(visit, photo):
+    seen = visit(theme="dark")
+    seen.upload(photo)
+    seen.wait_for_depth()
+    expect(seen.page.locator("#stl")).to_be_enabled()
+    canvas = seen.page.locator("#preview canvas")
+    canvas.scroll_into_view_if_needed()
+    corner = wait_for_picture(seen.page, canvas)[:20, :20]
+    assert corner.mean() < 80
+    assert shot(seen.page.locator("#object-stage header").first).mean() < 80
+
+
+def test_an_example_is_one_click(visit):
+    seen = visit()
+    seen.page.get_by_role("button", name="Example: Eileen Collins, astronaut").click()
+    seen.wait_for_depth()
+    assert seen.download("#stl").name.startswith("astronaut_relief_100x")
+
+
+def test_a_depth_file_of_ones_own_takes_the_place_of_a_run(visit, photo, folder, predict):
+    seen = visit()
+    seen.upload(photo)
+    seen.wait_for_depth()
+    runs = predict.runs
+    np.save(folder / "mine.npy", 1 - ball(240, 320))
+    seen.page.locator("#depth-settings > button").click()
+    seen.page.set_input_files("input[type=file][accept*='.npy']", folder / "mine.npy")
+    expect(seen.page.locator("#status")).to_contain_text("This is your own depth")
+    expect(seen.page.locator("#stl")).to_be_enabled()
+    np.testing.assert_array_equal(np.load(seen.download("#download-npy")), 1 - ball(240, 320))
+    assert predict.runs == runs
+
+
+def test_everything_comes_in_one_zip_and_its_recipe_can_be_used_again(visit, photo, folder):
+    seen = visit()
+    seen.upload(photo)
+    seen.wait_for_depth()
+    expect(seen.page.locator("#stl")).to_be_enabled()
+    choose(seen.page, "#preset", "Coin")
+    expect(seen.page.locator("#relief-report")).to_contain_text("40 ×")
+    with seen.page.expect_download() as started:
+        seen.page.get_by_role("button", name="Everything in one zip").click()
+    with zipfile.ZipFile(started.value.path()) as parcel:
+        names = parcel.namelist()
+        (folder / "recipe.json").write_bytes(parcel.read("holiday_recipe.json"))
+        assert parcel.testzip() is None
+    assert {Path(name).suffix for name in names} == {".npy", ".png", ".stl", ".3mf", ".glb", ".txt", ".json"}
+    another = visit()
+    another.page.locator("#depth-settings > button").click()
+    another.page.set_input_files("input[type=file][accept*='.3mf']", folder / "recipe.json")
+    expect(another.page.locator("#status")).to_contain_text("The settings are those of the recipe")
+    another.upload(photo)
+    expect(another.page.locator("#relief-report")).to_contain_text("40 ×")
+
+
+def test_two_clicks_tell_which_point_is_nearer(visit, photo):
+    seen = visit()
+    seen.upload(photo)
+    seen.wait_for_depth()
+    image = seen.page.locator("#compare img").first
+    image.scroll_into_view_if_needed()
+    box = image.bounding_box()
+    values, told = ball(480, 640), seen.page.locator("#reading")
+    seen.page.mouse.click(box["x"] + 0.1 * box["width"], box["y"] + 0.1 * box["height"])
+    expect(told).to_contain_text(f"Depth at 1: {values[48, 64]:.3f}")
+    seen.page.mouse.click(box["x"] + 0.6 * box["width"], box["y"] + 0.5 * box["height"])
+    expect(told).to_contain_text("2 is nearer")
+
+
+def test_the_camera_works(visit):
+    seen = visit(permissions=["camera"])
+    seen.page.get_by_role("button", name="Capture from camera").click()
+    seen.page.get_by_text("Click to Access Webcam").click()
+    seen.page.wait_for_function("document.querySelector('#photo video').videoWidth > 0")
+    seen.page.wait_for_timeout(500)  # the first frame of the fake device is empty
+    seen.page.get_by_role("button", name="capture photo").click()
+    seen.wait_for_depth()
+
+
+def test_a_picture_can_be_pasted(visit):
+    seen = visit(permissions=["clipboard-read", "clipboard-write"])
+    seen.page.evaluate(COPY_A_PICTURE)
+    seen.page.get_by_role("button", name="Paste from clipboard").click()
+    seen.wait_for_depth()
+
+
+def test_a_new_photo_replaces_one_that_is_under_way(visit, folder, predict):
+    predict.may_go_on.clear()
+    seen = visit()
+    seen.upload(draw_photo(folder, "first.png", size=(320, 200)))
+    expect(seen.page.locator("#status")).to_contain_text("Step 1 of 3")
+    seen.page.get_by_role("button", name="Remove Image").click()
+    seen.upload(draw_photo(folder, "second.png", size=(200, 320)))
+    predict.may_go_on.set()
+    seen.wait_for_depth()
+    values = np.load(seen.download("#download-npy"))
+    np.testing.assert_array_equal(values, ball(320, 200))
+    assert predict.peak == 1
+
+
+COPY_A_PICTURE = """async () => {
+  const canvas = new OffscreenCanvas(160, 120), brush = canvas.getContext("2d");
+  brush.fillStyle = "teal";
+  brush.fillRect(0, 0, 160, 120);
+  const png = await canvas.convertToBlob({ type: "image/png" });
+  await navigator.clipboard.write([new ClipboardItem({ "image/png": png })]);
+}"""
+CUT_OFF = """() => [...document.querySelectorAll("main *")]
+  .filter((e) => e.checkVisibility() && !e.closest("#examples") && !e.closest("svg"))
+  .filter((e) => e.getBoundingClientRect().width && e.getBoundingClientRect().right > innerWidth + 1)
+  .map((e) => e.outerHTML.slice(0, 200))"""
+TOUCH_BESIDE_HANDLE = """() => {
+  const box = document.querySelector("#compare").getBoundingClientRect();
+  const target = document.querySelector('#compare [data-testid="imageslider-image"]');
+  const touch = new Touch({ identifier: 1, target, clientX: box.left + 20, clientY: box.top + 20 });
+  const event = new TouchEvent("touchstart", { touches: [touch], bubbles: true, cancelable: true });
+  target.dispatchEvent(event);
+  return event.defaultPrevented;
+}"""
+
+
+def shot(locator) -> np.ndarray:
+    return pixels(locator.screenshot())
+
+
+def picture(page: Page, image) -> np.ndarray:
+    return pixels(page.request.get(image.get_attribute("src")).body())
+
+
+def pixels(data: bytes) -> np.ndarray:
+    import io
+
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"), dtype=np.float32)
+
+
+def vivid(rgb: np.ndarray) -> float:
+    """Return the share of pixels that are clearly colored."""
+    return float(((rgb.max(axis=2) - rgb.min(axis=2)) > 60).mean())
+
+
+def colorfulness(rgb: np.ndarray) -> float:
+    return float((rgb.max(axis=2) - rgb.min(axis=2)).mean())
+
+
+def wait_for_picture(page: Page, canvas) -> np.ndarray:
+    wait_until(page, lambda: shot(canvas).std() > 4)
+    return shot(canvas)

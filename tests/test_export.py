@@ -1,0 +1,325 @@
+"""Files hold what they were made from, in their unit, and strangers can read them."""
+
+import io
+import json
+import shutil
+import struct
+import subprocess
+import zipfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from marigold_demo.depth import DepthMap
+from marigold_demo.errors import SettingsError
+from marigold_demo.files import export
+from marigold_demo.files.recipe_file import read_recipe
+from marigold_demo.files.stl import from_stl
+from marigold_demo.files.threemf import from_threemf
+from marigold_demo.geometry.relief import Relief, build_relief
+from marigold_demo.geometry.surface import Surface, build_surface
+from marigold_demo.recipe import Recipe
+from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
+from tests.depths import KINDS, blob, depth_map, hills, kinds, noise
+
+FORMATS = {"stl": export.stl, "3mf": export.threemf, "obj": export.obj, "ply": export.ply}
+
+
+@dataclass(frozen=True, eq=False)
+class Shot:
+    rgb: NDArray[np.uint8]
+    fov_deg: float | None = None
+
+
+def relief_of(kind: str = "hills", **choices: object) -> Relief:
+    return build_relief(depth_map(kind), ReliefSettings(resolution=128, **choices))
+
+
+def surface_of(kind: str = "hills", **choices: object) -> Surface:
+    rgb = np.random.default_rng(0).integers(0, 256, (60, 45, 3), dtype=np.uint8)
+    return build_surface(depth_map(kind), Shot(rgb), MeshSettings(resolution=128, **choices))
+
+
+def document(glb: bytes) -> dict[str, object]:
+    (length,) = struct.unpack_from("<I", glb, 12)
+    return json.loads(glb[20 : 20 + length])
+
+
+@settings(max_examples=8)
+@given(kinds, st.sampled_from(sorted(FORMATS)))
+def test_every_print_format_is_read_back_with_the_same_faces_and_volume(kind, extension):
+    relief = relief_of(kind)
+    data = FORMATS[extension](relief)
+    mesh = trimesh.load_mesh(io.BytesIO(data), file_type=extension)
+    assert len(mesh.faces) == len(relief.faces)
+    assert mesh.is_watertight and mesh.is_winding_consistent
+    assert mesh.volume == pytest.approx(relief.to_trimesh().volume, rel=1e-4)
+    assert np.abs(mesh.extents - relief.size_mm).max() <= 1e-3
+
+
+def test_the_stl_is_binary_has_the_right_size_and_true_normals():
+    relief = relief_of("noise")
+    data = export.stl(relief)
+    assert len(data) == 84 + 50 * len(relief.faces)
+    assert not data.startswith(b"solid")
+    records = from_stl(data)
+    corners = records["corners"].astype(np.float64)
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    assert np.abs(normals - records["normal"]).max() <= 1e-3
+    assert not records["attribute"].any()
+    with pytest.raises(ValueError, match="do not hold"):
+        from_stl(data[:-1])
+
+
+def test_3mf_says_millimetre_and_is_read_back_by_ourselves():
+    relief = relief_of("noise")
+    data = export.threemf(relief)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert archive.testzip() is None
+        head = archive.read("3D/3dmodel.model")[:2000].decode()
+    assert 'unit="millimeter"' in head
+    corners = from_threemf(data)
+    assert np.abs(corners - relief.vertices[relief.faces]).max() <= 1e-4
+    assert export.threemf(relief) == data
+
+
+def test_the_preview_faces_the_viewer_in_metres_with_unit_normals():
+    relief = build_relief(DepthMap(blob()), ReliefSettings(resolution=128, frame="none"))
+    mesh = trimesh.load_mesh(io.BytesIO(export.preview_glb(relief)), file_type="glb", process=False)
+    assert np.abs(mesh.extents * 1000 - relief.size_mm).max() <= 1e-3
+    assert np.abs(mesh.bounds.sum(axis=0)).max() <= 1e-6  # in the middle
+    nearest = mesh.vertices[mesh.vertices[:, 2].argmax()]
+    assert nearest[0] < 0 < nearest[1]  # the near spot is at the top left
+    normals = np.asarray(mesh.vertex_normals)
+    assert np.abs(np.linalg.norm(normals, axis=1) - 1).max() < 1e-3
+    assert (np.einsum("fk,fk->f", normals[mesh.faces].mean(axis=1), mesh.face_normals) > 0).all()
+    assert mesh.volume * 1e9 == pytest.approx(relief.to_trimesh().volume, rel=1e-3)
+
+
+def test_the_preview_of_a_large_relief_is_light():
+    relief = build_relief(DepthMap(noise(600, 800)), ReliefSettings(resolution=800, tolerance_mm=0.005))
+    data = export.preview_glb(relief)
+    assert len(relief.faces) > 400_000
+    assert document(data)["accessors"][-1]["count"] // 3 <= 200_000  # type: ignore[index]
+    assert len(data) <= 8e6
+
+
+def test_the_preview_of_a_ragged_cut_out_is_light():
+    ragged = DepthMap(np.where(noise(120, 160) < 0.75, hills(120, 160), 1).astype(np.float32))
+    wish = ReliefSettings(width_mm=1000.0, cutout="depth", smooth_px=0)
+    relief = build_relief(ragged, wish.preview())
+    assert len(relief.faces) > 150_000
+    assert len(export.preview_glb(relief)) <= 8e6
+
+
+def test_preview_settings_are_light_and_keep_the_wish():
+    wish = ReliefSettings(width_mm=77.0, resolution=2048, smooth_px=2.0)
+    light = wish.preview()
+    assert light.resolution == 512 and light.smooth_px == 0.5 and light.width_mm == 77.0
+    assert light.max_faces == 200_000
+    assert MeshSettings(fov_deg=33.0).preview().fov_deg == 33.0
+
+
+@settings(max_examples=10)
+@given(kinds, st.sampled_from(["perspective", "orthographic"]), st.sampled_from(["unlit", "lit"]))
+def test_the_glb_is_the_surface_with_its_photo(kind, projection, shading):
+    surface = surface_of(kind, projection=projection, shading=shading, edges="stretch")
+    data = export.glb(surface)
+    mesh = trimesh.load_mesh(io.BytesIO(data), file_type="glb", process=False)
+    assert np.array_equal(mesh.vertices.astype(np.float32), surface.vertices)
+    assert np.array_equal(mesh.faces, surface.faces)
+    uv = np.asarray(mesh.visual.uv) * [1, -1] + [0, 1]  # trimesh turns v over
+    assert np.abs(uv - surface.uv).max() < 1e-6
+    assert mesh.visual.material.baseColorTexture.size == (45, 60)
+    about = document(data)
+    assert about["cameras"][0]["type"] == projection  # type: ignore[index]
+    assert ("KHR_materials_unlit" in about.get("extensionsUsed", [])) == (shading == "unlit")
+    assert ("NORMAL" in about["meshes"][0]["primitives"][0]["attributes"]) == (shading == "lit")  # type: ignore[index]
+
+
+def test_the_obj_archive_names_its_own_parts():
+    surface = surface_of()
+    with zipfile.ZipFile(io.BytesIO(export.obj_zip(surface, stem="lake"))) as archive:
+        assert sorted(archive.namelist()) == ["lake.jpg", "lake.mtl", "lake.obj"]
+        text = archive.read("lake.obj").decode()
+        assert "mtllib lake.mtl" in text and "map_Kd lake.jpg" in archive.read("lake.mtl").decode()
+        assert Image.open(io.BytesIO(archive.read("lake.jpg"))).size == (45, 60)
+    mesh = trimesh.load_mesh(io.StringIO(text), file_type="obj", process=False)
+    assert len(mesh.faces) == len(surface.faces)
+    assert np.abs(mesh.bounds - [surface.vertices.min(axis=0), surface.vertices.max(axis=0)]).max() < 1e-4
+    assert text.count("\nvt ") == len(surface.uv)
+
+
+def test_a_ply_carries_the_photos_colors_as_triangles_or_points():
+    surface = surface_of()
+    mesh = trimesh.load_mesh(io.BytesIO(export.colored_ply(surface)), file_type="ply", process=False)
+    assert len(mesh.faces) == len(surface.faces)
+    row, column = (surface.uv[:, ::-1] * [60, 45]).astype(int).clip(0, [59, 44]).T
+    assert np.array_equal(mesh.visual.vertex_colors[:, :3], surface.texture[row, column])
+    cloud = trimesh.load(io.BytesIO(export.colored_ply(surface, points=True)), file_type="ply")
+    assert len(cloud.vertices) == len(surface.vertices)
+
+
+@pytest.mark.parametrize("kind", ["noise", "holes", "1 x 1"])
+def test_depth_files_hold_depth_exactly_or_to_half_a_step(kind):
+    depth = DepthMap(np.nan_to_num(KINDS[kind], nan=0.5, posinf=1.0))
+    assert np.array_equal(np.load(io.BytesIO(export.depth_npy(depth))), depth.values)
+    picture = Image.open(io.BytesIO(export.depth_png16(depth)))
+    assert picture.mode == "I;16" and picture.size == depth.size
+    assert np.abs(np.asarray(picture) / 65535 - depth.values).max() <= 0.5 / 65535 + 1e-7
+
+
+def test_the_heightmap_spans_16_bits_and_knows_its_size():
+    relief = relief_of()
+    picture = Image.open(io.BytesIO(export.heightmap_png(relief)))
+    levels = np.asarray(picture)
+    assert picture.mode == "I;16" and levels.min() == 0 and levels.max() == 65535
+    assert np.abs(levels / 65535 * 3.0 + 1.6 - relief.heights).max() < 1e-3
+    width_mm = picture.width / picture.info["dpi"][0] * 25.4
+    assert width_mm == pytest.approx(relief.outline.width, rel=1e-3)
+    assert np.asarray(Image.open(io.BytesIO(export.heightmap_png(relief_of("constant"))))).max() == 0
+
+
+def test_a_recipe_is_read_back_from_every_file_that_carries_it():
+    recipe = Recipe(photo="ab12", depth=DepthSettings(steps=3))
+    relief, surface = relief_of(width_mm=88.0, frame_top_mm=None), surface_of(fov_deg=61.0)
+    for data in (
+        export.threemf(relief, recipe=recipe),
+        export.preview_glb(relief, recipe=recipe),
+        export.heightmap_png(relief, recipe=recipe),
+    ):
+        assert read_recipe(data) == replace(recipe, relief=relief.settings)
+    assert read_recipe(export.glb(surface, recipe=recipe)) == replace(recipe, mesh=surface.settings)
+    assert read_recipe(export.depth_png16(depth_map("hills"), recipe=recipe)) == recipe
+    assert read_recipe(export.png(surface.texture, recipe=recipe)) == recipe
+
+
+def test_a_file_made_again_from_its_own_recipe_is_the_same_file():
+    depth = depth_map("noise")
+    data = export.threemf(relief_of("noise", detail=0.3, frame="round"))
+    again = read_recipe(data).relief
+    assert again is not None
+    assert export.threemf(build_relief(depth, again)) == data
+
+
+@pytest.mark.parametrize("data", [b"", b"glTF", b"PK\x03\x04", b"\x89PNG\r\n\x1a\n", b"hello" * 30])
+def test_a_file_without_a_recipe_says_so(data):
+    with pytest.raises(SettingsError, match="recipe"):
+        read_recipe(data)
+
+
+def test_a_recipe_with_impossible_settings_is_refused():
+    relief = relief_of()
+    data = export.threemf(relief).replace(b"", b"")
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        model = archive.read("3D/3dmodel.model").replace(b'"width_mm":100.0', b'"width_mm":-100')
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("3D/3dmodel.model", model)
+    with pytest.raises(SettingsError, match="width_mm"):
+        read_recipe(packed.getvalue())
+
+
+def test_names_tell_size_and_unit():
+    assert export.relief_name("lake", relief_of(), "stl") == "lake_relief_77.5x100mm_z4.6mm.stl"
+    assert export.surface_name("lake", "glb") == "lake_mesh.glb"
+
+
+def test_saving_writes_whole_files_into_the_folder_only(tmp_path):
+    path = export.save(tmp_path / "new" / "folder", "a.stl", b"one")
+    assert path.read_bytes() == b"one"
+    export.save(path.parent, "a.stl", b"two")
+    assert path.read_bytes() == b"two"
+    assert [child.name for child in path.parent.iterdir()] == ["a.stl"]
+    for name in ("", ".", "..", "../a.stl", "b/a.stl", "/etc/a.stl"):
+        with pytest.raises(ValueError, match="plain file name"):
+            export.save(tmp_path, name, b"")
+
+
+VALIDATE = """
+const validator = require("gltf-validator"), fs = require("fs");
+Promise.all(process.argv.slice(2).map(async path => {
+  const report = await validator.validateBytes(new Uint8Array(fs.readFileSync(path)));
+  return {path, ...report.issues};
+})).then(reports => console.log(JSON.stringify(reports)));
+"""
+
+
+@pytest.fixture(scope="session")
+def validator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the Khronos validator and return its folder."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed, so the Khronos glTF validator cannot be had")
+    folder = tmp_path_factory.mktemp("validator")
+    (folder / "validate.js").write_text(VALIDATE)
+    got = subprocess.run(
+        ["npm", "install", "--no-audit", "--no-fund", "gltf-validator"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    if got.returncode:
+        pytest.skip(f"the Khronos glTF validator could not be installed: {got.stderr.strip()[-200:]}")
+    return folder
+
+
+@pytest.mark.slow
+def test_the_khronos_validator_finds_no_error_and_no_warning(validator):
+    files = {
+        "relief": export.preview_glb(relief_of("noise")),
+        "plate": export.preview_glb(relief_of("constant", frame="round")),
+        "drilled": export.preview_glb(relief_of("hills", hole="through", bend_radius_mm=70.0)),
+        "surface": export.glb(surface_of("stairs")),
+        "lit": export.glb(surface_of("noise", shading="lit", edges="stretch")),
+        "parallel": export.glb(surface_of("hills", projection="orthographic", near_m=3.0)),
+    }
+    paths = [export.save(validator, f"{name}.glb", data) for name, data in files.items()]
+    done = subprocess.run(
+        ["node", "validate.js", *map(str, paths)], cwd=validator, capture_output=True, text=True, check=True
+    )
+    for report in json.loads(done.stdout):
+        assert (report["numErrors"], report["numWarnings"]) == (0, 0), report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extension", ["stl", "3mf"])
+@pytest.mark.parametrize("choices", [{}, {"hole": "keyhole", "base_mm": 5.0}, {"cutout": "depth"}])
+def test_a_slicer_slices_it_without_repairs(tmp_path, extension, choices):
+    slicer = shutil.which("prusa-slicer") or shutil.which("PrusaSlicer")
+    if slicer is None:
+        pytest.skip("prusa-slicer is not installed")
+    relief = build_relief(DepthMap(hills(80, 100)), ReliefSettings(resolution=256, **choices))
+    path = export.save(tmp_path, f"piece.{extension}", FORMATS[extension](relief))
+    info = subprocess.run([slicer, "--info", str(path)], capture_output=True, text=True, check=True).stdout
+    facts = dict(line.split(" = ") for line in info.splitlines() if " = " in line)
+    assert facts["manifold"] == "yes"
+    assert int(facts["number_of_facets"]) == len(relief.faces)
+    assert float(facts["volume"]) == pytest.approx(relief.to_trimesh().volume, rel=1e-4)
+    assert [float(facts[f"size_{axis}"]) for axis in "xyz"] == pytest.approx(relief.size_mm, abs=1e-3)
+    assert not any(
+        name in facts
+        for name in (
+            "edges_fixed",
+            "degenerate_facets",
+            "facets_removed",
+            "facets_reversed",
+            "backwards_edges",
+        )
+    )
+    gcode = tmp_path / "piece.gcode"
+    subprocess.run(
+        [slicer, "--export-gcode", "--output", str(gcode), str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    layers = gcode.read_text().count(";LAYER_CHANGE")
+    assert layers == pytest.approx(relief.size_mm[2] / 0.3, abs=3)

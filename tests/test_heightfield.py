@@ -1,0 +1,97 @@
+"""Depth and brightness become heights without holes, stairs or overshoot."""
+
+import numpy as np
+import pytest
+
+from marigold_demo.errors import DepthFileError
+from marigold_demo.geometry.heightfield import (
+    LITHOPHANE_CONTRAST,
+    debanded,
+    fill_invalid,
+    heights_from_brightness,
+    luminance,
+    resample,
+    with_photo_detail,
+)
+from tests.depths import KINDS, hills, noise
+
+
+def ball(height: int = 200, width: int = 240) -> np.ndarray:
+    """A smooth ball before a wall: float32, 0 near."""
+    y, x = np.mgrid[:height, :width]
+    inside = 1 - ((x - width / 2) / 80) ** 2 - ((y - height / 2) / 80) ** 2
+    return np.where(inside > 0, 0.6 - 0.5 * np.sqrt(np.clip(inside, 0, None)), 0.95).astype(np.float32)
+
+
+def test_eight_bit_depth_loses_its_stairs_but_not_its_cliffs():
+    true = ball()
+    stairs = np.round(true * 255).astype(np.float32) / np.float32(255)
+    smooth = debanded(stairs)
+    assert np.abs(smooth - stairs).max() <= 0.5 / 255 + 1e-6
+    front = (slice(60, 140), slice(80, 160))
+    assert np.abs(np.diff(smooth[front], n=2)).sum() < 0.3 * np.abs(np.diff(stairs[front], n=2)).sum()
+    cliff = np.abs(np.diff(true, axis=1)) > 0.2
+    assert np.abs(np.diff(smooth, axis=1)[cliff] - np.diff(true, axis=1)[cliff]).max() < 2 / 255
+
+
+@pytest.mark.parametrize(
+    "values", [noise(50, 60), hills(60, 70), KINDS["stairs"], KINDS["two values"], KINDS["constant"]]
+)
+def test_other_depth_is_left_alone(values):
+    assert debanded(values) is values
+
+
+def test_holes_take_the_nearest_value_and_nothing_else_changes():
+    values = np.arange(12, dtype=np.float32).reshape(3, 4)
+    holed = values.copy()
+    holed[0, 0], holed[2, 3] = np.nan, -np.inf
+    filled = fill_invalid(holed)
+    assert np.array_equal(filled[np.isfinite(holed)], values[np.isfinite(holed)])
+    assert filled[0, 0] in (1, 4) and filled[2, 3] in (10, 7)
+    assert fill_invalid(values) is values
+    with pytest.raises(DepthFileError):
+        fill_invalid(np.full((2, 2), np.nan, dtype=np.float32))
+
+
+@pytest.mark.parametrize("size", [(129, 129), (33, 33), (1025, 65)])
+def test_resampling_never_leaves_the_range(size):
+    grid = resample(KINDS["two values"], *size)
+    assert grid.shape == size[::-1] and grid.min() >= 0 and grid.max() <= 1
+
+
+def test_the_photos_brightness_becomes_fine_relief_and_its_broad_light_does_not():
+    heights = hills(129, 161)
+    heights = (heights - heights.min()) / np.ptp(heights)
+    x = np.arange(161)[None].repeat(129, 0)
+    stripes = (128 + 60 * np.sin(x * 1.3)).astype(np.uint8)[..., None].repeat(3, 2)
+    broad = (128 + 100 * np.sin(x / 60)).astype(np.uint8)[..., None].repeat(3, 2)
+    striped, lit = (with_photo_detail(heights, rgb, amount=0.5) for rgb in (stripes, broad))
+    change = striped - heights
+    change -= change.mean(axis=1, keepdims=True)
+    assert np.corrcoef(change[60], stripes[60, :, 0])[0, 1] > 0.6
+    assert np.abs(lit - heights).max() < 0.1 * np.abs(striped - heights).max() + 0.02
+    for made in (striped, lit):
+        assert made.min() == 0 and made.max() == 1
+
+
+def test_without_photo_detail_heights_are_left_alone():
+    heights, rgb = hills(65, 65), np.random.default_rng(0).integers(0, 256, (65, 65, 3), dtype=np.uint8)
+    assert with_photo_detail(heights, rgb, amount=0.0) is heights
+    flat = np.full((65, 65), 0.5, dtype=np.float32)
+    assert with_photo_detail(flat, rgb, amount=1.0) is flat
+    grey = np.full((65, 65, 3), 90, dtype=np.uint8)
+    spread = (heights - heights.min()) / np.ptp(heights)
+    assert np.abs(with_photo_detail(spread, grey, amount=1.0) - spread).max() < 1e-5
+
+
+def test_luminance_is_linear_and_weighted():
+    rgb = np.array([[[255, 255, 255], [0, 0, 0], [188, 188, 188], [0, 255, 0]]], dtype=np.uint8)
+    assert luminance(rgb)[0] == pytest.approx([1, 0, 0.5029, 0.7152], abs=1e-3)
+
+
+def test_equal_thickness_divides_light_equally():
+    light = np.array([[1.0, 0.5, 0.25, 0.125]], dtype=np.float32)
+    heights = heights_from_brightness(light)
+    assert np.diff(heights[0]) == pytest.approx([1 / 3] * 3, abs=1e-5)
+    dark = np.array([[1.0, 1 / LITHOPHANE_CONTRAST, 1e-4, 0.0]], dtype=np.float32)
+    assert heights_from_brightness(dark)[0] == pytest.approx([0, 1, 1, 1])

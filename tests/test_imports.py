@@ -1,0 +1,211 @@
+"""The import ladder: a module imports from rows below its own, or from its own row, and never in a circle."""
+
+import ast
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = "marigold_demo"
+
+# A module stands in the row of the longest name that it is or lies under; what is not named stands in row 2.
+ROWS = {
+    "errors": 0,
+    "advice": 1,
+    "affine": 1,
+    "catalog": 1,
+    "depth": 1,
+    "progress": 1,
+    "settings": 1,
+    "evaluation": 3,
+    "network": 3,
+    "workflow": 3,
+    "network.checkpoint": 4,
+    "network.checkpoint_folder": 4,
+    "network.estimate": 4,
+    "serving": 4,
+    "training": 4,
+    "ui": 4,
+    "command_line.cli": 5,
+    "command_line.commands": 5,
+    "command_line.configuration": 5,
+    "__main__": 5,
+}
+UNNAMED_ROW = 2
+
+LIGHT = {"PIL", "huggingface_hub", "matplotlib", "numpy", "pillow_heif", "scipy", "trimesh", "manifold3d"}
+NETWORKS = {"accelerate", "diffusers", "numpy", "safetensors", "torch", "transformers", "numba"}
+ALIGNMENT = {"numpy", "scipy"}
+# Libraries a module may use: by the longest name again, else by its row.
+LIBRARIES = {
+    "files.cache_folder": {"filelock"},
+    "scenes": LIGHT | {"numba"},
+    "workflow": {"numpy"},
+    "network": NETWORKS,
+    "network.ensemble": ALIGNMENT,
+    "network.guided": ALIGNMENT,
+    "network.order_statistics": {"numpy"},
+    "network.hub": LIGHT,
+    "network.weights": NETWORKS | {"huggingface_hub"},
+    "serving": {"prometheus_client", "starlette"},
+    "training": NETWORKS | LIGHT | {"h5py"},
+    "ui": LIGHT | {"gradio"},
+}
+BY_ROW: dict[int, set[str]] = {0: set(), 1: {"numpy"}, 2: LIGHT, 3: LIGHT, 4: set(), 5: LIGHT}
+
+SERVING = ("workflow", "ui", "serving", "reading", "network", "geometry", "files", "catalog", "examples")
+WITHOUT_TORCH = (
+    "workflow",
+    "ui",
+    "serving",
+    "command_line",
+    "reading",
+    "geometry",
+    "files",
+    "evaluation.evaluate",
+    "scenes",
+)
+
+
+@cache
+def sources() -> dict[str, Path]:
+    """Return the files of all modules by their names without the package."""
+    files = sorted((ROOT / PACKAGE).rglob("*.py"))
+    names = [".".join(file.relative_to(ROOT / PACKAGE).with_suffix("").parts) for file in files]
+    return {name.removesuffix(".__init__"): file for name, file in zip(names, files, strict=True)}
+
+
+@cache
+def imports(name: str, *, at_start: bool = False) -> frozenset[str]:
+    """Return the dotted names a module imports; `at_start` leaves out what only calls import."""
+    nodes = [ast.parse(sources()[name].read_text())]
+    found: set[str] = set()
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{name} imports relatively; name the module from {PACKAGE} on"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        if not (at_start and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)) and not _is_for_types(
+            node
+        ):
+            nodes += ast.iter_child_nodes(node)
+    return frozenset(found)
+
+
+def _is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+
+
+def own(name: str, *, at_start: bool = False) -> set[str]:
+    """Return the modules of the package that a module imports."""
+    found = set()
+    for dotted in imports(name, at_start=at_start):
+        if dotted.split(".")[0] == PACKAGE:
+            inner = dotted.removeprefix(PACKAGE).removeprefix(".")
+            found.add(inner if inner in sources() else inner.rpartition(".")[0])
+    return found - {"__init__", ""}
+
+
+def libraries(name: str, *, at_start: bool = False) -> set[str]:
+    tops = {dotted.split(".")[0] for dotted in imports(name, at_start=at_start)}
+    return tops - set(sys.stdlib_module_names) - {PACKAGE}
+
+
+def reach(name: str) -> set[str]:
+    """Return all modules that are loaded when one is imported."""
+    seen, todo = set(), [name]
+    while todo:
+        module = todo.pop()
+        if module not in seen:
+            seen.add(module)
+            todo += own(module, at_start=True)
+            todo += [module.rpartition(".")[0]] if "." in module else []
+    return seen
+
+
+def longest(name: str, table: dict[str, Any]) -> Any:
+    """Return the entry of the longest name that a module is or lies under, None without one."""
+    parts = name.split(".")
+    names = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+    return next((table[prefix] for prefix in names if prefix in table), None)
+
+
+def row(name: str) -> int:
+    found = longest(name, ROWS)
+    return UNNAMED_ROW if found is None else found
+
+
+MODULES = [name for name in sources() if name != "__init__"]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_module_imports_only_from_its_row_or_below(name):
+    above = {other for other in own(name) if row(other) > row(name)}
+    assert not above, f"{name} stands in row {row(name)} and imports {sorted(above)} from above"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_module_uses_only_the_libraries_of_its_row(name):
+    allowed = longest(name, LIBRARIES) or BY_ROW[row(name)]
+    assert not libraries(name) - allowed, f"{name} may not use {sorted(libraries(name) - allowed)}"
+
+
+def test_no_import_goes_in_a_circle():
+    state: dict[str, bool] = {}  # False while a module's imports are being followed
+
+    def follow(name: str, path: tuple[str, ...]) -> None:
+        assert state.get(name) is not False, f"{' -> '.join((*path, name))} is a circle"
+        if name not in state:
+            state[name] = False
+            for other in own(name, at_start=True):
+                if not name.startswith(f"{other}."):  # a package's own __init__ may name its modules
+                    follow(other, (*path, name))
+            state[name] = True
+
+    for name in MODULES:
+        follow(name, ())
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.split(".")[0] in SERVING])
+def test_what_serves_visitors_never_loads_training_or_evaluation(name):
+    assert not {module for module in reach(name) if module.split(".")[0] in ("training", "evaluation")}
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in MODULES if longest(name, dict.fromkeys(WITHOUT_TORCH, True))]
+)
+def test_page_command_line_and_workflow_start_without_torch(name):
+    heavy = {module for module in reach(name) if libraries(module, at_start=True) & {"torch", "diffusers"}}
+    assert not heavy, f"{name} loads torch through {sorted(heavy)}"
+
+
+def test_page_and_workflow_never_name_the_pipeline():
+    for name in MODULES:
+        if name.split(".")[0] in ("ui", "workflow"):
+            assert not {other for other in own(name) if other.split(".")[0] == "network"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_nothing_imports_the_programs(name):
+    programs = {
+        "command_line.cli": {"__main__"},
+        "command_line.commands": {"command_line.cli"},
+        "__main__": set(),
+    }
+    for program, allowed in programs.items():
+        assert program not in own(name) or name in allowed
+
+
+def test_only_the_app_imports_the_page():
+    outside = [name for name in MODULES if name.split(".")[0] != "ui"]
+    assert not [name for name in outside if any(other.split(".")[0] == "ui" for other in own(name))]
+
+
+def test_the_app_module_is_not_imported():
+    for name in MODULES:
+        assert "app" not in {dotted.split(".")[0] for dotted in imports(name)}

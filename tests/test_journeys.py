@@ -1,0 +1,238 @@
+"""Whole ways through the page: every control, every way in, and every kind of visitor."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image, ImageDraw
+from playwright.sync_api import Page, expect
+
+from tests.pages import Ball, draw_photo, served
+from tests.visits import BROWSER, kept, wait_until
+
+pytestmark = BROWSER
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("journeys")
+
+
+@pytest.fixture(scope="module")
+def photo(folder):
+    return draw_photo(folder, size=(160, 120))
+
+
+@pytest.fixture(scope="module")
+def predict():
+    return Ball()
+
+
+@pytest.fixture(scope="module")
+def url(folder, predict):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(folder / "cache"))
+        with served(predict) as address:
+            yield address
+
+
+def test_a_phone_photo_is_dropped_onto_the_box_and_stands_upright(visit, folder):
+    heic = folder / "phone.heic"
+    upright = write_phone_photo(heic)
+    seen = visit()
+    drop_file(seen.page, heic, "image/heic")
+    seen.wait_for_depth()
+    assert np.load(seen.download("#download-npy")).shape == (160, 120)
+    left = seen.page.locator("#compare img").first.get_attribute("src")
+    with Image.open(io.BytesIO(seen.page.request.get(left).body())) as shown:
+        got = np.asarray(shown.convert("RGB"), dtype=float)
+    assert got.shape == upright.shape
+    assert abs(got - upright).mean() < 8  # two lossy formats between them
+    expect(seen.page.locator("#photo img")).to_have_js_property(
+        "naturalHeight", 160
+    )  # Chromium shows no HEIC
+
+
+def write_phone_photo(path: Path) -> np.ndarray:
+    """Write a HEIC photo that lies on its side and says so in its EXIF; return it upright [160, 120, 3]."""
+    import pillow_heif
+
+    upright = Image.new("RGB", (120, 160), "#9cc3e6")
+    ImageDraw.Draw(upright).ellipse((20, 10, 80, 70), fill="#c8502d")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turn a quarter to the right to see it upright
+    lying = upright.transpose(Image.Transpose.ROTATE_90)
+    heif = pillow_heif.from_pillow(lying)
+    heif.save(path, quality=95, exif=exif.tobytes())
+    return np.asarray(upright, dtype=float)
+
+
+def drop_file(page: Page, path: Path, kind: str) -> None:
+    """Drop a file onto the photo box, as a hand would from another window."""
+    transfer = page.evaluate_handle(
+        """([bytes, name, type]) => {
+          const transfer = new DataTransfer();
+          transfer.items.add(new File([new Uint8Array(bytes)], name, { type }));
+          return transfer;
+        }""",
+        [list(path.read_bytes()), path.name, kind],
+    )
+    zone = page.locator("#photo").get_by_role("button", name="Drop an image")
+    for event in ("dragenter", "dragover", "drop"):
+        zone.dispatch_event(event, {"dataTransfer": transfer})
+
+
+def test_a_good_photo_right_after_a_bad_file_wins(visit, folder, photo):
+    seen = visit()
+    bad = folder / "words.png"
+    bad.write_text("not a picture")
+    with seen.page.expect_request(lambda asked: bad.name in (asked.post_data or "") and "join" in asked.url):
+        seen.upload(bad)
+    seen.upload(photo)  # while the server looks at the first
+    seen.wait_for_object()
+    expect(seen.page.locator("#photo img")).to_be_visible()
+
+
+def test_the_keyboard_alone_leads_from_the_empty_page_to_a_printable_file(visit):
+    seen = visit(motion="reduce")
+    page = seen.page
+    reach(page, "Example: Raccoon")
+    page.keyboard.press("Enter")
+    seen.wait_for_object()
+    reach(page, "Divider between the two pictures")
+    before = page.evaluate("document.activeElement.getAttribute('aria-valuenow')")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function(
+        "(old) => document.activeElement.getAttribute('aria-valuenow') !== old", arg=before
+    )
+    reach(page, "range slider for Width (mm)")
+    page.keyboard.press("End")
+    expect(page.locator("#relief-report")).to_contain_text("400 ×")
+    expect(page.locator("#stl")).to_be_enabled()
+    reach(page, "Relief, STL")
+    expect(page.locator("#stl")).to_be_enabled()
+    with page.expect_download() as started:
+        page.keyboard.press("Enter")
+    solid = trimesh.load(kept(started.value))
+    assert solid.is_volume
+    assert solid.extents.max() == pytest.approx(400, abs=1e-3)
+
+
+# A stop is marked when something looks different with the focus than without it.
+FOCUSED = """async () => {
+  const e = document.activeElement, box = e.getBoundingClientRect();
+  if (e === document.body) return { atEnd: true, name: "" };
+  const around = [e];
+  while (!around.at(-1).matches(".block, body")) around.push(around.at(-1).parentElement);
+  const frame = () => new Promise((done) => requestAnimationFrame(done));
+  const looks = () => around.map((one) => {
+    const style = getComputedStyle(one);
+    return [style.outline, style.boxShadow, style.borderColor, style.backgroundColor].join();
+  }).join();
+  await frame();
+  const focused = looks();
+  e.blur();
+  await frame();
+  const calm = looks();
+  e.focus({ preventScroll: true });
+  return {
+    name: (e.getAttribute("aria-label") || e.labels?.[0]?.innerText || e.innerText).split("\\n")[0].trim(),
+    html: e.outerHTML.slice(0, 160),
+    marked: focused !== calm,
+    inSight: box.bottom > 0 && box.top < innerHeight,
+  };
+}"""
+
+
+def reach(page: Page, name: str) -> None:
+    """Press Tab until the named control has the focus; every stop on the way shows it."""
+    for _ in range(200):
+        page.keyboard.press("Tab")
+        stop = page.evaluate(FOCUSED)
+        if stop.get("atEnd"):
+            continue
+        assert stop["marked"] and stop["inSight"], stop
+        if stop["name"].startswith(name):
+            return
+    raise AssertionError(f"the keyboard never gets to {name}")
+
+
+def test_a_thumb_scrolls_the_page_over_the_pictures_and_drags_the_divider(visit, photo):
+    seen = visit(width=390, touch=True)
+    seen.upload(photo)
+    seen.wait_for_object()
+    page = seen.page
+    compare = page.locator("#compare")
+    compare.scroll_into_view_if_needed()
+    touch = page.context.new_cdp_session(page)
+    box = compare.bounding_box()
+    top = page.evaluate("scrollY")
+    swipe(touch, (box["x"] + 40, box["y"] + box["height"] - 20), (box["x"] + 40, box["y"] - 180))
+    wait_until(page, lambda: page.evaluate("scrollY") > top + 60)
+    compare.scroll_into_view_if_needed()
+    handle = page.get_by_role("slider", name="Divider between the two pictures")
+    at = handle.bounding_box()
+    middle = (at["x"] + at["width"] / 2, at["y"] + at["height"] / 2)
+    top = page.evaluate("scrollY")
+    swipe(touch, middle, (middle[0] - 90, middle[1]))
+    wait_until(page, lambda: int(handle.get_attribute("aria-valuenow")) < 40)
+    assert page.evaluate("scrollY") == top
+
+
+def swipe(touch, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """Lay one finger down, draw it to another place, and lift it."""
+    (x0, y0), (x1, y1) = start, end
+    touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x0, "y": y0}]})
+    for share in np.linspace(0.1, 1, 10):
+        at = {"x": x0 + share * (x1 - x0), "y": y0 + share * (y1 - y0)}
+        touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [at]})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
+def test_a_visitor_who_wants_no_motion_gets_none(visit, photo):
+    seen = visit(motion="reduce")
+    seen.upload(photo)
+    seen.wait_for_object()
+    moving = """() => document.getAnimations().filter((a) => a.effect.getComputedTiming().duration > 1)
+      .map((a) => a.effect.target.outerHTML.slice(0, 100))"""
+    assert seen.page.evaluate(moving) == []
+
+
+def test_a_very_wide_screen_is_used_with_measure(visit, photo):
+    seen = visit(width=2560)
+    seen.upload(photo)
+    seen.wait_for_object()
+    assert seen.page.evaluate("document.documentElement.scrollWidth") <= 2560
+    column = seen.page.locator("main").bounding_box()
+    assert 1000 <= column["width"] <= 1600
+    assert column["x"] + column["width"] / 2 == pytest.approx(1280, abs=20)
+
+
+def test_nothing_jumps_from_the_empty_page_to_the_finished_object(visit, photo):
+    seen = visit(before=WATCH_SHIFTS)
+    seen.upload(photo)
+    seen.wait_for_object()
+    assert seen.page.evaluate("window.shifted") < 0.1  # what web vitals call good
+
+
+# Sums what the browser calls layout shifts, without those that a hand caused, from before the first paint.
+WATCH_SHIFTS = """
+  window.shifted = 0;
+  new PerformanceObserver((list) => {
+    for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifted += entry.value;
+  }).observe({ type: "layout-shift", buffered: true });
+"""
+
+
+def test_programs_find_the_description_of_the_interface(browser, url):
+    """Gradio's own panel asks for parts that are switched off here, so this visit notes no faults."""
+    page = browser.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(url)
+    page.get_by_role("button", name="Use via API").click()
+    expect(page.get_by_text("/depth", exact=False).first).to_be_visible()
+    assert [one for one in asked if not one.startswith((url, "data:", "blob:"))] == []
+    page.close()

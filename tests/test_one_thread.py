@@ -1,0 +1,65 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from contextvars import ContextVar
+
+import pytest
+
+from marigold_demo.depth import DepthMap
+from marigold_demo.errors import SettingsError
+from marigold_demo.progress import Progress
+from marigold_demo.serving.one_thread import in_one_thread
+from marigold_demo.settings import DepthSettings
+from tests.conftest import make_photo
+from tests.pages import ball
+
+PHOTO = make_photo(48, 64)
+visitor: ContextVar[str] = ContextVar("visitor", default="nobody")
+
+
+def watched(threads, *, error=None):
+    def predict(photo, settings):
+        try:
+            for step in range(3):
+                threads.append((threading.get_ident(), visitor.get()))
+                yield Progress("denoise", step, 3)
+            if error:
+                raise error
+            yield DepthMap(ball(48, 64), None)
+        finally:
+            threads.append((threading.get_ident(), visitor.get()))
+
+    return predict
+
+
+def test_whoever_asks_from_whichever_thread_the_work_is_done_in_one():
+    seen = []
+    predict = in_one_thread(watched(seen))
+
+    def ask(name):
+        visitor.set(name)
+        return [type(step) for step in predict(PHOTO, DepthSettings())]
+
+    names = [f"visitor {number}" for number in range(5)]
+    for name in names:
+        with ThreadPoolExecutor(1) as thread:
+            assert thread.submit(ask, name).result() == [Progress] * 3 + [DepthMap]
+    assert len({thread for thread, _ in seen}) == 1
+    assert threading.get_ident() not in {thread for thread, _ in seen}
+    assert [name for _, name in seen[::4]] == names
+
+
+def test_closing_ends_the_run_there_and_the_next_one_is_served():
+    seen = []
+    predict = in_one_thread(watched(seen))
+    with closing(predict(PHOTO, DepthSettings())) as steps:
+        next(steps)
+    assert len(seen) == 2
+    assert len(list(predict(PHOTO, DepthSettings()))) == 4
+    assert len({thread for thread, _ in seen}) == 1
+
+
+def test_errors_come_through():
+    predict = in_one_thread(watched([], error=SettingsError("too many")))
+    with pytest.raises(SettingsError, match="too many"):
+        list(predict(PHOTO, DepthSettings()))

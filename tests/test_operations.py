@@ -1,0 +1,326 @@
+"""`python app.py` as whoever runs it meets it: its log, its end, its weights, its image, its dependencies."""
+
+import ast
+import json
+import os
+import pickle
+import runpy
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+from PIL import Image
+
+from marigold_demo.errors import CheckpointError
+from marigold_demo.serving.configuration import Configuration
+from marigold_demo.serving.service import Service
+from tests.pages import LENIENT, ROOT, Ball, draw_photo, served
+
+pytestmark = LENIENT
+NAME = "anna-in-rome"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for_port(address: str) -> None:
+    host, port = address.split(":")
+    for _ in range(100):
+        with socket.socket() as probe:
+            if probe.connect_ex((host, int(port))) == 0:
+                return
+        time.sleep(0.1)
+    raise AssertionError(f"nobody listens on {address}")
+
+
+class App:
+    """A process of app.py with a log of its own."""
+
+    def __init__(self, folder: Path, **variables: str) -> None:
+        port = free_port()
+        self.url, self.cache = f"http://127.0.0.1:{port}", folder / "cache"
+        self._log = folder / "app.log"
+        environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": str(self.cache)}
+        with self._log.open("w") as log, (folder / "app.out").open("w") as out:
+            command = [sys.executable, "app.py"]
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=environment | variables, stdout=out, stderr=log
+            )
+
+    @property
+    def log(self) -> str:
+        """All that went to stderr so far."""
+        return self._log.read_text()
+
+    def wait_for(self, found: Callable[[], bool], *, patience_s: float = 240) -> None:
+        """Wait until something is true."""
+        end_s = time.monotonic() + patience_s
+        while time.monotonic() < end_s:
+            assert self.process.poll() is None, self.log
+            try:
+                if found():
+                    return
+            except httpx.HTTPError:
+                pass
+            time.sleep(0.1)
+        raise AssertionError(f"it did not happen in time\n{self.log}")
+
+    def answers(self, path: str, text: str) -> Callable[[], bool]:
+        """Return whether a path answers with a text, to be asked again."""
+        return lambda: text in httpx.get(self.url + path, timeout=10).text
+
+    def end(self) -> float:
+        """Send SIGTERM and return how many seconds the process took to end."""
+        began_s = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(30)
+        return time.monotonic() - began_s
+
+
+@pytest.fixture
+def start(tmp_path) -> Iterator[Callable[..., App]]:
+    started = []
+
+    def start(**variables: str) -> App:
+        started.append(App(tmp_path, **variables))
+        return started[-1]
+
+    yield start
+    for app in started:
+        app.process.kill()
+        app.process.wait(20)
+
+
+@pytest.mark.slow
+def test_the_log_tells_runs_and_errors_but_neither_names_nor_addresses(start, tmp_path):
+    app = start(MARIGOLD_LOG_FORMAT="json", MARIGOLD_METRICS="on")
+    app.wait_for(app.answers("/healthz", "ready"))
+    client = Client(app.url, verbose=False, download_files=str(tmp_path))
+    photo = draw_photo(tmp_path, f"{NAME}.jpg", size=(320, 240))
+    npy, *_ = client.predict(handle_file(photo), steps=1, resolution=64, api_name="/depth")
+    assert np.load(npy).shape == (240, 320)
+    (tmp_path / f"{NAME}.png").write_bytes(b"%PDF-1.7")
+    with pytest.raises(AppError, match="PDF"):
+        client.predict(handle_file(tmp_path / f"{NAME}.png"), api_name="/depth")
+    stolen = {"path": f"/etc/{NAME}", "meta": {"_type": "gradio.FileData"}}
+    posted = httpx.post(f"{app.url}/gradio_api/call/v2/depth", json={"photo": stolen}, timeout=60)
+    told = httpx.get(f"{app.url}/gradio_api/call/depth/{posted.json()['event_id']}", timeout=60).text
+    assert "event: error" in told and NAME not in told
+    httpx.get(f"{app.url}/gradio_api/file=/{NAME}")
+
+    lines = [json.loads(line) for line in app.log.splitlines()]
+    (run,) = [line for line in lines if line["event"] == "run"]
+    assert (run["end"], run["checkpoint"], run["photo_px"]) == ("done", "embedded", 320 * 240)
+    assert 0 < run["seconds"] < 60
+    assert [line["kind"] for line in lines if line["event"] == "told"] == ["PhotoError"]
+    assert not [line for line in lines if line["level"] == "error"]
+    assert NAME not in app.log and "127.0.0.1" not in app.log
+
+    metrics = httpx.get(f"{app.url}/metrics").text
+    assert 'marigold_runs_total{checkpoint="embedded",end="done"} 1.0' in metrics
+    assert 'marigold_errors_total{kind="PhotoError"} 1.0' in metrics
+    (kept,) = [
+        line for line in metrics.splitlines() if line.startswith('marigold_kept_bytes{what="finished"}')
+    ]
+    assert float(kept.split()[-1]) == 240 * 320 * 4
+    assert NAME not in metrics
+    assert app.end() < 10
+
+
+@pytest.mark.slow
+def test_sigterm_in_the_middle_of_a_run_ends_within_ten_seconds_and_quietly(start, tmp_path):
+    app = start(MARIGOLD_METRICS="on")
+    app.wait_for(app.answers("/healthz", "ready"))
+    client = Client(app.url, verbose=False, download_files=str(tmp_path))
+    photo = handle_file(draw_photo(tmp_path, f"{NAME}.jpg"))
+    job = client.submit(photo, steps=50, ensemble=20, resolution=512, api_name="/depth")
+    app.wait_for(app.answers("/metrics", "marigold_running 1.0"))
+    assert not job.done()
+    assert app.end() < 10
+    assert app.process.returncode == 0
+    assert "Traceback" not in app.log and "level=error" not in app.log
+    with pytest.raises((AppError, CancelledError, httpx.HTTPError)):
+        job.result(20)
+    assert not [path for path in app.cache.rglob("*") if path.is_file()]
+
+
+@pytest.mark.slow
+def test_sigterm_while_the_checkpoint_is_loading_ends_within_ten_seconds(start):
+    app = start()
+    app.wait_for(app.answers("/healthz", "loading"))
+    assert app.end() < 10
+    assert (app.process.returncode, "Traceback" in app.log) == (0, False)
+    assert not [path for path in app.cache.rglob("*") if path.is_file()]
+
+
+def test_the_dockerfile_is_sound():
+    hadolint = Path(sys.executable).parent / "hadolint"
+    done = subprocess.run([hadolint, "Dockerfile"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.slow
+def test_what_the_image_copies_is_enough_for_a_page_with_examples(tmp_path):
+    instructions = (ROOT / "Dockerfile").read_text().split("FROM ")[2].splitlines()
+    copied = [line.split()[1:-1] for line in instructions if line.startswith("COPY") and "--from" not in line]
+    kept = {
+        line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] == "!"
+    }
+    for name in [name for names in copied for name in names]:
+        assert name in kept
+        source, target = ROOT / name, tmp_path / name
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    words = "import app, marigold_demo as m; print(m.__file__); app.make_page(app.Path('cache')).config"
+    environment = os.environ | {"GRADIO_SERVER_NAME": "0.0.0.0", "MARIGOLD_CHECKPOINT": "embedded"}
+    done = subprocess.run(
+        [sys.executable, "-c", words], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(tmp_path))
+    assert (tmp_path / "marigold_demo" / "embedded" / "model_index.json").is_file()
+
+
+def test_nothing_installed_is_below_a_floor_of_the_audit():
+    audit = runpy.run_path(str(ROOT / "scripts" / "audit"))
+    floors = tomllib.loads((ROOT / "scripts" / "floors.toml").read_text())["floors"]
+    assert audit["below"](floors, audit["installed"]()) == []
+    old = audit["below"](floors, {"pillow": "9.0", "torch": "2.13.0+cpu", "unheard-of": "0.1"})
+    assert [line.split()[:2] for line in old] == [["pillow", "9.0"]]
+
+
+def test_what_is_required_never_lies_below_a_floor_of_the_audit():
+    floors = tomllib.loads((ROOT / "scripts" / "floors.toml").read_text())["floors"]
+    for line in (ROOT / "requirements.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            asked = Requirement(line)
+            floor = floors.get(canonicalize_name(asked.name))
+            least = min(Version(part.version) for part in asked.specifier if part.operator in (">=", "=="))
+            assert floor is None or least >= Version(floor["version"]), line
+
+
+def test_weights_are_read_from_safetensors_only_and_never_run_code(toy_folder, monkeypatch):
+    import diffusers
+    import transformers
+
+    from marigold_demo.network.checkpoint import open_pipeline
+
+    seen = []
+    for kind in (diffusers.ModelMixin, transformers.PreTrainedModel):
+        whole = kind.from_pretrained.__func__
+
+        def watched(cls, *places, _whole=whole, **named):
+            seen.append(named)
+            return _whole(cls, *places, **named)
+
+        monkeypatch.setattr(kind, "from_pretrained", classmethod(watched))
+    open_pipeline(str(toy_folder))
+    assert len(seen) == 3  # UNet, VAE, text encoder
+    assert all(named["use_safetensors"] is True and named["local_files_only"] is True for named in seen)
+    assert not [named for named in seen if named.get("trust_remote_code")]
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_a_checkpoint_with_pickled_weights_is_refused_and_they_are_not_opened(toy_folder, tmp_path, part):
+    from marigold_demo.network.checkpoint import open_pipeline
+
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "went_off",))
+
+    for file in (toy_folder / part).glob("*.safetensors"):
+        file.unlink()
+    name = "pytorch_model.bin" if part == "text_encoder" else "diffusion_pytorch_model.bin"
+    (toy_folder / part / name).write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(CheckpointError, match=f"{part}.* safetensors"):
+        open_pipeline(str(toy_folder))
+    assert not (tmp_path / "went_off").exists()
+
+
+def test_no_code_that_serves_opens_pickles_or_trusts_code_of_strangers():
+    folders = ("network", "reading", "files", "geometry", "ui", "serving")
+    sources = [path for folder in folders for path in (ROOT / "marigold_demo" / folder).rglob("*.py")]
+    for path in [*sources, *(ROOT / "marigold_demo").glob("*.py"), ROOT / "app.py"]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.keyword) and node.arg in ("trust_remote_code", "allow_pickle"):
+                assert isinstance(node.value, ast.Constant) and node.value.value is False, path
+            if isinstance(node, ast.Call):
+                assert ast.unparse(node.func) not in ("torch.load", "pickle.load", "pickle.loads", "eval"), (
+                    path
+                )
+
+
+@pytest.fixture
+def nginx(tmp_path) -> Iterator[Callable[[str], str]]:
+    """Run nginx with the block of the documentation in front of a server; gives its address."""
+    program, started = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin"), []
+    if program is None:
+        pytest.skip("there is no nginx")
+
+    def before(url: str) -> str:
+        page = (ROOT / "docs" / "running_in_public.md").read_text()
+        block = page.split("```nginx\n")[1].split("```")[0]
+        front = f"127.0.0.1:{free_port()}"
+        assert "listen 80;" in block and "http://127.0.0.1:7860" in block
+        block = block.replace("listen 80;", f"listen {front};").replace("http://127.0.0.1:7860", url)
+        folders = [f"{kind}_temp_path {tmp_path}/{kind};" for kind in ("client_body", "proxy", "fastcgi")]
+        folders += [f"{kind}_temp_path {tmp_path}/{kind};" for kind in ("uwsgi", "scgi")]
+        workers = "user root;" if os.geteuid() == 0 else ""  # else they could not write below tmp_path
+        around = f"{workers} daemon off; pid {tmp_path}/pid; error_log stderr; events {{}} http {{"
+        (tmp_path / "nginx.conf").write_text("\n".join((around, *folders, block, "}")))
+        command = [program, "-c", str(tmp_path / "nginx.conf"), "-p", str(tmp_path)]
+        checked = subprocess.run([*command, "-t"], capture_output=True, text=True)
+        assert checked.returncode == 0, checked.stderr
+        started.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+        wait_for_port(front)
+        return f"http://{front}"
+
+    yield before
+    for process in started:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.mark.slow
+def test_uploads_and_progress_pass_through_the_documented_nginx(nginx, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "127.0.0.1")
+    ball = Ball()
+    with served(ball, Service(Configuration(metrics=True, requests_per_minute=60))) as url:
+        front = nginx(url)
+        noise = np.random.default_rng(0).integers(0, 256, (2000, 2000, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / "noise.png", compress_level=0)
+        assert (tmp_path / "noise.png").stat().st_size > 12 * 10**6
+        client = Client(front, verbose=False, download_files=str(tmp_path))
+        ball.may_go_on.clear()
+        job = client.submit(handle_file(tmp_path / "noise.png"), api_name="/depth")
+        end_s = time.monotonic() + 60
+        while not (
+            ball.running and job.status().code.name == "PROCESSING"
+        ):  # told while the run stands still
+            assert time.monotonic() < end_s and not job.done()
+            time.sleep(0.1)
+        ball.may_go_on.set()
+        npy, *_ = job.result(120)
+        assert np.load(npy).shape == (2000, 2000)
+        assert npy.endswith("noise_depth.npy")
+        assert httpx.get(f"{front}/metrics").status_code == 404
+        too_large = {"files": ("big.jpg", bytes(102 * 10**6))}
+        assert httpx.post(f"{front}/gradio_api/upload", files=too_large, timeout=60).status_code == 413

@@ -1,0 +1,458 @@
+"""Every depth and every choice gives one closed solid of the asked size that follows the heights."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import trimesh
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from marigold_demo.depth import DepthMap
+from marigold_demo.errors import DepthFileError, SettingsError
+from marigold_demo.files import export
+from marigold_demo.files.stl import from_stl
+from marigold_demo.geometry.frame import frame_top, profile
+from marigold_demo.geometry.relief import Relief, build_relief, lighter
+from marigold_demo.geometry.soundness import examine
+from marigold_demo.presets import RELIEF_PRESETS
+from marigold_demo.settings import ReliefSettings
+from tests.depths import KINDS, REAL_NAMES, blob, depth_map, hills, kinds, noise, real
+
+SMALL = ReliefSettings(resolution=128)
+FLAT_KINDS = ("constant", "1 x 1")
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    rgb: NDArray[np.uint8]
+    alpha: NDArray[np.uint8] | None = None
+
+
+def picture(height: int = 40, width: int = 30) -> Picture:
+    alpha = np.zeros((height, width), dtype=np.uint8)
+    alpha[4 : height - 6, 4:-6] = 255
+    alpha[height - 8 : height - 3, -8:-2] = 255  # another part, which touches at a corner
+    alpha[12:18, 10:16] = 0  # and a hole
+    rgb = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Picture(rgb, alpha)
+
+
+frames = st.fixed_dictionaries(
+    {
+        "frame": st.sampled_from(["none", "flat", "bevel", "round"]),
+        "frame_mm": st.sampled_from([0.0, 0.1, 2.0, 30.0]),
+        "frame_top_mm": st.sampled_from([None, 0.0, 0.05, 12.0]),
+        "bevel_mm": st.sampled_from([0.05, 0.4, 20.0]),
+    }
+)
+sizes = st.fixed_dictionaries(
+    {
+        "width_mm": st.floats(70, 1000),
+        "relief_mm": st.floats(0.2, 100),
+        "base_mm": st.floats(0.4, 50),
+        "mode": st.sampled_from(["emboss", "engrave", "mould"]),
+        "tolerance_mm": st.sampled_from([0.0, 0.01, 0.2]),
+        "detail": st.sampled_from([0.0, 0.8, 1.0]),
+        "smooth_px": st.sampled_from([0.0, 1.0]),
+    }
+)
+wishes = st.builds(lambda frame, size: ReliefSettings(resolution=128, **frame, **size), frames, sizes)
+
+
+def reread(relief: Relief) -> trimesh.Trimesh:
+    """Return the solid as a stranger reads it from the STL: welded by exact coordinates."""
+    corners = from_stl(export.stl(relief))["corners"].reshape(-1, 3)
+    assert np.isfinite(corners).all()
+    vertices, number = np.unique(corners, axis=0, return_inverse=True)
+    return trimesh.Trimesh(vertices=vertices.astype(np.float64), faces=number.reshape(-1, 3), process=False)
+
+
+def assert_solid(mesh: trimesh.Trimesh, *, euler: int = 2) -> None:
+    assert mesh.is_watertight and mesh.is_winding_consistent
+    assert mesh.body_count == 1
+    assert mesh.euler_number == euler
+    assert mesh.volume > 0
+    assert mesh.area_faces.min() > 1e-10
+
+
+def upward(mesh: trimesh.Trimesh) -> NDArray[np.float64]:
+    """Areas in the plane of the faces that look up, walls left out."""
+    a, b, c = mesh.triangles[:, :, :2].transpose(1, 0, 2)
+    areas = ((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]) / 2
+    return areas[mesh.triangles[:, :, 2].max(axis=1) > 0]
+
+
+@settings(max_examples=15)
+@given(kinds, wishes)
+def test_every_depth_gives_one_closed_solid_of_the_asked_size(kind, wish):
+    relief = build_relief(depth_map(kind), wish)
+    mesh = reread(relief)
+    assert_solid(mesh)
+    assert np.abs(mesh.bounds[0]).max() == 0
+    assert np.abs(mesh.extents - relief.size_mm).max() <= 1e-3
+    assert max(relief.size_mm[:2]) == pytest.approx(wish.width_mm, abs=1e-3)
+    areas = upward(mesh)
+    assert areas.min() >= 0  # walls are upright, nothing hangs over
+    assert areas.sum() == pytest.approx(relief.size_mm[0] * relief.size_mm[1], rel=1e-5)
+    assert len(relief.faces) <= wish.max_faces
+
+
+@settings(max_examples=20)
+@given(kinds, wishes)
+def test_heights_are_the_asked_ones(kind, wish):
+    relief = build_relief(depth_map(kind), wish)
+    picture_heights = relief.vertices[np.unique(relief.faces[: relief.picture_faces]), 2]
+    if kind in FLAT_KINDS:
+        assert np.ptp(picture_heights) == 0
+        assert picture_heights[0] == pytest.approx(wish.base_mm + wish.relief_mm / 2, abs=1e-3)
+        assert any("flat" in note for note in relief.notes)
+    else:
+        assert np.ptp(picture_heights) == pytest.approx(wish.relief_mm, abs=1e-3)
+        assert picture_heights.min() == pytest.approx(wish.base_mm, abs=1e-4)
+    corners = relief.vertices[relief.faces]
+    looks_up = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])[:, 2] > 0
+    assert corners[looks_up, :, 2].min() >= wish.base_mm - 1e-4
+    rings = [ring.height_mm for ring in profile(wish)]
+    top = max(rings, default=0.0)
+    assert relief.size_mm[2] == pytest.approx(max(top, picture_heights.max()), abs=1e-3)
+    if rings:
+        assert top == pytest.approx(wish.base_mm + frame_top(wish), rel=1e-6)
+    if rings and wish.mode == "mould":
+        assert top >= picture_heights.max() - 1e-3
+
+
+@settings(max_examples=6)
+@given(kinds, wishes)
+def test_the_volume_is_that_of_the_prisms_under_the_surface(kind, wish):
+    mesh = reread(build_relief(depth_map(kind), wish))
+    a, b, c = mesh.triangles.transpose(1, 0, 2)
+    areas = ((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]) / 2
+    assert mesh.volume == pytest.approx((areas * mesh.triangles[:, :, 2].mean(axis=1)).sum(), rel=1e-3)
+
+
+@settings(max_examples=12)
+@given(kinds, st.sampled_from([0.005, 0.05, 0.2]))
+def test_no_grid_point_is_farther_from_the_mesh_than_the_tolerance(kind, tolerance):
+    relief = build_relief(depth_map(kind), replace(SMALL, tolerance_mm=tolerance))
+    mesh_heights = heights_over_grid(relief)
+    assert np.abs(mesh_heights - relief.heights).max() <= tolerance + 1e-5
+
+
+def heights_over_grid(relief: Relief) -> NDArray[np.float64]:
+    """Evaluate the picture's triangles over every grid point, by barycentric coordinates: float64 [R, C]."""
+    rows, columns = relief.heights.shape
+    corners = relief.vertices[relief.faces[: relief.picture_faces]].astype(np.float64)
+    corners[..., 0] = np.round((corners[..., 0] - relief.outline.left) / relief.outline.width * (columns - 1))
+    corners[..., 1] = np.round(
+        (1 - (corners[..., 1] - relief.outline.front) / relief.outline.depth) * (rows - 1)
+    )
+    found = np.full((rows, columns), np.nan)
+    low, high = corners[..., :2].min(axis=1), corners[..., :2].max(axis=1)
+    for size in np.unique(high - low, axis=0):  # triangles of one bounding box at a time
+        chosen = ((high - low) == size).all(axis=1)
+        across, down = np.meshgrid(*(np.arange(side + 1) for side in size))
+        x, y = low[chosen, 0, None] + across.ravel(), low[chosen, 1, None] + down.ravel()  # [F, N]
+        a, b, c = corners[chosen].transpose(1, 2, 0)[..., None]  # [3, F, 1]
+        total = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+        v = ((x - a[0]) * (c[1] - a[1]) - (y - a[1]) * (c[0] - a[0])) / total
+        w = ((b[0] - a[0]) * (y - a[1]) - (b[1] - a[1]) * (x - a[0])) / total
+        inside = (v >= 0) & (w >= 0) & (v + w <= 1)
+        heights = a[2] + v * (b[2] - a[2]) + w * (c[2] - a[2])
+        found[y[inside].astype(int), x[inside].astype(int)] = heights[inside]
+    assert np.isfinite(found).all()
+    return found
+
+
+def test_a_near_spot_at_the_top_left_is_at_small_x_large_y_and_high():
+    relief = build_relief(DepthMap(blob()), replace(SMALL, frame="none"))
+    highest = relief.vertices[relief.vertices[:, 2].argmax()]
+    assert highest[0] < relief.size_mm[0] / 3
+    assert highest[1] > relief.size_mm[1] * 2 / 3
+
+
+def test_a_mould_has_it_deep_and_mirrored_and_its_rim_holds_the_cast():
+    relief = build_relief(DepthMap(blob()), replace(SMALL, mode="mould", frame_top_mm=1.0))
+    inside = relief.vertices[np.unique(relief.faces[: relief.picture_faces])]
+    deepest = inside[inside[:, 2].argmin()]
+    assert deepest[0] > relief.size_mm[0] * 2 / 3
+    assert deepest[1] > relief.size_mm[1] * 2 / 3
+    assert relief.size_mm[2] == pytest.approx(1.6 + 3.0, abs=1e-3)
+    assert any("rim" in note for note in relief.notes)
+
+
+def test_mould_and_relief_fill_a_block():
+    wish = replace(SMALL, frame="none", tolerance_mm=0.0)
+    relief, mould = (
+        build_relief(depth_map("hills"), replace(wish, mode=mode)) for mode in ("emboss", "mould")
+    )
+    together = relief.heights + mould.heights[:, ::-1]
+    assert np.abs(together - (2 * wish.base_mm + wish.relief_mm)).max() < 1e-4
+
+
+def test_engraving_turns_heights_over():
+    relief, engraved = (
+        build_relief(depth_map("hills"), replace(SMALL, mode=m)) for m in ("emboss", "engrave")
+    )
+    assert np.abs(relief.heights + engraved.heights - (2 * 1.6 + 3.0)).max() < 1e-4
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 10**6))
+def test_a_nearer_sample_is_never_lower_without_detail(seed):
+    depth = noise(129, 97, seed=seed)
+    relief = build_relief(DepthMap(depth), replace(SMALL, detail=0, smooth_px=0, tolerance_mm=0))
+    order = np.argsort(depth, axis=None)
+    assert np.diff(relief.heights.ravel()[order]).max() <= 1e-6
+    linear = (depth.max() - depth) / np.ptp(depth) * 3.0 + 1.6
+    assert np.abs(relief.heights - linear).max() <= 1e-5
+
+
+@settings(max_examples=15)
+@given(st.sampled_from(["noise", "hills", "stairs", "one pixel up"]), st.floats(0.2, 0.9), st.floats(0, 0.1))
+def test_scale_and_shift_of_depth_change_nothing(kind, scale, shift):
+    depth = KINDS[kind]
+    one, other = build_relief(DepthMap(depth), SMALL), build_relief(DepthMap(scale * depth + shift), SMALL)
+    assert np.abs(one.heights - other.heights).max() <= 1e-3
+    assert other.to_trimesh().volume == pytest.approx(one.to_trimesh().volume, rel=1e-3)
+
+
+def test_the_frame_is_symmetric():
+    relief = build_relief(depth_map("constant"), replace(SMALL, frame="round", frame_mm=8.0))
+    points = relief.vertices[relief.vertices[:, 2] > 0].astype(np.float64)
+    x, y, _ = relief.size_mm
+    for turned in (points * [-1, 1, 1] + [x, 0, 0], points * [1, -1, 1] + [0, y, 0]):
+        distance = np.linalg.norm(points[:, None] - turned[None], axis=2).min(axis=1)
+        assert distance.max() <= 1e-4
+
+
+def test_near_and_far_planes_flatten_what_lies_beyond():
+    ramp = np.linspace(0, 1, 129, dtype=np.float32)[None].repeat(129, 0)
+    relief = build_relief(DepthMap(ramp), replace(SMALL, near=0.25, far=0.75, detail=0, smooth_px=0))
+    row = relief.heights[64]
+    assert (row[:32] == row[0]).all() and (row[97:] == row[-1]).all()
+    assert row[0] == pytest.approx(4.6, abs=1e-4) and row[-1] == pytest.approx(1.6, abs=1e-4)
+
+
+def test_missing_depth_takes_the_nearest_value_and_is_told():
+    relief = build_relief(depth_map("holes"), SMALL)
+    assert any("no value" in note for note in relief.notes)
+    nothing = DepthMap(np.full((20, 20), np.nan, dtype=np.float32))
+    with pytest.raises(DepthFileError, match="no finite value"):
+        build_relief(nothing, SMALL)
+
+
+def test_a_budget_raises_the_tolerance_and_says_so():
+    relief = build_relief(DepthMap(noise(300, 400)), ReliefSettings(resolution=512, max_faces=10_000))
+    assert len(relief.faces) <= 10_000
+    assert relief.tolerance_mm > 0.01
+    assert any("10,000 triangles" in note for note in relief.notes)
+    assert_solid(reread(relief))
+
+
+def test_a_lighter_relief_is_the_same_piece():
+    relief = build_relief(DepthMap(noise(100, 120)), SMALL)
+    light = lighter(relief, max_faces=10_000)
+    assert len(light.faces) <= 10_000 < len(relief.faces)
+    assert light.size_mm == relief.size_mm
+    assert lighter(light, max_faces=10_000) is light
+
+
+@settings(max_examples=6)
+@given(
+    st.sampled_from(["noise", "hills", "constant", "stairs"]),
+    st.sampled_from([40.0, -40.0, 300.0, -1500.0]),
+    st.sampled_from(["flat", "round"]),
+)
+def test_a_bent_piece_is_closed_and_its_back_lies_on_the_cylinder(kind, radius, frame):
+    relief = build_relief(depth_map(kind), replace(SMALL, bend_radius_mm=radius, frame=frame))
+    mesh = reread(relief)
+    assert_solid(mesh)
+    assert np.abs(mesh.bounds[0]).max() <= 1e-4
+    flat = build_relief(depth_map(kind), replace(SMALL, frame=frame))
+    assert mesh.extents[1] == pytest.approx(flat.size_mm[1], abs=1e-3)
+    assert mesh.volume == pytest.approx(flat.to_trimesh().volume * (1 + 2.3 / radius), rel=0.02)
+    # Every triangle of the back stays within the tolerance of a cylinder of the asked radius.
+    x, z = mesh.vertices[:, 0] - mesh.extents[0] / 2, mesh.vertices[:, 2]
+    half = flat.size_mm[0] / 2 / abs(radius)
+    axis = -abs(radius) * np.cos(half) if radius > 0 else abs(radius)
+    reach = np.hypot(x, z - axis)
+    back = np.abs(reach - abs(radius)) < 1e-3
+    on_back = back[mesh.faces].all(axis=1)
+    middle = mesh.triangles[on_back].mean(axis=1)
+    assert on_back.sum() >= 4
+    assert (
+        np.abs(np.hypot(middle[:, 0] - mesh.extents[0] / 2, middle[:, 2] - axis) - abs(radius)).max() <= 0.011
+    )
+    assert mesh.area_faces[on_back].sum() == pytest.approx(flat.size_mm[0] * flat.size_mm[1], rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("radius", "words"), [(10.0, "too tight"), (-16.5, "hollow side"), (-24.0, "hollow side")]
+)
+def test_a_bend_that_cannot_be_says_what_could(radius, words):
+    wish = ReliefSettings(resolution=128, relief_mm=20.0, bend_radius_mm=radius)
+    with pytest.raises(SettingsError, match=words):
+        build_relief(DepthMap(hills(30, 30)), wish)
+
+
+@settings(max_examples=8)
+@given(st.sampled_from(["noise", "two values", "hills", "stairs"]), st.floats(0.2, 0.9), st.floats(30, 300))
+def test_a_cut_out_by_depth_is_one_closed_piece_of_the_asked_size(kind, depth, width):
+    wish = replace(SMALL, cutout="depth", cutout_depth=depth, width_mm=width)
+    try:
+        relief = build_relief(depth_map(kind), wish)
+    except SettingsError as error:
+        assert "cut-out" in str(error)
+        return
+    mesh = reread(relief)
+    assert mesh.is_watertight and mesh.is_winding_consistent and mesh.body_count == 1
+    assert mesh.euler_number % 2 == 0 and mesh.euler_number <= 2
+    assert mesh.area_faces.min() > 1e-10
+    assert np.abs(mesh.bounds[0]).max() <= 1e-4
+    assert max(mesh.extents[:2]) == pytest.approx(width, abs=1e-3)
+    top = relief.vertices[np.unique(relief.faces[: relief.picture_faces]), 2]
+    assert top.min() == pytest.approx(1.6, abs=1e-4) and np.ptp(top) == pytest.approx(3.0, abs=1e-3)
+
+
+def test_a_cut_out_by_transparency_follows_the_photo_and_keeps_its_hole():
+    relief = build_relief(DepthMap(hills(40, 30)), replace(SMALL, cutout="alpha"), photo=picture())
+    mesh = reread(relief)
+    assert_solid(mesh, euler=0)
+    assert any("frame" in note for note in relief.notes)
+    share = upward(mesh).sum() / (relief.outline.width * relief.outline.depth)
+    assert share == pytest.approx((30 * 20 - 36 + 5 * 6 - 2 * 2) / (40 * 30), abs=0.05)
+
+
+@settings(max_examples=10)
+@given(
+    st.sampled_from(["hills", "noise", "constant", "stairs"]),
+    st.sampled_from(["round", "oval"]),
+    st.sampled_from(["none", "flat", "bevel", "round"]),
+    st.sampled_from(["emboss", "mould"]),
+)
+def test_a_disc_is_closed_has_its_rim_and_its_area(kind, cutout, frame, mode):
+    wish = replace(SMALL, cutout=cutout, frame=frame, mode=mode, width_mm=60.0, frame_mm=3.0)
+    relief = build_relief(depth_map(kind), wish)
+    mesh = reread(relief)
+    assert_solid(mesh)
+    x, y, z = relief.size_mm
+    assert max(x, y) == pytest.approx(60, abs=1e-3)
+    assert upward(mesh).sum() == pytest.approx(np.pi / 4 * x * y, rel=0.03)
+    if cutout == "round":
+        assert x == pytest.approx(y, rel=0.03)
+    picture = relief.heights[relief.ground.piece.picture]
+    assert np.ptp(picture) == pytest.approx(0 if kind == "constant" else 3, abs=1e-3)
+    rim = profile(wish)
+    assert z == pytest.approx(
+        max([picture.max(), *(ring.height_mm for ring in rim)]), abs=0.05
+    )  # on the grid
+
+
+@pytest.mark.parametrize("cutout", ["round", "oval", "depth"])
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_every_depth_gives_a_disc_or_cut_out_or_a_sentence(kind, cutout):
+    try:
+        relief = build_relief(depth_map(kind), replace(SMALL, cutout=cutout, frame_mm=1.0))
+    except SettingsError as error:
+        assert str(error).endswith(".")
+        return
+    found = examine(from_stl(export.stl(relief))["corners"])
+    assert found.closed and found.consistent and found.outward and found.bodies == 1 and not found.degenerate
+
+
+def test_a_cut_out_needs_transparency_and_a_photo():
+    with pytest.raises(SettingsError, match="no transparent part"):
+        build_relief(depth_map("hills"), replace(SMALL, cutout="alpha"), photo=Picture(picture().rgb))
+    with pytest.raises(SettingsError, match="need a photo"):
+        build_relief(depth_map("hills"), replace(SMALL, cutout="alpha"))
+    with pytest.raises(SettingsError, match="rim"):
+        build_relief(depth_map("hills"), replace(SMALL, cutout="depth", mode="mould"))
+
+
+@pytest.mark.parametrize(("kind", "bend"), [("hills", 0.0), ("noise", 80.0), ("hills", -80.0)])
+def test_a_hole_goes_through_and_a_keyhole_does_not(kind, bend):
+    wish = replace(SMALL, base_mm=5.0, bend_radius_mm=bend)
+    plain, through, keyhole = (
+        build_relief(depth_map(kind), replace(wish, hole=hole)) for hole in ("none", "through", "keyhole")
+    )
+    assert_solid(reread(through), euler=0)
+    assert_solid(reread(keyhole))
+    assert np.abs(reread(keyhole).extents - plain.size_mm).max() <= 1e-3
+    assert through.to_trimesh().volume < plain.to_trimesh().volume
+    assert keyhole.thinnest_mm == pytest.approx(1.6)
+    assert 0 < keyhole.picture_faces <= plain.picture_faces
+
+
+def test_a_hole_that_does_not_fit_says_so():
+    with pytest.raises(SettingsError, match="more than the piece has"):
+        build_relief(depth_map("200 : 1"), replace(SMALL, hole="through", frame="none"))
+    with pytest.raises(SettingsError, match="no place"):
+        build_relief(
+            DepthMap(blob()), replace(SMALL, hole="through", hole_mm=20.0, cutout="depth", width_mm=20.0)
+        )
+
+
+def test_without_manifold3d_a_hole_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "manifold3d", None)
+    with pytest.raises(SettingsError, match="pip install manifold3d"):
+        build_relief(depth_map("hills"), replace(SMALL, hole="through"))
+
+
+@settings(max_examples=8)
+@given(kinds, st.floats(0, 1), st.sampled_from(["none", "depth"]))
+def test_a_photos_detail_keeps_the_solid_and_its_height(kind, amount, cutout):
+    wish = replace(SMALL, photo_detail=amount, cutout=cutout, cutout_depth=0.8)
+    try:
+        relief = build_relief(depth_map(kind), wish, photo=picture())
+    except SettingsError:
+        assert cutout == "depth"
+        return
+    assert examine(from_stl(export.stl(relief))["corners"]).solid
+    heights = relief.vertices[np.unique(relief.faces[: relief.picture_faces]), 2]
+    assert np.ptp(heights) == pytest.approx(0 if kind in FLAT_KINDS else 3.0, abs=1e-3)
+
+
+def test_a_lithophane_is_thick_where_the_photo_is_dark():
+    rgb = np.linspace(0, 255, 64).astype(np.uint8)[None, :, None].repeat(48, 0).repeat(3, 2)
+    relief = build_relief(
+        depth_map("1 x 1"), replace(RELIEF_PRESETS["lithophane"], resolution=128), photo=Picture(rgb)
+    )
+    assert_solid(reread(relief))
+    row = relief.heights[relief.heights.shape[0] // 2]
+    assert (np.diff(row) <= 0).all()
+    assert row.min() == pytest.approx(0.8, abs=1e-4) and row.max() == pytest.approx(3.2, abs=1e-3)
+    with pytest.raises(SettingsError, match="photo"):
+        build_relief(depth_map("hills"), RELIEF_PRESETS["lithophane"])
+
+
+@pytest.mark.parametrize("name", sorted(RELIEF_PRESETS))
+def test_every_preset_gives_a_solid(name):
+    wish = replace(RELIEF_PRESETS[name], resolution=128)
+    assert_solid(reread(build_relief(depth_map("hills"), wish, photo=picture())))
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [({"frame_mm": 0.05}, "0 or at least"), ({"frame_mm": 49.0}, "leaves no picture")],
+)
+def test_a_frame_that_cannot_be_says_what_could(choice, words):
+    with pytest.raises(SettingsError, match=words):
+        build_relief(depth_map("hills"), replace(SMALL, **choice))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REAL_NAMES)
+def test_real_depth_gives_a_solid_at_full_resolution(name):
+    relief = build_relief(real(name), ReliefSettings())
+    assert examine(from_stl(export.stl(relief))["corners"]).solid
+    assert len(relief.faces) <= relief.settings.max_faces
+    assert np.abs(heights_over_grid(relief) - relief.heights).max() <= relief.tolerance_mm + 1e-5
+
+
+@pytest.mark.slow
+@settings(max_examples=100)
+@given(kinds, wishes)
+def test_many_more_wishes_give_closed_solids(kind, wish):
+    assert_solid(reread(build_relief(depth_map(kind), wish)))

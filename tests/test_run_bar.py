@@ -1,0 +1,179 @@
+"""The bar that tells of a run, in a real browser: whose turn it is, what went wrong, and a finer depth."""
+
+import numpy as np
+import pytest
+from playwright.sync_api import expect
+
+from marigold_demo.advice import Advice
+from marigold_demo.catalog import CATALOG, EMBEDDED
+from marigold_demo.depth import DepthMap
+from marigold_demo.errors import CheckpointError
+from marigold_demo.progress import Progress
+from tests.pages import Ball, ball, draw_photo, served
+from tests.visits import BROWSER, Visit, choose, chromium, wait_until
+
+pytestmark = BROWSER
+OFFLINE = "It is not on this machine and the hub cannot be reached; connect to the internet."
+REFINER = CATALOG[1].name
+
+
+class Models(Ball):
+    """A ball for the draft; a finer model that is downloaded first, or out of reach."""
+
+    online = True
+
+    def __call__(self, photo, settings):
+        if settings.checkpoint == EMBEDDED:
+            yield from super().__call__(photo, settings)
+            return
+        if not self.online:
+            raise CheckpointError(OFFLINE)
+        yield Progress("download", 650, 2600)
+        self.may_go_on.wait(20)
+        yield DepthMap(1 - ball(*photo.rgb.shape[:2]))
+
+
+def advise(size, settings):
+    return Advice(2.0 * settings.ensemble, 10**9, 0 if settings.checkpoint == EMBEDDED else 2_600_000_000)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("run_bar")
+
+
+@pytest.fixture(scope="module")
+def predict():
+    return Models()
+
+
+@pytest.fixture(scope="module")
+def url(folder, predict):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(folder / "cache"))
+        with served(predict, advise=advise) as address:
+            yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def visit(browser, url, predict):
+    predict.online = True
+    predict.may_go_on.set()
+    visits = []
+
+    def start(**how) -> Visit:
+        visits.append(Visit(browser, url, **how))
+        return visits[-1]
+
+    yield start
+    for one in visits:
+        one.context.close()
+        assert one.faults == []
+
+
+def test_the_model_tells_what_it_costs_before_anything_runs(visit, predict):
+    seen = visit()
+    advice, runs = seen.page.locator("#advice"), predict.runs
+    expect(advice).to_contain_text("Ready on this machine · about 2.0 s · 1.0 GB of memory")
+    choose(seen.page, "#depth-checkpoint", "Marigold v1-1 (best) · 2.6 GB to download")
+    expect(advice).to_contain_text("Downloads 2.6 GB once")
+    seen.page.locator("#depth-settings > button").click()
+    seen.page.locator("#depth-ensemble input[type=number]").fill("5")
+    expect(advice).to_contain_text("about 10 s")
+    assert predict.runs == runs
+
+
+def test_a_draft_stays_until_the_finer_depth_is_there_and_beside_it_then(visit, folder, predict):
+    seen = visit()
+    seen.upload(draw_photo(folder, "fine.png", size=(200, 150)))
+    seen.wait_for_object()
+    np.testing.assert_array_equal(np.load(seen.download("#download-npy")), ball(150, 200))
+    predict.may_go_on.clear()
+    seen.page.get_by_role("button", name="Refine with Marigold v1-1").click()
+    expect(seen.page.locator("#status")).to_contain_text("Downloading the model: 650 of 2,600 MB")
+    expect(seen.page.locator("#status progress")).to_have_js_property("value", 0.25)
+    expect(seen.page.locator("#compare img")).to_have_count(2)
+    np.testing.assert_array_equal(np.load(seen.download("#download-npy")), ball(150, 200))
+    predict.may_go_on.set()
+    expect(seen.page.locator("#status")).to_contain_text("Done")
+    expect(seen.page.locator("#refine")).to_have_count(0)
+    seen.page.get_by_label("Left side").click()
+    expect(seen.page.get_by_role("option", name="Depth of Draft")).to_be_visible()
+
+
+def test_when_refining_fails_the_draft_is_still_there_and_the_bar_says_why(visit, folder, predict):
+    predict.online = False
+    seen = visit()
+    seen.upload(draw_photo(folder, "rough.png", size=(210, 150)))
+    seen.wait_for_object()
+    seen.page.get_by_role("button", name="Refine with Marigold v1-1").click()
+    expect(seen.page.locator("#status .alert")).to_have_text(OFFLINE)
+    expect(seen.page.get_by_test_id("toast-body")).to_contain_text("cannot be reached")
+    np.testing.assert_array_equal(np.load(seen.download("#download-npy")), ball(150, 210))
+    expect(seen.page.get_by_role("button", name="Refine with Marigold v1-1")).to_be_visible()
+    expect(seen.page.get_by_role("button", name="Estimate depth")).to_be_enabled()
+
+
+def test_who_waits_reads_how_many_are_before_and_moves_up(visit, folder, predict):
+    predict.may_go_on.clear()
+    visits = [visit() for _ in range(3)]
+    told = [
+        "Step 1 of 3",
+        "Another photo is being worked on. Yours is next.",
+        "2 photos are before yours.",
+    ]
+    for number, (seen, words) in enumerate(zip(visits, told, strict=True)):
+        seen.upload(draw_photo(folder, f"wait{number}.png", size=(220 + number, 150)))
+        expect(seen.page.locator("#status")).to_contain_text(words)
+    visits[1].page.get_by_role("button", name="Cancel").click()
+    expect(visits[1].page.locator("#status")).to_contain_text("Stopped")
+    expect(visits[2].page.locator("#status")).to_contain_text("Yours is next")
+    predict.may_go_on.set()
+    visits[2].wait_for_depth()
+    assert predict.peak == 1
+
+
+def test_a_second_click_starts_no_second_run(visit, folder, predict):
+    seen = visit()
+    seen.upload(draw_photo(folder, "twice.png", size=(230, 150)))
+    seen.wait_for_object()
+    runs = predict.runs
+    seen.page.locator("#depth-settings > button").click()
+    steps = seen.page.locator("#depth-steps").get_by_role("textbox")
+    steps.fill("7")
+    steps.press("Tab")
+    seen.page.locator("#run").evaluate("button => { button.click(); button.click(); button.click(); }")
+    wait_until(seen.page, lambda: predict.runs > runs)
+    seen.wait_for_depth()
+    seen.page.wait_for_timeout(1500)
+    assert predict.runs == runs + 1
+
+
+def test_the_bar_of_a_run_stays_in_sight_on_a_phone(visit, folder, predict):
+    predict.may_go_on.clear()
+    seen = visit(width=390, touch=True)
+    seen.upload(draw_photo(folder, "sight.png", size=(240, 150)))
+    for place in ("#photo", "#depth-stage", ".colophon"):
+        seen.page.locator(place).evaluate("element => element.scrollIntoView()")
+        expect(seen.page.get_by_role("button", name="Cancel")).to_be_in_viewport()
+    predict.may_go_on.set()
+    seen.wait_for_depth()
+
+
+def test_removing_an_example_empties_the_page_and_runs_nothing(visit, predict):
+    runs = predict.runs
+    seen = visit()
+    seen.page.locator("#examples button").first.click()
+    seen.wait_for_depth()
+    seen.page.get_by_role("button", name="Remove Image").click()
+    expect(seen.page.locator("#depth-stage")).to_be_hidden()
+    expect(seen.page.locator("#run")).to_be_disabled()
+    expect(seen.page.locator("#photo img")).to_have_count(0)
+    seen.page.wait_for_timeout(1500)
+    assert predict.runs == runs

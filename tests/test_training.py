@@ -1,0 +1,310 @@
+"""The losses, the noise, the stages and the loop of training, on toy networks and made-up pictures."""
+
+import json
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import MarigoldDepthPipeline
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from marigold_demo.errors import CheckpointError, SettingsError
+from marigold_demo.network.checkpoint_folder import read_pipeline
+from marigold_demo.network.image_encoder import EfficientNetLite
+from marigold_demo.network.pipeline import DepthPipeline
+from marigold_demo.training import init, loop, train
+from marigold_demo.training.losses import affine_invariant_loss, align, masked_latent_loss, sky_loss
+from marigold_demo.training.noise import annealed_noise, multi_resolution_noise
+from marigold_demo.training.tiny import TinySize, make_tiny
+from marigold_demo.training.train_settings import TrainSettings
+from tests import toys
+
+SIZE = TinySize(unet_channels=(16, 32), vae_channels=8, prompt_channels=8, norm_groups=8, resolution=64)
+TOY_STAGES = ((1, 3, 1, 1, 8), (1, 3, 2, 2, 8), (1, 5, 2, 2, 8), (1, 3, 2, 2, 8), (1, 5, 2, 2, 8))
+SETTINGS = TrainSettings(
+    image_encoder="none",
+    vae_steps=2,
+    diffusion_steps=3,
+    end_to_end_steps=3,
+    batch=2,
+    accumulate=2,
+    shapes="48x32,32x32",
+    save_every=2,
+    validate_every=3,
+    validation_batches=1,
+    warmup_steps=1,
+    workers=1,
+    ema=0.9,
+)
+
+
+@pytest.fixture(autouse=True)
+def _toy_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    encoder = EfficientNetLite(stem_channels=8, stages=TOY_STAGES).eval()
+
+    def make(*, image_encoder: Any, seed: int) -> DepthPipeline:
+        return make_tiny(image_encoder=deepcopy(encoder) if image_encoder else None, seed=seed, size=SIZE)
+
+    monkeypatch.setattr(init, "make_tiny", make)
+    monkeypatch.setattr(
+        init, "load_published_encoder", lambda variant: None if variant == "none" else encoder
+    )
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of four photos of slopes and steps with their depth."""
+    root = tmp_path_factory.mktemp("pairs")
+    (root / "rgb").mkdir()
+    (root / "depth").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        rows, columns = np.mgrid[0:64, 0:80].astype(np.float32)
+        depth = 2 + rows / 20 * rng.uniform(0.5, 1) + (columns > rng.uniform(20, 60)) * rng.uniform(1, 3)
+        photo = np.stack([255 / depth, depth * 30, columns * 2], axis=2).clip(0, 255).astype(np.uint8)
+        Image.fromarray(photo).save(root / "rgb" / f"{number}.png")
+        np.savez(root / "depth" / f"{number}.npz", depth=depth.astype(np.float32), valid=depth < 6.5)
+    return root
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    files = sorted(folder.rglob("*.safetensors"))
+    return {f"{file.parent.name}.{name}": value for file in files for name, value in load_file(file).items()}
+
+
+def quiet(_: loop.TrainProgress) -> None:
+    """Watch nothing."""
+
+
+class StopError(Exception):
+    """Interrupts a training."""
+
+
+def stop_after(stage: str, step: int) -> Callable[[loop.TrainProgress], None]:
+    def watch(progress: loop.TrainProgress) -> None:
+        if (progress.stage, progress.step) == (stage, step):
+            raise StopError
+
+    return watch
+
+
+# --- noise and losses
+
+
+def test_multi_resolution_noise_has_unit_variance_at_every_strength() -> None:
+    generator = torch.Generator().manual_seed(0)
+    like = torch.zeros(600, 4, 12, 9)
+    for strength in (0.0, 0.5, 0.9):
+        noise = multi_resolution_noise(like, strength=strength, generator=generator)
+        assert noise.shape == like.shape
+        assert noise.square().mean() == pytest.approx(1, abs=0.04)
+
+
+def test_annealed_noise_is_white_at_the_start_and_smooth_at_the_end() -> None:
+    generator = torch.Generator().manual_seed(0)
+    t = torch.tensor([0, 999]).repeat_interleave(200)
+    noise = annealed_noise(torch.zeros(400, 4, 16, 16), t, train_steps=1000, generator=generator)
+    neighbours = (noise[..., 1:] * noise[..., :-1]).mean(dim=(1, 2, 3))
+    assert neighbours[:200].mean() == pytest.approx(0, abs=0.02)
+    assert neighbours[200:].mean() > 0.3
+
+
+def test_an_affine_copy_of_depth_costs_nothing_and_noise_does() -> None:
+    generator = torch.Generator().manual_seed(0)
+    depth = torch.rand(3, 1, 16, 20, generator=generator) * 9 + 1
+    valid = torch.rand(3, 1, 16, 20, generator=generator) > 0.3
+    copy = (depth * 0.03 - 5).masked_fill(~valid, 77.0)
+    assert affine_invariant_loss(copy, depth, valid=valid) < 1e-3
+    assert affine_invariant_loss(torch.randn(3, 1, 16, 20, generator=generator), depth, valid=valid) > 0.2
+
+
+def test_the_alignment_is_the_least_squares_one() -> None:
+    generator = torch.Generator().manual_seed(1)
+    prediction, target = torch.randn(2, 1, 2, 9, 9, generator=generator).unbind(2)
+    valid = torch.rand(2, 1, 9, 9, generator=generator) > 0.5
+    fitted = align(prediction, target, valid=valid)
+    for one in range(2):
+        x, y = prediction[one][valid[one]].numpy(), target[one][valid[one]].numpy()
+        scale, shift = np.polyfit(x.astype(np.float64), y.astype(np.float64), 1)
+        assert np.allclose(fitted[one][valid[one]].numpy(), scale * x + shift, atol=1e-3)
+
+
+def test_a_picture_without_valid_pixels_changes_no_loss() -> None:
+    depth = torch.rand(2, 1, 8, 8) + 1
+    valid = torch.ones(2, 1, 8, 8, dtype=torch.bool)
+    prediction = torch.rand(2, 1, 8, 8)
+    one = affine_invariant_loss(prediction[:1], depth[:1], valid=valid[:1])
+    valid[1] = False
+    assert torch.allclose(affine_invariant_loss(prediction, depth, valid=valid), one)
+    assert affine_invariant_loss(prediction, depth, valid=torch.zeros_like(valid)) == 0
+
+
+def test_unknown_pixels_do_not_reach_the_latent_loss() -> None:
+    valid = torch.ones(1, 1, 16, 24, dtype=torch.bool)
+    valid[..., 3, 9] = False  # lies in the latent of row 0, column 1
+    prediction, target = torch.zeros(1, 4, 2, 3), torch.zeros(1, 4, 2, 3)
+    prediction[..., 0, 1] = 100
+    assert masked_latent_loss(prediction, target, valid=valid) == 0
+    prediction[..., 1, 2] = 2
+    assert masked_latent_loss(prediction, target, valid=valid) == pytest.approx(4 / 5)
+
+
+def test_sky_beyond_the_far_end_costs_nothing() -> None:
+    sky = torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    assert sky_loss(torch.full((1, 1, 4, 4), 1.5), sky=sky) == 0
+    assert sky_loss(torch.full((1, 1, 4, 4), 0.5), sky=sky) == 0.5
+
+
+def test_the_learning_rate_rises_then_falls_to_its_share() -> None:
+    shares = [loop.learning_rate_share(step, steps=100, warmup=10, final=0.01) for step in range(101)]
+    assert max(shares) == max(shares[8:11])
+    assert shares[0] == pytest.approx(0.1)
+    assert shares[100] == pytest.approx(0.01)
+    assert all(later < earlier for earlier, later in pairwise(shares[10:]))
+
+
+# --- where training starts
+
+
+def test_a_doubled_input_gives_what_the_original_gives_on_a_repeated_latent() -> None:
+    unet = toys.make_unet(in_channels=4)
+    latent, t, prompt = torch.randn(1, 4, 8, 8), torch.tensor(500), torch.randn(1, 2, toys.PROMPT_WIDTH)
+    with torch.no_grad():
+        before = unet(latent, t, encoder_hidden_states=prompt).sample
+        init.double_input(unet)
+        after = unet(torch.cat([latent, latent], dim=1), t, encoder_hidden_states=prompt).sample
+    assert unet.config.in_channels == 8
+    assert torch.allclose(before, after, atol=1e-5)
+
+
+def test_a_stable_diffusion_folder_becomes_a_checkpoint_that_diffusers_loads(
+    tmp_path: Path, pairs: Path, toy_parts: Callable[..., dict[str, Any]]
+) -> None:
+    parts = toy_parts()
+    parts["unet"] = toys.make_unet(in_channels=4)
+    folder = tmp_path / "sd"
+    for name in ("unet", "vae", "text_encoder", "tokenizer"):
+        parts[name].save_pretrained(folder / name)
+    settings = replace(
+        SETTINGS, init=str(folder), data=f"pairs:{pairs}", out=str(tmp_path / "run"), end_to_end_steps=0
+    )
+    checkpoint = train.train(settings, quiet)
+    loaded = MarigoldDepthPipeline.from_pretrained(checkpoint)
+    assert loaded.unet.config.in_channels == 8
+    assert loaded.default_denoising_steps == init.SD_STEPS
+    trained = read_pipeline(checkpoint, name="run")
+    assert trained.defaults.start == "noise"
+    assert not torch.equal(trained.unet.conv_in.weight[:, :4], trained.unet.conv_in.weight[:, 4:])
+    assert torch.allclose(trained.vae.decoder.conv_in.weight, parts["vae"].decoder.conv_in.weight, atol=1e-3)
+
+
+def test_training_goes_on_from_a_marigold_folder(tmp_path: Path, pairs: Path, toy_folder: Path) -> None:
+    settings = replace(
+        SETTINGS, init=str(toy_folder), data=f"pairs:{pairs}", out=str(tmp_path / "run"), diffusion_steps=0
+    )
+    checkpoint = train.train(settings, quiet)
+    assert read_pipeline(checkpoint, name="run").defaults.start == "zeros"
+
+
+def test_what_is_no_stable_diffusion_folder_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "sd"
+    toys.make_unet(in_channels=4).save_pretrained(folder / "unet")
+    with pytest.raises(CheckpointError, match="Stable Diffusion"):
+        init.open_init(replace(SETTINGS, init=str(folder)))
+
+
+# --- the run
+
+
+@pytest.mark.parametrize(("stage", "step"), [("vae", 2), ("diffusion", 3), ("end_to_end", 3)])
+def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(
+    tmp_path: Path, pairs: Path, stage: str, step: int
+) -> None:
+    settings = replace(SETTINGS, data=f"pairs:{pairs}", image_encoder="lite0", encoder_lr=1e-3)
+    whole = train.train(replace(settings, out=str(tmp_path / "whole")), quiet)
+    with pytest.raises(StopError):
+        train.train(replace(settings, out=str(tmp_path / "broken")), stop_after(stage, step))
+    broken = train.train(replace(settings, out=str(tmp_path / "broken")), quiet)
+    expected, got = weights(whole), weights(broken)
+    assert expected.keys() == got.keys()
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+def test_a_run_that_goes_on_takes_a_new_rate_and_more_steps(tmp_path: Path, pairs: Path) -> None:
+    settings = replace(SETTINGS, data=f"pairs:{pairs}", out=str(tmp_path), vae_steps=0, end_to_end_steps=0)
+    train.train(replace(settings, diffusion_steps=2, lr=1e-3), quiet)
+    train.train(replace(settings, diffusion_steps=4, lr=1e-5, final_lr=1.0), quiet)
+    last = (tmp_path / "log.csv").read_text().splitlines()[-1].split(",")
+    assert last[:2] == ["diffusion", "4"]
+    assert float(last[2]) == pytest.approx(1e-5)
+
+
+def test_a_run_leaves_a_log_curves_and_a_checkpoint_in_half_precision(tmp_path: Path, pairs: Path) -> None:
+    settings = replace(SETTINGS, data=f"pairs:{pairs}", out=str(tmp_path))
+    seen: list[loop.TrainProgress] = []
+    checkpoint = train.train(settings, seen.append)
+    lines = (tmp_path / "log.csv").read_text().splitlines()
+    assert lines[0] == "stage,step,lr,loss,validation,seconds"
+    assert [line.split(",")[0] for line in lines[1:]] == ["vae", "diffusion", "end_to_end"]
+    assert all(np.isfinite(float(line.split(",")[4])) for line in lines[1:])
+    with Image.open(tmp_path / "curves.png") as curves:
+        assert min(curves.size) > 200
+    assert json.loads((checkpoint / "model_index.json").read_text())["start_latent"] == "zeros"
+    assert {value.dtype for name, value in weights(checkpoint).items() if "prompt" not in name} == {
+        torch.float16
+    }
+    assert [(p.stage, p.step, p.steps) for p in seen] == [
+        ("vae", 2, 2),
+        ("diffusion", 3, 3),
+        ("end_to_end", 3, 3),
+    ]
+
+
+def test_latents_of_depth_have_unit_variance_after_the_vae(tmp_path: Path, pairs: Path) -> None:
+    settings = replace(
+        SETTINGS, data=f"pairs:{pairs}", out=str(tmp_path), diffusion_steps=0, end_to_end_steps=0
+    )
+    pipeline = read_pipeline(train.train(settings, quiet), name="run")
+    depth = torch.linspace(-1, 1, 32).expand(1, 1, 32, 32)
+    with torch.no_grad():
+        assert 0.2 < float(pipeline.encode_depth(depth).std()) < 5
+
+
+def test_a_run_folder_of_another_training_is_refused(tmp_path: Path, pairs: Path) -> None:
+    settings = replace(SETTINGS, data=f"pairs:{pairs}", out=str(tmp_path), vae_steps=1, diffusion_steps=0)
+    train.train(replace(settings, end_to_end_steps=0), quiet)
+    with pytest.raises(SettingsError, match="seed"):
+        train.train(replace(settings, seed=7), quiet)
+
+
+def test_a_damaged_state_is_named(tmp_path: Path, pairs: Path) -> None:
+    (tmp_path / "state.pt").write_bytes(b"half a file")
+    with pytest.raises(CheckpointError, match=r"state\.pt"):
+        train.train(replace(SETTINGS, data=f"pairs:{pairs}", out=str(tmp_path)), quiet)
+
+
+@pytest.mark.parametrize("shapes", ["", "64", "64x", "65x64", "24x64", "64x64,hello"])
+def test_shapes_that_cannot_be_used_are_refused(shapes: str) -> None:
+    with pytest.raises(SettingsError, match="shape"):
+        TrainSettings(shapes=shapes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["vae", "diffusion", "end_to_end"])
+def test_two_hundred_steps_lower_the_loss(tmp_path: Path, pairs: Path, stage: str) -> None:
+    steps = {"vae_steps": 60, "diffusion_steps": 0, "end_to_end_steps": 0, f"{stage}_steps": 200}
+    settings = replace(SETTINGS, **steps, data=f"pairs:{pairs}", out=str(tmp_path), lr=4e-3)
+    settings = replace(settings, batch=4, accumulate=1, validate_every=5, final_lr=0.1, validation_batches=4)
+    train.train(settings, quiet)
+    rows = [line.split(",") for line in (tmp_path / "log.csv").read_text().splitlines()[1:]]
+    losses = [float(row[4]) for row in rows if row[0] == stage and row[4]]
+    assert losses[-1] < 0.95 * losses[0]

@@ -1,0 +1,270 @@
+"""Where training pictures come from, how they are changed, and what a wrong folder is told."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from marigold_demo.errors import DataError
+from marigold_demo.training.augment import crop_and_resize, disturb
+from marigold_demo.training.batches import Recipe, batches_from, make_batch
+from marigold_demo.training.data import open_data
+from marigold_demo.training.folders import FolderSource, open_hypersim, open_pairs, open_vkitti
+from marigold_demo.training.sample import Sample, hide_far, normalise_depth
+from marigold_demo.training.scene_store import SHARD, SceneStore
+
+
+def slope(height: int = 40, width: int = 60, *, sky_rows: int = 0) -> Sample:
+    """Return a sample whose red is its depth and whose upper rows are sky."""
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
+    depth = 1 + columns / width + (height - rows) / height
+    photo = np.stack([depth * 80, rows, columns], axis=2).astype(np.uint8)
+    sky = rows < sky_rows
+    return Sample(photo=photo, depth=depth, valid=~sky, sky=sky)
+
+
+def write_pair(root: Path, name: str, *, size: tuple[int, int] = (32, 24)) -> None:
+    (root / "rgb").mkdir(parents=True, exist_ok=True)
+    (root / "depth").mkdir(exist_ok=True)
+    Image.new("RGB", size, (90, 60, 30)).save(root / "rgb" / f"{name}.jpg")
+    np.save(root / "depth" / f"{name}.npy", np.full(size[::-1], 2.0, np.float32))
+
+
+def stores(folder: Path) -> dict[str, SceneStore]:
+    return {"scenes": SceneStore(folder, first_seed=0), "held_out": SceneStore(folder, first_seed=10**6)}
+
+
+# --- depth in the range of the VAE
+
+
+@settings(max_examples=25)
+@given(scale=st.floats(0.01, 50), shift=st.floats(0, 20), seed=st.integers(0, 99))
+def test_normal_depth_ignores_scale_and_shift(scale: float, shift: float, seed: int) -> None:
+    sample = slope(sky_rows=5)
+    depth = sample.depth + np.random.default_rng(seed).uniform(0, 0.2, sample.depth.shape).astype(np.float32)
+    normal = normalise_depth(replace(sample, depth=depth))
+    other = normalise_depth(replace(sample, depth=(depth * scale + shift).astype(np.float32)))
+    assert normal.min() == -1
+    assert normal.max() == 1
+    assert np.allclose(normal, other, atol=2e-3)
+
+
+def test_sky_is_far_and_does_not_move_the_rest() -> None:
+    with_sky, without = slope(sky_rows=10), slope()
+    normal = normalise_depth(
+        replace(with_sky, depth=np.where(with_sky.sky, 1e6, with_sky.depth).astype(np.float32))
+    )
+    assert (normal[with_sky.sky] == 1).all()
+    alone = normalise_depth(replace(without, valid=~with_sky.sky))
+    assert np.array_equal(normal[~with_sky.sky], alone[~with_sky.sky])
+
+
+def test_depth_without_a_known_pixel_or_without_relief_stays_finite() -> None:
+    nothing = replace(slope(), valid=np.zeros((40, 60), bool))
+    flat = replace(slope(), depth=np.full((40, 60), 3, np.float32))
+    for sample in (nothing, flat):
+        assert np.isfinite(normalise_depth(sample)).all()
+
+
+def test_far_hills_count_as_sky_behind_a_street_but_not_alone() -> None:
+    def row(*depths: float) -> Sample:
+        depth = np.array([depths], np.float32)
+        flags = np.ones(depth.shape, bool)
+        return Sample(photo=np.zeros((*depth.shape, 3), np.uint8), depth=depth, valid=flags, sky=~flags)
+
+    street = hide_far(row(3, 5, 7, 900), limit=80)
+    assert street.sky.tolist() == [[False, False, False, True]]
+    assert np.array_equal(street.valid, ~street.sky)
+    hills = hide_far(row(300, 500, 700, 900), limit=80)
+    assert hills.valid.all()
+
+
+# --- augmentation
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 10**6), size=st.sampled_from([(32, 24), (24, 32), (64, 16)]))
+def test_photo_and_depth_stay_together_through_crop_and_mirror(seed: int, size: tuple[int, int]) -> None:
+    cut = crop_and_resize(slope(80, 120), size=size, rng=np.random.default_rng(seed))
+    assert cut.photo.shape == (size[1], size[0], 3)
+    assert np.abs(cut.photo[..., 0] / 80 - cut.depth).max() < 0.12
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 10**6))
+def test_a_disturbed_photo_keeps_its_size_and_type_and_the_original(seed: int) -> None:
+    photo = slope().photo
+    before = photo.copy()
+    changed = disturb(photo, rng=np.random.default_rng(seed))
+    assert changed.shape == photo.shape
+    assert changed.dtype == np.uint8
+    assert np.array_equal(photo, before)
+
+
+# --- batches
+
+
+def test_the_same_number_gives_the_same_batch_and_another_one_another(tmp_path: Path) -> None:
+    for name in "abcd":
+        write_pair(tmp_path, name)
+    data, _ = open_data(f"pairs:{tmp_path}", **stores(tmp_path))
+    recipe = Recipe(data=data, size=2, shapes=((16, 16), (24, 16)), fresh=1, seed=3)
+    ahead = batches_from(recipe, iter([5, 6]), workers=2)
+    fifth, sixth = list(ahead)
+    assert np.array_equal(fifth.photo, make_batch(recipe, 5).photo)
+    assert fifth.photo.shape != sixth.photo.shape or not np.array_equal(fifth.photo, sixth.photo)
+
+
+def test_scenes_are_drawn_once_and_read_from_disk_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+
+    def render(seed: int, *, width: int, height: int) -> Sample:
+        drawn.append(seed)
+        return slope(height, width, sky_rows=seed % 5)
+
+    monkeypatch.setattr("marigold_demo.training.scene_store.render_scene", render)
+    first = SceneStore(tmp_path, first_seed=100, size=(60, 40)).read(3)
+    again = SceneStore(tmp_path, first_seed=100, size=(60, 40)).read(3)
+    assert drawn == list(range(100, 100 + SHARD))
+    assert np.array_equal(first.photo, again.photo)
+    assert np.array_equal(first.depth, again.depth)
+    assert (first.valid != first.sky).all()
+
+
+def test_an_endless_source_gives_as_many_new_scenes_as_asked(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    class Counter:
+        count = None
+
+        def read(self, index: int) -> Sample:
+            asked.append(index)
+            return slope()
+
+    data = replace(open_data("scenes", **stores(tmp_path))[0], sources=(Counter(),))
+    recipe = Recipe(data=data, size=4, shapes=((32, 32),), fresh=0.25, seed=0)
+    for number in range(20):
+        make_batch(recipe, number)
+    assert set(asked) == set(range(20))
+
+
+# --- folders
+
+
+def write_hypersim(root: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    images = root / "ai_001_002" / "images"
+    photos, depths = images / "scene_cam_00_final_preview", images / "scene_cam_00_geometry_hdf5"
+    photos.mkdir(parents=True)
+    depths.mkdir()
+    Image.new("RGB", (64, 48)).save(photos / "frame.0007.tonemap.jpg")
+    rows, columns = np.mgrid[-23.5:24, -31.5:32]
+    focal = 886.81 * 64 / 1024
+    wall = 4 * np.sqrt(rows**2 + columns**2 + focal**2) / focal  # distances to a wall at z = 4 m
+    with h5py.File(depths / "frame.0007.depth_meters.hdf5", "w") as file:
+        file["dataset"] = wall.astype(np.float16)
+
+
+def test_hypersim_distances_become_depth(tmp_path: Path) -> None:
+    write_hypersim(tmp_path)
+    sample = open_hypersim(tmp_path).read(0)
+    assert np.allclose(sample.depth, 4, atol=0.01)
+
+
+def test_virtual_kitti_reads_centimetres_sky_and_the_benchmark_crop(tmp_path: Path) -> None:
+    frames = tmp_path / "Scene01" / "clone" / "frames"
+    (frames / "rgb" / "Camera_0").mkdir(parents=True)
+    (frames / "depth" / "Camera_0").mkdir(parents=True)
+    Image.new("RGB", (1242, 375)).save(frames / "rgb" / "Camera_0" / "rgb_00000.jpg")
+    levels = np.full((375, 1242), 250, np.uint16)
+    levels[:100] = 65535
+    levels[200, 600] = 9000
+    Image.fromarray(levels).save(frames / "depth" / "Camera_0" / "depth_00000.png")
+    sample = open_vkitti(tmp_path).read(0)
+    assert sample.depth.shape == (352, 1216)
+    assert sample.depth[300, 5] == 2.5
+    assert sample.sky[:77].all()
+    assert not sample.sky[77:].any()
+    assert not sample.valid[200 - 23, 600 - 13]  # beyond 80 m
+
+
+def test_a_mixture_keeps_its_shares(tmp_path: Path) -> None:
+    for root in ("a", "b"):
+        write_pair(tmp_path / root, "photo")
+    data, _ = open_data(f"pairs:{tmp_path}/a@0.9,pairs:{tmp_path}/b@0.1", **stores(tmp_path))
+    rng = np.random.default_rng(0)
+    drawn = np.mean([data.choose(rng) for _ in range(2000)])
+    assert drawn == pytest.approx(0.1, abs=0.03)
+
+
+def test_some_pairs_are_held_out_of_training() -> None:
+    source = FolderSource(pairs=tuple((Path(f"{i}"), Path(f"{i}")) for i in range(100)), read_depth=np.load)
+    training, validation = source.split()
+    assert len(validation.pairs) == 5
+    assert not set(training.pairs) & set(validation.pairs)
+    assert set(training.pairs) | set(validation.pairs) == set(source.pairs)
+
+
+@pytest.mark.parametrize("opener", [open_pairs, open_hypersim, open_vkitti])
+def test_a_folder_that_is_missing_or_empty_is_told_its_layout(opener, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(DataError, match="expected"):
+        opener(tmp_path / "missing")
+    with pytest.raises(DataError, match="expected"):
+        opener(tmp_path)
+
+
+def test_a_photo_without_depth_is_named(tmp_path: Path) -> None:
+    write_pair(tmp_path, "one")
+    (tmp_path / "depth" / "one.npy").unlink()
+    with pytest.raises(DataError, match=r"one\.jpg has no depth"):
+        open_pairs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("depth", "told"),
+    [
+        (np.ones((5, 5), np.float32), "must have one size"),
+        (np.full((24, 32), np.nan, np.float32), "no depth that is known"),
+        (np.ones((24, 32, 3), np.float32), "must be"),
+    ],
+)
+def test_depth_that_cannot_be_used_is_named_before_training(
+    tmp_path: Path, depth: np.ndarray, told: str
+) -> None:
+    for name in ("a", "b", "one", "two"):
+        write_pair(tmp_path, name)
+    np.save(tmp_path / "depth" / "one.npy", depth)
+    with pytest.raises(DataError, match=told) as error:
+        open_pairs(tmp_path)
+    assert "one" in str(error.value)
+
+
+def test_of_a_large_folder_pairs_from_all_over_are_read_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    monkeypatch.setattr(FolderSource, "read", lambda self, index: read.append(index))
+    monkeypatch.setattr("marigold_demo.training.folders.MOST_READ_FIRST", 4)
+    for number in range(10):
+        write_pair(tmp_path, f"{number}")
+    open_pairs(tmp_path)
+    assert sorted(read) == [0, 3, 6, 9]
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    write_pair(tmp_path, "one")
+    (tmp_path / "depth" / "one.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(DataError, match=r"one\.npy"):
+        open_pairs(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["nothing", "pairs", "books:/x", "scenes@0"])
+def test_data_that_is_not_known_is_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        open_data(text, **stores(tmp_path))

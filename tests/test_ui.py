@@ -1,0 +1,387 @@
+"""What the page says, shows and keeps, without a server."""
+
+import gc
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+import pytest
+
+from marigold_demo.advice import Advice
+from marigold_demo.catalog import CATALOG, EMBEDDED
+from marigold_demo.depth import DepthMap
+from marigold_demo.errors import DemoError, PhotoError, SettingsError
+from marigold_demo.examples import load_examples
+from marigold_demo.files.recipe_file import load_recipe
+from marigold_demo.progress import Progress
+from marigold_demo.reading.photo import Photo
+from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings, knobs
+from marigold_demo.ui import build_page, model_choice, parcel, photo_stage, views
+from marigold_demo.ui import knobs as knob_widgets
+from marigold_demo.ui.desk import NETWORK_MOST, Desk, Piece
+from marigold_demo.ui.speech import Teller, size_in_words, spoken, status
+from marigold_demo.ui.views import Look
+from marigold_demo.workflow import Workflow
+from tests.conftest import make_photo
+from tests.pages import LENIENT, Ball, ball
+
+pytestmark = LENIENT
+BEST = CATALOG[1].name
+LCM = next(known.name for known in CATALOG if "LCM" in known.title)
+
+
+class Clock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tidy():
+    yield
+    gc.collect()  # gradio leaves event loops to the collector, for which a later test would be blamed
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    return Desk(Workflow(Ball()))
+
+
+def piece(*, settings=None, uncertain: bool = False) -> Piece:
+    values = ball(48, 64)
+    spread = np.linspace(0, 0.1, values.size, dtype=np.float32).reshape(values.shape) if uncertain else None
+    return Piece(make_photo(48, 64, stem="lake"), DepthMap(values, spread), settings)
+
+
+# What the page says
+
+
+def test_time_left_is_what_the_steps_so_far_foretell():
+    clock = Clock()
+    teller = Teller(clock)
+    assert teller.tell(Progress("denoise", 0, 4)) == "Step 1 of 4"
+    clock.now_s = 30
+    assert teller.tell(Progress("denoise", 1, 4)) == "Step 2 of 4 · about 2 min left"
+    clock.now_s = 40
+    assert teller.tell(Progress("denoise", 2, 4)) == "Step 3 of 4 · about 40 s left"
+
+
+def test_waiting_does_not_count_as_work():
+    clock = Clock()
+    teller = Teller(clock)
+    teller.tell(Progress("wait", 0, 0))
+    clock.now_s = 1000
+    teller.tell(Progress("denoise", 0, 2))
+    clock.now_s = 1005
+    assert "about 5.0 s left" in teller.tell(Progress("denoise", 1, 2))
+
+
+def test_a_download_is_told_in_megabytes_and_is_timed_for_itself():
+    clock = Clock()
+    teller = Teller(clock)
+    assert teller.tell(Progress("download", 0, 2600)) == "Downloading the model: 0 of 2,600 MB"
+    clock.now_s = 10
+    told = teller.tell(Progress("download", 650, 2600))
+    assert told == "Downloading the model: 650 of 2,600 MB · about 30 s left"
+    assert teller.share == 0.25
+    assert teller.tell(Progress("load", 0, 0)) == "Loading the model"
+    clock.now_s = 100
+    assert teller.tell(Progress("denoise", 0, 4)) == "Step 1 of 4"
+    clock.now_s = 101
+    assert teller.tell(Progress("denoise", 1, 4)) == "Step 2 of 4 · about 3.0 s left"
+
+
+def test_what_there_is_to_know_of_the_depth_stands_behind_the_time():
+    teller = Teller(Clock())
+    assert teller.done() == "Done in 0.1 s"
+    assert teller.done(["It is small."]) == "Done in 0.1 s. It is small."
+
+
+def test_who_waits_reads_how_many_are_before():
+    assert Teller().tell(Progress("wait", 0, 1)) == "Another photo is being worked on. Yours is next."
+    assert Teller().tell(Progress("wait", 0, 3)) == "3 photos are before yours."
+
+
+def test_a_generator_that_fails_says_so_before_it_ends():
+    def refuse():
+        yield 1
+        raise PhotoError("There is <no> photo.")
+
+    steps = spoken(refuse, also=lambda words: ("said", words))()
+    assert [next(steps), next(steps)] == [1, ("said", "There is <no> photo.")]
+    with pytest.raises(gr.Error, match="&lt;no&gt;"):
+        next(steps)
+
+
+def test_an_error_of_the_visitor_is_said_as_it_is():
+    def refuse():
+        raise PhotoError("The file is empty; choose another.")
+
+    with pytest.raises(gr.Error) as raised:
+        spoken(refuse)()
+    assert raised.value.message == "The file is empty; choose another."
+    assert raised.value.print_exception is False
+
+
+def test_an_error_nobody_foresaw_says_nothing_of_the_inside(caplog):
+    def break_down():
+        raise KeyError("/secret/path")
+        yield
+
+    with pytest.raises(gr.Error) as raised:
+        list(spoken(break_down)())
+    assert "secret" not in raised.value.message
+    assert caplog.records[0].exc_info[0] is KeyError
+
+
+def test_closing_a_spoken_generator_closes_the_handler():
+    closed = []
+
+    def handler():
+        try:
+            yield 1
+            yield 2
+        finally:
+            closed.append(True)
+
+    steps = spoken(handler)()
+    next(steps)
+    steps.close()
+    assert closed == [True]
+
+
+def test_the_status_line_shows_names_as_text():
+    assert "<b>" not in status("a <b> photo")
+
+
+@pytest.mark.parametrize(("count", "words"), [(12, "12 B"), (1500, "1.5 kB"), (20_400_000, "20 MB")])
+def test_sizes_are_said_in_units_people_know(count, words):
+    assert size_in_words(count) == words
+
+
+# Which model
+
+
+def advise(size, settings):
+    """Foresee a price by which each of its causes can be told; only LCM and the draft are here."""
+    here = settings.checkpoint in (EMBEDDED, LCM)
+    return Advice(size[0] * settings.ensemble / 100, 3 * 10**9, 0 if here else 2_600_000_000)
+
+
+def test_the_choice_tells_what_is_ready_and_what_has_to_be_fetched():
+    titles = {name: title for title, name in model_choice.choices(advise)}
+    assert titles[EMBEDDED] == "Draft (embedded, instant) · ready"
+    assert titles[BEST] == "Marigold v1-1 (best) · 2.6 GB to download"
+
+
+def test_without_an_advisor_the_choice_says_nothing_of_prices():
+    titles = " ".join(title for title, _ in model_choice.choices(None))
+    assert "ready" not in titles and "download" not in titles
+    assert "memory" not in model_choice.told(None, None, DepthSettings())
+
+
+def test_the_price_is_that_of_this_photo_and_these_settings():
+    told = model_choice.told(advise, (600, 400), DepthSettings(checkpoint=BEST, ensemble=5))
+    assert "Downloads 2.6 GB once · about 30 s · 3.0 GB of memory" in told
+    assert "Ready on this machine · about 6.0 s" in model_choice.told(advise, (600, 400), DepthSettings())
+
+
+@pytest.mark.parametrize(
+    ("advice", "words"),
+    [
+        (Advice(), "Ready on this machine"),
+        (Advice(download_bytes=5 * 10**9), "Downloads 5.0 GB once"),
+        (Advice(download_bytes=None), "Downloads its weights once"),
+        (Advice(memory_bytes=4 * 10**8), "Ready on this machine · 400 MB of memory"),
+    ],
+)
+def test_of_what_is_unknown_the_price_says_nothing(advice, words):
+    assert model_choice.price(advice) == words
+
+
+def test_a_draft_is_refined_by_the_best_model_that_is_here():
+    draft = piece(settings=DepthSettings(seed=7, ensemble=3, steps=1, resolution=256))
+    found = model_choice.finer(advise, draft)
+    assert found.settings == DepthSettings(checkpoint=LCM, seed=7, ensemble=3)
+    nowhere = model_choice.finer(lambda size, settings: Advice(download_bytes=1), draft)
+    assert nowhere.known.name == model_choice.finer(None, draft).known.name == BEST
+
+
+@pytest.mark.parametrize("settings", [None, DepthSettings(checkpoint=LCM)])
+def test_what_is_no_draft_is_not_refined(settings):
+    assert model_choice.finer(advise, piece(settings=settings)) is None
+
+
+# Photos
+
+
+def test_a_file_that_is_no_picture_leaves_the_depth_before_it_alone(desk, tmp_path):
+    bad = tmp_path / "empty.png"
+    bad.write_bytes(b"")
+    with pytest.warns(UserWarning, match="empty"):  # the toast, where there is no page
+        asked, shown, key, wish, _, run, _, line, *later = photo_stage.take_photo(
+            desk, {"path": str(bad)}, True
+        )
+    assert (asked, shown, key) == (str(bad), None, None)
+    assert run.interactive is False and "empty" in line and "alert" in line
+    assert all(output == gr.skip() for output in (wish, *later))
+
+
+def test_an_example_at_the_default_settings_never_asks_the_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    ball = Ball()
+    desk = Desk(Workflow(ball))
+    example = load_examples()[0]
+    _, key, *_ = photo_stage.take_example(desk, example, True)
+    depth = desk.workflow.estimate(desk.photo(key), DepthSettings())
+    np.testing.assert_array_equal(depth.values, example.known_depth().values)
+    assert ball.runs == 0
+    desk.workflow.estimate(desk.photo(key), DepthSettings(ensemble=2))
+    assert ball.runs == 1
+
+
+# Settings and widgets
+
+
+@pytest.mark.parametrize("settings", [DepthSettings(), ReliefSettings(), MeshSettings()])
+@pytest.mark.parametrize("sliders", [True, False])
+def test_what_the_widgets_show_at_first_are_the_defaults(settings, sliders):
+    names = list(knobs(settings))
+    with gr.Blocks():
+        widgets = knob_widgets.widgets(settings, names, group="test", sliders=sliders)
+    shown = {name: widget.value for name, widget in widgets.items()}
+    assert knob_widgets.read(type(settings), shown) == settings
+
+
+@pytest.mark.parametrize("settings", [DepthSettings(steps=3, resolution=512), MeshSettings(fov_deg=33.5)])
+def test_settings_survive_the_way_through_the_widgets(settings):
+    names = list(knobs(settings))
+    values = dict(zip(names, knob_widgets.shown(settings, names), strict=True))
+    assert knob_widgets.read(type(settings), values) == settings
+
+
+def test_every_label_tells_its_unit():
+    for settings in (DepthSettings, ReliefSettings, MeshSettings):
+        for name, about in knobs(settings).items():
+            label = knob_widgets.label(name, about)
+            assert about.unit in label
+            assert "_" not in label
+
+
+def test_a_word_where_a_number_belongs_gets_a_sentence():
+    with pytest.raises(SettingsError, match="steps is 'many'; it must be a number, or empty for automatic"):
+        knob_widgets.read(DepthSettings, {"steps": "many"})
+
+
+# Pictures
+
+
+@pytest.mark.parametrize("name", views.SIDES)
+def test_every_side_has_the_shape_of_the_photo(name):
+    made = replace(piece(uncertain=True), previous=DepthMap(ball(96, 128)))
+    assert views.side(made, name, Look()).shape[2] == 3
+    assert views.side(made, name, Look()).shape[:2] == ((96, 128) if name == views.OTHER else (48, 64))
+
+
+def test_uncertainty_of_a_single_prediction_gets_a_sentence():
+    assert views.SPREAD not in views.sides(piece())
+    with pytest.raises(SettingsError, match="set “Predictions to combine” to 3 or more"):
+        views.side(piece(), views.SPREAD, Look())
+
+
+def test_near_is_bright_in_the_grey_picture():
+    made = piece()
+    grey = views.side(made, views.GREY, Look())[..., 0].astype(float)
+    assert np.corrcoef(grey.ravel(), made.depth.values.ravel())[0, 1] < -0.99
+
+
+def test_flat_depth_is_shaded_evenly():
+    assert np.ptp(views.shade(np.full((20, 30), 0.5, dtype=np.float32))) == 0
+
+
+def test_a_look_whose_planes_cross_gets_a_sentence():
+    with pytest.raises(SettingsError, match=r"far must be at least 0.01 more than near"):
+        Look(near=0.5, far=0.5)
+
+
+# What the server keeps
+
+
+def test_large_depth_is_shown_small_and_kept_whole():
+    photo = Photo(np.zeros((1500, 2600, 3), dtype=np.uint8))
+    made = Piece(photo, DepthMap(np.zeros((1500, 2600), dtype=np.float32)), None)
+    assert made.screen_depth.size == (1280, 738)
+    assert made.screen_photo.shape == (738, 1280, 3)
+    assert made.depth.size == (2600, 1500)
+
+
+def test_keys_cannot_be_guessed_and_lead_back(desk):
+    photo, made = make_photo(20, 20), piece()
+    keys = {desk.keep_photo(photo) for _ in range(50)}
+    assert len(keys) == 50
+    assert all(len(key) >= 20 for key in keys)
+    assert desk.piece(desk.keep_piece(made)) is made
+
+
+def test_what_is_gone_gets_a_sentence(desk):
+    for find in (desk.photo, desk.piece):
+        with pytest.raises(DemoError):
+            find(None)
+        with pytest.raises(DemoError, match="left the server's memory"):
+            find("no such key")
+
+
+def test_what_the_page_is_made_of_and_what_is_new_outlives_a_tidying(desk):
+    made = desk.folder() / "photo.jpg"
+    made.write_bytes(b"of the page")
+    desk.cache.keep_what_is_there()
+    new = desk.folder()
+    desk.tidy()
+    assert made.exists()
+    assert new.exists()
+
+
+# Parcels
+
+
+def test_a_recipe_comes_back_from_every_file_that_carries_it(desk):
+    relief, mesh = ReliefSettings(width_mm=70, resolution=128), MeshSettings(resolution=128)
+    made = piece(settings=DepthSettings(seed=7))
+    path = parcel.everything(desk, made, relief=relief, mesh=mesh, colored=Look().colored(made.depth.values))
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(Path(path).parent)
+    for file in Path(path).parent.iterdir():
+        if file.suffix in (".json", ".glb", ".3mf"):
+            recipe = load_recipe(file)
+            assert recipe.depth == DepthSettings(seed=7)
+            assert recipe.photo == made.photo.digest
+    assert load_recipe(Path(path).parent / "lake_recipe.json").relief == relief
+
+
+def test_a_file_without_a_recipe_gets_a_sentence(tmp_path):
+    (tmp_path / "empty.json").write_bytes(b"")
+    with pytest.raises(SettingsError, match="empty"):
+        load_recipe(tmp_path / "empty.json")
+    (tmp_path / "other.json").write_text('{"color": "red"}')
+    with pytest.raises(SettingsError):
+        load_recipe(tmp_path / "other.json")
+
+
+# The page as a whole
+
+
+def test_only_the_three_wishes_are_public(desk):
+    page = build_page(Workflow(Ball()))
+    public = {fn.api_name for fn in page.fns.values() if fn.api_visibility == "public"}
+    assert public == {"depth", "relief", "mesh"}
+
+
+def test_all_that_uses_the_network_shares_one_place(desk):
+    page = build_page(Workflow(Ball()))
+    network = [fn for fn in page.fns.values() if fn.concurrency_id == "network"]
+    assert len(network) == 2  # the page's run and the endpoint
+    assert {fn.concurrency_limit for fn in network} == {NETWORK_MOST}  # the workflow lets one run at a time

@@ -1,0 +1,127 @@
+"""Visits to a page in a real browser: what a visitor does, and all that the page must not do noted down."""
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.pages import LENIENT
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-sync",
+]
+FLAGS += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+KNOWN_CONSOLE = (
+    "WebGPU",  # Babylon tries it before WebGL and says so
+    "New model is being loaded before previous model finished",  # and that a setting was changed again
+)
+PATIENCE_MS = 60_000
+# Put on every module that opens a browser.
+BROWSER = [
+    pytest.mark.slow,
+    LENIENT,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
+]
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Start a browser and give it the patience that a busy machine needs."""
+    expect.set_options(timeout=PATIENCE_MS)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """One visitor's page, with everything it must not do noted down."""
+
+    def __init__(
+        self,
+        browser: Browser,
+        url: str,
+        *,
+        width: int = 1280,
+        theme: str = "light",
+        touch: bool = False,
+        permissions: Sequence[str] = (),
+        motion: str = "no-preference",
+        before: str = "",
+    ):
+        self.context = browser.new_context(
+            viewport={"width": width, "height": 860},
+            has_touch=touch,
+            is_mobile=touch,
+            accept_downloads=True,
+            permissions=list(permissions),
+            reduced_motion=motion,
+        )
+        self.page: Page = self.context.new_page()
+        self.page.set_default_timeout(PATIENCE_MS)
+        if before:  # a script that runs before those of the page
+            self.page.add_init_script(before)
+        self.faults: list[str] = []
+        self.page.on("pageerror", lambda error: self.faults.append(f"page error: {error}"))
+        self.page.on("console", self._console)
+        self.page.on("request", lambda request: self._request(request.url, url))
+        self.page.on("response", self._response)
+        self.page.goto(f"{url}/?__theme={theme}")
+        self.page.wait_for_selector("#photo input[type=file]", state="attached")
+
+    def _console(self, message) -> None:
+        if message.type == "error" and not any(known in message.text for known in KNOWN_CONSOLE):
+            self.faults.append(f"console: {message.text}")
+
+    def _response(self, response) -> None:
+        if response.status >= 400:
+            self.faults.append(f"{response.status} for {response.url}")
+
+    def _request(self, asked: str, own: str) -> None:
+        if not asked.startswith((own, "data:", "blob:")):
+            self.faults.append(f"request to {asked}")
+
+    def upload(self, path: Path) -> None:
+        self.page.set_input_files("#photo input[type=file]", path)
+
+    def wait_for_depth(self) -> None:
+        expect(self.page.locator("#compare img")).to_have_count(2)
+        expect(self.page.locator("#status")).to_contain_text("Done")
+
+    def wait_for_object(self) -> None:
+        self.wait_for_depth()
+        expect(self.page.locator("#stl")).to_be_enabled()
+
+    def download(self, selector: str) -> Path:
+        button = self.page.locator(selector)
+        expect(button).to_be_enabled()
+        with self.page.expect_download() as started:
+            button.click()
+        return kept(started.value)
+
+
+def kept(download) -> Path:
+    """Return the path of a download, under the name that the visitor sees."""
+    path = Path(download.path())
+    return path.rename(path.with_name(download.suggested_filename))
+
+
+def choose(page: Page, selector: str, option: str) -> None:
+    page.locator(f"{selector} input").click()
+    page.get_by_role("option", name=option, exact=True).click()
+
+
+def wait_until(page: Page, holds: Callable[[], object], *, patience_s: float = PATIENCE_MS / 1000) -> None:
+    for _ in range(int(patience_s / 0.25)):
+        if holds():
+            return
+        page.wait_for_timeout(250)
+    raise AssertionError("it did not happen in time")
