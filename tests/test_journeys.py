@@ -1,6 +1,7 @@
 """Whole ways through the page: every control, every way in, and every kind of visitor."""
 
 import io
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import trimesh
 from PIL import Image, ImageDraw
 from playwright.sync_api import Page, expect
 
+from marigold_demo.reading.photo import Photo, load_photo
+from marigold_demo.ui import photo_stage
 from tests.pages import Ball, draw_photo, served
 from tests.visits import BROWSER, kept, wait_until
 
@@ -84,13 +87,24 @@ def drop_file(page: Page, path: Path, kind: str) -> None:
         zone.dispatch_event(event, {"dataTransfer": transfer})
 
 
-def test_a_good_photo_right_after_a_bad_file_wins(visit, folder, photo):
-    seen = visit()
+def test_a_good_photo_right_after_a_bad_file_wins(visit, folder, photo, monkeypatch):
+    seen, may_answer = visit(), threading.Event()
     bad = folder / "words.png"
     bad.write_text("not a picture")
+
+    def slow(path: Path) -> Photo:
+        if path.name == bad.name:
+            may_answer.wait(60)
+        return load_photo(path)
+
+    monkeypatch.setattr(photo_stage, "load_photo", slow)
     with seen.page.expect_request(lambda asked: bad.name in (asked.post_data or "") and "join" in asked.url):
         seen.upload(bad)
-    seen.upload(photo)  # while the server looks at the first
+    seen.page.get_by_role("button", name="Remove Image").click()  # while the server looks at it
+    expect(seen.page.locator("#photo img")).to_have_count(0)
+    seen.upload(photo)
+    expect(seen.page.locator("#photo img")).to_be_visible()
+    may_answer.set()
     seen.wait_for_object()
     expect(seen.page.locator("#photo img")).to_be_visible()
 

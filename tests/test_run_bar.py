@@ -84,7 +84,11 @@ def test_the_model_tells_what_it_costs_before_anything_runs(visit, predict):
     choose(seen.page, "#depth-checkpoint", "Marigold v1-1 (best) · 2.6 GB to download")
     expect(advice).to_contain_text("Downloads 2.6 GB once")
     seen.page.locator("#depth-settings > button").click()
-    seen.page.locator("#depth-ensemble input[type=number]").fill("5")
+    members = seen.page.locator("#depth-ensemble input[type=number]")
+    expect(members).to_have_value("1")
+    members.press("ControlOrMeta+a")
+    members.press_sequentially("5")
+    members.press("Tab")
     expect(advice).to_contain_text("about 10 s")
     assert predict.runs == runs
 
@@ -177,3 +181,16 @@ def test_removing_an_example_empties_the_page_and_runs_nothing(visit, predict):
     expect(seen.page.locator("#photo img")).to_have_count(0)
     seen.page.wait_for_timeout(1500)
     assert predict.runs == runs
+
+
+def test_a_photo_removed_while_the_3d_viewer_is_still_loading_leaves_no_error(visit, folder):
+    seen, held = visit(), []
+    seen.page.route("**/assets/lib-*.js", lambda route: held.append(route))
+    seen.upload(draw_photo(folder, "gone.png", size=(250, 150)))
+    expect(seen.page.locator("#preview canvas")).to_be_attached()
+    wait_until(seen.page, lambda: held)
+    seen.page.get_by_role("button", name="Remove Image").click()
+    expect(seen.page.locator("#preview canvas")).to_have_count(0)
+    with seen.page.expect_event("requestfinished", lambda one: "/assets/lib-" in one.url):
+        held[0].continue_()
+    seen.page.wait_for_timeout(3000)  # for the viewer to find its canvas gone

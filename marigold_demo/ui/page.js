@@ -149,5 +149,12 @@
     settling = setTimeout(() => slider.dispatchEvent(new PointerEvent("pointerup", { bubbles: true })), 250);
   });
 
+  // Gradio loads the code of its 3D viewer after the canvas is there; where the canvas was taken away meanwhile,
+  // the viewer complains that it is null. Nothing is lost: there is nothing to show any more.
+  window.addEventListener("unhandledrejection", (event) => {
+    const told = `${event.reason?.message} ${event.reason?.stack}`;
+    if (/of null/.test(told) && /Canvas3D/.test(told)) event.preventDefault();
+  });
+
   new MutationObserver(() => { tend(); nameExamples(); rightRoles(); tendPreview(); }).observe(document, { childList: true, subtree: true });
 })();
