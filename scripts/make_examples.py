@@ -26,13 +26,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from marigold_demo.colormap import colorize
 from marigold_demo.depth import DepthMap
+from marigold_demo.examples import load_examples
 from marigold_demo.network.checkpoint import predict
 from marigold_demo.reading.photo import load_photo
 from marigold_demo.settings import DepthSettings
 
 OUT = Path(__file__).parents[1] / "examples"
 MANIFEST = OUT / "manifest.json"
+SHEET = OUT.parent / "docs" / "pictures" / "embedded_depths.jpg"  # for the model card
+COLUMNS, CELL_PX = 7, (200, 150)
 LONGEST_PX, QUALITY, MOST_BYTES = 1024, 86, 200_000
 DEPTH_DB = 66  # peak signal to noise of stored depth: off by half a thousandth of the range
 
@@ -134,6 +138,7 @@ def main() -> None:
         make_photos()
     manifest = [with_depth(about) for about in json.loads(MANIFEST.read_text(encoding="utf-8"))]
     write_manifest(manifest)
+    draw_sheet()
 
 
 def make_photos() -> None:
@@ -164,6 +169,23 @@ def with_depth(about: dict[str, Any]) -> dict[str, Any]:
         OUT / name, quality_mode="dB", quality_layers=[DEPTH_DB], irreversible=True
     )
     return {**about, "depth": name, "revision": depth.revision}
+
+
+def draw_sheet() -> None:
+    """Draw every example over its colored depth."""
+    examples = load_examples()
+    width, height = CELL_PX
+    rows = -(-len(examples) // COLUMNS)
+    sheet = Image.new("RGB", (COLUMNS * width, rows * 2 * height), "white")
+    for number, example in enumerate(examples):
+        left, top = number % COLUMNS * width, number // COLUMNS * 2 * height
+        depth = example.known_depth()
+        assert depth is not None
+        colored = Image.fromarray(colorize(depth.values))
+        for place, picture in enumerate((Image.open(example.path).convert("RGB"), colored)):
+            picture.thumbnail((width - 4, height - 4), Image.Resampling.LANCZOS)
+            sheet.paste(picture, (left + (width - picture.width) // 2, top + place * height + 2))
+    sheet.save(SHEET, quality=85, optimize=True, progressive=True)
 
 
 def fetch_scipy() -> zipfile.ZipFile:

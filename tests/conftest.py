@@ -4,8 +4,10 @@ The environment is set while pytest loads this file, before any library that rea
 diffusers are imported only by the tests that ask for a toy.
 """
 
+import gc
 import os
 import shutil
+import warnings
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -38,6 +40,14 @@ def make_photo(height: int, width: int, *, seed: int = 0, stem: str = "photo") -
     waves = np.sin(rows / rng.uniform(3, 9) + phase) + np.cos(columns / rng.uniform(3, 9) - phase)
     rgb = (127 + 60 * waves + rng.normal(0, 5, waves.shape)).clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
     return Photo(rgb=np.ascontiguousarray(rgb), stem=stem, alpha=None, fov_deg=None, notes=())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_unconfigure() -> None:
+    """Let go of what gradio, its client and playwright left open, before pytest makes an error of it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(scope="module")

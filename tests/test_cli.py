@@ -406,7 +406,9 @@ def test_python_m_is_the_same_program():
 def test_a_signal_from_the_keyboard_reaches_the_program(tmp_path):
     write_pairs(tmp_path, 1)
     code = (
-        "import sys, time; from marigold_demo.command_line.cli import main\n"
+        "import signal, sys, time; from marigold_demo.command_line.cli import main\n"
+        # A shell that starts the tests in the background has told them to ignore it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def slow(photo, settings):\n    print('running', flush=True); time.sleep(60); yield\n"
         f"sys.exit(main(['evaluate', {str(tmp_path)!r}], predict=slow))"
     )

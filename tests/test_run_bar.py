@@ -10,7 +10,7 @@ from marigold_demo.depth import DepthMap
 from marigold_demo.errors import CheckpointError
 from marigold_demo.progress import Progress
 from tests.pages import Ball, ball, draw_photo, served
-from tests.visits import BROWSER, Visit, choose, chromium, wait_until
+from tests.visits import BROWSER, Visit, choose, chromium, type_number, wait_until
 
 pytestmark = BROWSER
 OFFLINE = "It is not on this machine and the hub cannot be reached; connect to the internet."
@@ -84,11 +84,7 @@ def test_the_model_tells_what_it_costs_before_anything_runs(visit, predict):
     choose(seen.page, "#depth-checkpoint", "Marigold v1-1 (best) · 2.6 GB to download")
     expect(advice).to_contain_text("Downloads 2.6 GB once")
     seen.page.locator("#depth-settings > button").click()
-    members = seen.page.locator("#depth-ensemble input[type=number]")
-    expect(members).to_have_value("1")
-    members.press("ControlOrMeta+a")
-    members.press_sequentially("5")
-    members.press("Tab")
+    type_number(seen.page, "#depth-ensemble input[type=number]", "5")
     expect(advice).to_contain_text("about 10 s")
     assert predict.runs == runs
 
@@ -149,9 +145,7 @@ def test_a_second_click_starts_no_second_run(visit, folder, predict):
     seen.wait_for_object()
     runs = predict.runs
     seen.page.locator("#depth-settings > button").click()
-    steps = seen.page.locator("#depth-steps").get_by_role("textbox")
-    steps.fill("7")
-    steps.press("Tab")
+    type_number(seen.page, "#depth-steps input", "7")
     seen.page.locator("#run").evaluate("button => { button.click(); button.click(); button.click(); }")
     wait_until(seen.page, lambda: predict.runs > runs)
     seen.wait_for_depth()

@@ -119,6 +119,18 @@ def choose(page: Page, selector: str, option: str) -> None:
     page.get_by_role("option", name=option, exact=True).click()
 
 
+def type_number(page: Page, selector: str, number: str) -> None:
+    """Type a number; again where the field was so new that the page still set it to its default."""
+    field = page.locator(selector)
+    for _ in range(20):
+        field.fill(number)
+        field.press("Tab")
+        page.wait_for_timeout(1000)
+        if field.input_value() == number:
+            return
+    raise AssertionError(f"{selector} does not keep {number}")
+
+
 def wait_until(page: Page, holds: Callable[[], object], *, patience_s: float = PATIENCE_MS / 1000) -> None:
     for _ in range(int(patience_s / 0.25)):
         if holds():
