@@ -263,7 +263,7 @@ class MeshSettings:
         4096, "Longest side of the texture; never more than the photo", unit="px", limits=(256, 8192)
     )
     max_faces: int = knob(
-        1_000_000, "Most triangles; the tolerance is raised to stay under it", limits=(10_000, 5_000_000)
+        320_000, "Most triangles; the tolerance is raised to stay under it", limits=(10_000, 5_000_000)
     )
     shading: Shading = knob(
         "unlit", "The photo as it is, or lit by the viewer's lamps", choices=get_args(Shading)
