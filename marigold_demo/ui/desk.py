@@ -32,6 +32,8 @@ KEEP_S = 2 * 3600.0
 SCREEN_PX = 1280
 _FOLDER = "marigold"
 _LATEST_BYTES = 2**20
+_SETTINGS_BYTES = 1000  # about what one takes
+Made = ReliefSettings | MeshSettings
 # Groups of events that share a limit: those that use the network, and all others that take time.
 NETWORK, HANDS = "network", "hands"
 HANDS_MOST = 4
@@ -125,6 +127,8 @@ class Desk:
         self._pieces: Shelf[Piece] = Shelf(max_bytes=keep_bytes // 2, max_idle_s=keep_s)
         # The key of the piece that was made last, by the key of its photo.
         self._latest: Shelf[str] = Shelf(max_bytes=_LATEST_BYTES, max_idle_s=keep_s)
+        # What the preview on screen was made with, by the key of its piece and the kind of object.
+        self._previewed: Shelf[Made] = Shelf(max_bytes=_LATEST_BYTES, max_idle_s=keep_s)
 
     @property
     def kept_bytes(self) -> int:
@@ -179,6 +183,14 @@ class Desk:
             raise DemoError("This depth has left the server's memory; press “Estimate depth” again.")
         return piece
 
+    def note_preview(self, key: str | None, settings: Made) -> None:
+        """Note what the preview of an object shows from now on."""
+        self._previewed.put((key, type(settings)), settings, size_bytes=_SETTINGS_BYTES)
+
+    def is_outdated(self, key: str | None, settings: Made) -> bool:
+        """Tell whether the preview of this kind of object has gone on to other settings."""
+        return self._previewed.get((key, type(settings))) not in (None, settings)
+
     def folder(self) -> Path:
         """Return a new empty folder below Gradio's cache, unguessable.
 
@@ -192,7 +204,7 @@ class Desk:
         """Let go of what was kept for too long, on the disk and in memory."""
         self.cache.sweep()
         self.workflow.tidy()
-        for shelf in (self._photos, self._pieces, self._latest):
+        for shelf in (self._photos, self._pieces, self._latest, self._previewed):
             shelf.sweep()
 
 

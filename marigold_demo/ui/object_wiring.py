@@ -84,15 +84,22 @@ class ObjectWiring:
         outputs = [output for shape in made.shapes.values() for output in shape.outputs]
         inputs = [self.depth.key, made.chosen, *values]
         previewed = trigger(spoken(self._preview), inputs, [made.preview, *outputs], **WORK, **RAW, **how)
-        previewed.success(spoken(self._build), inputs, outputs, **WORK, **RAW)
+        previewed.success(spoken(self._build), inputs, outputs, trigger_mode="always_last", **WORK, **RAW)
 
     def _preview(self, key: str | None, name: str, *chosen: Any) -> list[Any]:
-        path = object_stage.preview(self.desk, key, self._settings(name, chosen))
+        settings = self._settings(name, chosen)
+        path = object_stage.preview(self.desk, key, settings)
+        self.desk.note_preview(key, settings)
         waiting = [gr.skip(), *self.made.shapes[name].waiting()]
         return [path, *self._outputs(name, waiting)]
 
     def _build(self, key: str | None, name: str, *chosen: Any) -> list[Any]:
-        return self._outputs(name, object_stage.build(self.desk, key, self._settings(name, chosen)))
+        """Write the files; those that a newer wish has overtaken are not shown, for its own will follow."""
+        settings = self._settings(name, chosen)
+        files = object_stage.build(self.desk, key, settings)
+        if self.desk.is_outdated(key, settings):
+            files = [gr.skip()] * len(files)
+        return self._outputs(name, files)
 
     def _settings(self, name: str, chosen: Sequence[Any]) -> Any:
         """Make settings of those of the widgets' values that belong to one shape."""
