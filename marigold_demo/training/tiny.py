@@ -31,7 +31,7 @@ class TinySize:
     vae_channels: int = 16
     prompt_channels: int = 32
     norm_groups: int = 32
-    resolution: int = 288
+    resolution: int = 256
 
 
 def make_tiny(
