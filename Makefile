@@ -48,7 +48,7 @@ train-embedded: install ## train the embedded checkpoint again, to runs/embedded
 	  --vae-steps 0 --diffusion-steps 0 --end-to-end-steps 2200 --lr 3e-4 --final-lr 0.18 --warmup-steps 50 --ema 0.998 \
 	  --shapes 128x96,160x120,96x128,144x112,176x96,128x128
 	$(TRAIN) --out runs/embedded --init runs/embedded_2/checkpoint --seed 91000 --batch 8 --fresh 1 \
-	  --vae-steps 0 --diffusion-steps 0 --end-to-end-steps 1800 --lr 1.2e-4 --final-lr 0.03 --warmup-steps 30 --ema 0.997 \
+	  --vae-steps 0 --diffusion-steps 0 --end-to-end-steps 1500 --lr 1.2e-4 --final-lr 0.054 --warmup-steps 30 --ema 0.997 \
 	  --shapes 192x144,256x192,144x192,192x192,256x144,192x256,320x96,288x216
 
 clean: ## remove what the commands above made
