@@ -143,7 +143,7 @@ def measure(page: Page, url: str, folder: Path) -> None:
     path = phone_photo(folder)
     page.get_by_role("button", name="Example:").first.click()  # warms the server up
     page.wait_for_selector("#stl:not([disabled])", timeout=120_000)
-    page.wait_for_timeout(3000)  # until the first 3D preview, drawn without a GPU, no longer keeps the page busy
+    page.wait_for_timeout(3000)  # until the first 3D preview, drawn without a GPU, is through
     print(f"12-megapixel photo dropped -> slider      {drop(page, path):6.2f} s")
     page.wait_for_selector("#stl:not([disabled])", timeout=120_000)
     page.wait_for_timeout(3000)
