@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers import LCMScheduler
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from marigold_demo.depth import DepthMap
@@ -67,6 +69,31 @@ def test_depth_has_the_size_of_the_photo(toy_pipeline, size):
     assert depth.values.shape == depth.uncertainty.shape == size
     assert depth.values.min() >= 0
     assert depth.values.max() <= 1
+
+
+@given(width=st.integers(200, 4000), longer=st.floats(1, 5))
+def test_photos_of_every_shape_are_seen_with_as_many_pixels(width, longer):
+    size = (width, max(1, round(width / longer)))
+    edge = Defaults(steps=1, resolution=256, same_pixels=True).longest_edge(size)
+    assert edge % 8 == 0
+    assert edge**2 * size[1] / size[0] == pytest.approx(256 * 192, rel=0.08)
+    assert Defaults(steps=1, resolution=256).longest_edge(size) == 256
+
+
+def test_longest_edge_of_a_panorama_is_bounded_and_a_usual_photo_has_the_stated_one():
+    defaults = Defaults(steps=1, resolution=256, same_pixels=True)
+    assert defaults.longest_edge((4000, 100)) == 512
+    assert defaults.longest_edge((1024, 768)) == defaults.longest_edge((300, 400)) == 256
+
+
+def test_the_network_sees_a_photo_at_the_longest_edge_that_the_checkpoint_wants(toy_pipeline):
+    toy_pipeline.defaults = replace(toy_pipeline.defaults, resolution=64, same_pixels=True)
+    seen = []
+    encode = toy_pipeline.encode_image
+    toy_pipeline.encode_image = lambda rgb: seen.append(tuple(rgb.shape[-2:])) or encode(rgb)
+    toy_pipeline(make_photo(40, 160), DepthSettings())
+    toy_pipeline(make_photo(40, 160), DepthSettings(resolution=64))
+    assert seen == [(32, 112), (16, 64)]
 
 
 def test_progress_comes_before_each_network_call_and_adds_up(toy_pipeline):

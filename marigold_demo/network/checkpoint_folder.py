@@ -131,6 +131,7 @@ def _write(pipeline: DepthPipeline, folder: Path) -> None:
         "_diffusers_version": diffusers.__version__,
         "default_denoising_steps": defaults.steps,
         "default_processing_resolution": defaults.resolution,
+        "same_pixels": defaults.same_pixels,
         "prediction_type": defaults.prediction_type,
         "scale_invariant": True,
         "shift_invariant": True,
@@ -217,6 +218,7 @@ def _defaults(index: dict[str, Any], *, scheduler: Any, name: str) -> Defaults:
         resolution=768 if resolution is None else resolution,
         start="zeros" if zeros else "noise",
         outlines="photo" if index.get("outlines") == "photo" else "network",
+        same_pixels=index.get("same_pixels") is True,
     )
 
 

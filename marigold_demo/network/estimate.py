@@ -136,7 +136,8 @@ class _Plan:
         """Return the cost of a prediction, and its memory with weights."""
         pipeline, multiple = self.pipeline, self.pipeline.multiple
         resolution = settings.resolution
-        resolution = pipeline.defaults.resolution if resolution is None else resolution
+        if resolution is None:
+            resolution = pipeline.defaults.longest_edge(size)
         steps = settings.steps or pipeline.defaults.steps
         width, height = size
         seen = [(resolution, settings.ensemble)]

@@ -146,7 +146,7 @@ class DepthPipeline:
             SettingsError: The scheduler cannot take so many steps.
             CheckpointError: The networks gave numbers that are not finite, in float32 too.
         """
-        grid = self._fit_grid(photo, self._resolution(settings))
+        grid = self._fit_grid(photo, self._resolution(photo, settings))
         by_chance = self.members_differ(settings)
         run = self._members if by_chance or settings.ensemble == 1 else self._views
         members = yield from run(photo, settings, grid=grid)
@@ -192,10 +192,10 @@ class DepthPipeline:
 
     def longest_edge(self, photo: Photo, settings: DepthSettings) -> int:
         """Return the longest edge in pixels that the network sees of a photo."""
-        return self._resolution(settings) or max(photo.size)
+        return self._resolution(photo, settings) or max(photo.size)
 
-    def _resolution(self, settings: DepthSettings) -> int:
-        return self.defaults.resolution if settings.resolution is None else settings.resolution
+    def _resolution(self, photo: Photo, settings: DepthSettings) -> int:
+        return self.defaults.longest_edge(photo.size) if settings.resolution is None else settings.resolution
 
     def _fit_grid(self, photo: Photo, resolution: int) -> Grid:
         return fit_grid(photo.rgb.shape[:2], resolution=resolution, multiple=self.multiple)
@@ -204,7 +204,7 @@ class DepthPipeline:
         self, photo: Photo, settings: DepthSettings, *, grid: Grid
     ) -> Generator[Progress, None, Tensor]:
         """Yield progress; return members that see the photo mirrored and at other sizes, on one grid."""
-        resolution = self._resolution(settings) or max(grid.inner)
+        resolution = self._resolution(photo, settings) or max(grid.inner)
         views = choose_views(settings.ensemble, resolution=resolution, multiple=self.multiple)
         single = replace(settings, ensemble=1)
         mirror = replace(photo, rgb=photo.rgb[:, ::-1])

@@ -56,7 +56,7 @@ def make_tiny(
         vae=vae,
         scheduler=make_scheduler(),
         empty_prompt=torch.zeros(1, 1, size.prompt_channels),
-        defaults=Defaults(steps=1, resolution=size.resolution, outlines="photo"),
+        defaults=Defaults(steps=1, resolution=size.resolution, outlines="photo", same_pixels=True),
         image_encoder=image_encoder,
     )
 
