@@ -76,11 +76,21 @@ def test_far_hills_count_as_sky_behind_a_street_but_not_alone() -> None:
         flags = np.ones(depth.shape, bool)
         return Sample(photo=np.zeros((*depth.shape, 3), np.uint8), depth=depth, valid=flags, sky=~flags)
 
-    street = hide_far(row(3, 5, 7, 900), limit=80)
+    street = hide_far(row(3, 5, 7, 900))
     assert street.sky.tolist() == [[False, False, False, True]]
     assert np.array_equal(street.valid, ~street.sky)
-    hills = hide_far(row(300, 500, 700, 900), limit=80)
+    hills = hide_far(row(300, 500, 700, 900))
     assert hills.valid.all()
+
+
+@given(middle=st.floats(0.5, 1000))
+def test_where_a_picture_ends_follows_from_its_median(middle: float) -> None:
+    depth = np.linspace(0.1, 12, 240, dtype=np.float32)[None]
+    depth = np.sort(np.concatenate([np.full_like(depth, 1), depth]), axis=1) * np.float32(middle)  # median 1
+    flags = np.ones(depth.shape, bool)
+    sample = Sample(photo=np.zeros((*depth.shape, 3), np.uint8), depth=depth, valid=flags, sky=~flags)
+    limit = max(2 * middle, min(max(4 * middle, 25), 100))
+    assert np.array_equal(hide_far(sample).sky, depth > np.float32(limit))
 
 
 # --- augmentation

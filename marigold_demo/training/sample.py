@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 FAR_CAP_M = 80.0  # Virtual KITTI's far plane in Ke et al. 2024
+FAR_MEDIANS, LEAST_FAR_MEDIANS = 4.0, 2.0  # a picture ends at so many medians of its depth, ...
+FAR_LIMITS_M = 25.0, 100.0  # ... within these limits, which give way to the lower number of medians
 QUANTILES = (0.02, 0.98)
 
 
@@ -26,19 +28,20 @@ class Sample:
     sky: NDArray[np.bool_]
 
 
-def hide_far(sample: Sample, *, limit: float) -> Sample:
-    """Count what is farther than a limit as sky: known to be far, and no more.
+def hide_far(sample: Sample) -> Sample:
+    """Count what is much farther than most of the picture as sky: known to be far, and no more.
 
     Laser and stereo see no farther either. Without this the far end of a street, which is most of what depth
-    spans and little of what there is, would press all that is near into a sliver.
+    spans and little of what there is, would press all that is near into a sliver. The limit follows from the
+    picture, so that a network can know it.
 
     Args:
         sample: Depth in metres.
-        limit: In metres; raised to twice the median where most of the picture is farther.
     """
     if not sample.valid.any():
         return sample
-    limit = max(limit, 2 * float(np.median(sample.depth[sample.valid])))
+    middle = float(np.median(sample.depth[sample.valid]))
+    limit = max(float(np.clip(FAR_MEDIANS * middle, *FAR_LIMITS_M)), LEAST_FAR_MEDIANS * middle)
     beyond = sample.valid & (sample.depth > limit)
     return replace(sample, valid=sample.valid & ~beyond, sky=sample.sky | beyond)
 

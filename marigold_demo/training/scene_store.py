@@ -2,9 +2,7 @@
 
 import fcntl
 import hashlib
-import math
 import os
-import random
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -19,7 +17,6 @@ from marigold_demo.training.sample import Sample, hide_far
 
 SHARD = 32  # scenes a file
 LOADED_SHARDS = 200
-NEAREST_LIMIT_M, FARTHEST_LIMIT_M = 25.0, 100.0  # each scene ends somewhere between, as with a laser
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +50,7 @@ class SceneStore:
         depth = shard.depth[place].astype(np.float32)
         valid = ~sky & np.isfinite(depth) & (depth > 0)
         depth = np.where(valid, depth, np.float32(1))
-        limit = math.exp(random.Random(index).uniform(math.log(NEAREST_LIMIT_M), math.log(FARTHEST_LIMIT_M)))
-        return hide_far(Sample(photo=shard.photos[place], depth=depth, valid=valid, sky=sky), limit=limit)
+        return hide_far(Sample(photo=shard.photos[place], depth=depth, valid=valid, sky=sky))
 
     def _shard(self, number: int) -> Shard:
         with self._guard:
