@@ -44,6 +44,15 @@ def piece(*, settings: DepthSettings | None = None, shift: float = 0) -> Piece:
     return Piece(make_photo(48, 64, stem="lake"), DepthMap(values), settings)
 
 
+def test_a_piece_counts_all_that_it_holds_the_copies_for_the_screen_too():
+    for height, width in ((48, 64), (700, 2000)):
+        made = Piece(make_photo(height, width), DepthMap(np.full((height, width), 0.5, np.float32)), None)
+        held = {id(array): array.nbytes for array in (
+            made.photo.rgb, made.depth.values, made.screen_photo, made.screen_depth.values
+        )}  # fmt: skip
+        assert made.size_bytes == pytest.approx(sum(held.values()), rel=0.01)
+
+
 # Two depths of one photo
 
 

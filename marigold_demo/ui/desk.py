@@ -71,6 +71,14 @@ class Piece:
         known = find(self.settings.checkpoint)
         return f"Depth of {known.short_title if known else self.settings.checkpoint}"
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of photo and depths, with the smaller copies that the screen asks for."""
+        maps = [depth for depth in (self.depth, self.previous) if depth is not None]
+        whole = self.photo.rgb.nbytes + sum(size_bytes(depth) for depth in maps)
+        share = SCREEN_PX / max(self.photo.size)
+        return whole + round(whole * share**2) if share < 1 else whole
+
     def after(self, earlier: "Piece | None") -> "Piece":
         """Return the piece with an earlier one of its photo beside it, as far as there is one to compare."""
         if earlier is None or earlier.photo.digest != self.photo.digest:
@@ -165,9 +173,7 @@ class Desk:
         if photo_key:
             piece = piece.after(self._pieces.get(self._latest.get(photo_key)))
             self._latest.put(photo_key, key, size_bytes=len(key))
-        maps = [depth for depth in (piece.depth, piece.previous) if depth is not None]
-        size = piece.photo.rgb.nbytes + sum(size_bytes(depth) for depth in maps)
-        self._pieces.put(key, piece, size_bytes=size)
+        self._pieces.put(key, piece, size_bytes=piece.size_bytes)
         return key
 
     def piece(self, key: str | None) -> Piece:
@@ -225,11 +231,13 @@ def _cache_root() -> Path:
 
 
 def shrink_photo(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Make a photo small enough for a screen: uint8 [h, w, 3]."""
-    return np.asarray(_fit(Image.fromarray(rgb)))
+    """Make a photo small enough for a screen: uint8 [h, w, 3]; itself where it is that small."""
+    return rgb if _fits(rgb) else np.asarray(_fit(Image.fromarray(rgb)))
 
 
 def _small(depth: DepthMap) -> DepthMap:
+    if _fits(depth.values):
+        return depth
     spread = depth.uncertainty
     return DepthMap(_shrink(depth.values), None if spread is None else _shrink(spread))
 
@@ -238,9 +246,11 @@ def _shrink(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(_fit(Image.fromarray(values)), dtype=np.float32)  # mode F, [h, w]
 
 
+def _fits(values: NDArray[Any]) -> bool:
+    return bool(max(values.shape[:2]) <= SCREEN_PX)
+
+
 def _fit(image: Image.Image) -> Image.Image:
     share = SCREEN_PX / max(image.size)
-    if share >= 1:
-        return image
     size = (max(1, round(image.width * share)), max(1, round(image.height * share)))
     return image.resize(size, Image.Resampling.BOX if share < 0.5 else Image.Resampling.BILINEAR)
