@@ -54,7 +54,7 @@ WARM, WARM_AFTER_S = threading.Event(), 60.0  # whether the first checkpoint is 
 
 def gpu_seconds(photo: Photo, settings: DepthSettings) -> float:
     """Return how long the GPU is asked for: waking up, then the network calls."""
-    return 8 + 0.6 * (settings.steps or 4) * settings.ensemble
+    return 8 + 0.6 * (settings.steps or 4) * (settings.ensemble or 1)
 
 
 @spaces.GPU(duration=gpu_seconds)  # without ZeroGPU this does nothing

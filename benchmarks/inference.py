@@ -57,7 +57,7 @@ def main() -> None:
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {choices.device}, {torch.get_num_threads()} threads")
     if choices.quick:
-        cases = [DepthSettings(outlines="network"), DepthSettings(ensemble=10, outlines="network")]
+        cases = [DepthSettings(ensemble=members, outlines="network") for members in (1, 10)]
         time_checkpoint("embedded", cases=cases, dtypes=["float32"], choices=choices)
         time_ensembling([5, 10, 20], repeats=1, limit_s=90)
         compare_estimates(repeats=1)

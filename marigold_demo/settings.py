@@ -98,7 +98,12 @@ class DepthSettings:
     steps: int | None = knob(
         None, "Denoising steps; unset: the checkpoint's own", limits=(1, 50), optional=True
     )
-    ensemble: int = knob(1, "Predictions that are aligned and reduced to one", limits=(1, 20))
+    ensemble: int | None = knob(
+        None,
+        "Predictions that are aligned and reduced to one; unset: the checkpoint's own",
+        limits=(1, 20),
+        optional=True,
+    )
     resolution: int | None = knob(
         None,
         "Longest edge the network sees; 0: the photo's own; unset: the checkpoint's own",

@@ -45,7 +45,8 @@ class Ball:
                 yield Progress("denoise", done, self._steps)
                 self.may_go_on.wait(20)
                 self.calls += 1
-            yield DepthMap(ball(*photo.rgb.shape[:2]), None if settings.ensemble == 1 else spread(photo))
+            doubts = spread(photo) if (settings.ensemble or 1) > 1 else None
+            yield DepthMap(ball(*photo.rgb.shape[:2]), doubts)
         finally:
             self.running -= 1
 

@@ -49,7 +49,7 @@ def turns(kind, group, **to):
 # In this order: some knobs do something only after another one was turned.
 MODELS = gr.Dropdown([(f"{known.title} · ready", known.name) for known in CATALOG])
 DEPTH = [("depth-checkpoint", "checkpoint", MODELS, CATALOG[3].name)]
-DEPTH += turns(DepthSettings, "depth", steps="7", ensemble=3, resolution="512", seed=5)
+DEPTH += turns(DepthSettings, "depth", steps="7", ensemble="3", resolution="512", seed=5)
 DEPTH += turns(DepthSettings, "depth", quality=("draft", "full"), outlines=("network", "photo", "auto"))
 RELIEF = turns(ReliefSettings, "relief", resolution=128, nozzle_mm=1.5, width_mm=80, relief_mm=4, base_mm=5)
 RELIEF += turns(

@@ -169,7 +169,7 @@ def test_sizes_are_said_in_units_people_know(count, words):
 def advise(size, settings):
     """Foresee a price by which each of its causes can be told; only LCM and the draft are here."""
     here = settings.checkpoint in (EMBEDDED, LCM)
-    return Advice(size[0] * settings.ensemble / 100, 3 * 10**9, 0 if here else 2_600_000_000)
+    return Advice(size[0] * (settings.ensemble or 1) / 100, 3 * 10**9, 0 if here else 2_600_000_000)
 
 
 def test_the_choice_tells_what_is_ready_and_what_has_to_be_fetched():

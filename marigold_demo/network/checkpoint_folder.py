@@ -131,6 +131,7 @@ def _write(pipeline: DepthPipeline, folder: Path) -> None:
         "_diffusers_version": diffusers.__version__,
         "default_denoising_steps": defaults.steps,
         "default_processing_resolution": defaults.resolution,
+        "default_ensemble_size": defaults.ensemble,
         "same_pixels": defaults.same_pixels,
         "prediction_type": defaults.prediction_type,
         "scale_invariant": True,
@@ -211,7 +212,8 @@ def _defaults(index: dict[str, Any], *, scheduler: Any, name: str) -> Defaults:
     few = isinstance(scheduler, LCMScheduler) or scheduler.config.get("timestep_spacing") == "trailing"
     zeros = index.get("start_latent") == "zeros" or (known is not None and known.start_zeros)
     steps, resolution = index.get("default_denoising_steps"), index.get("default_processing_resolution")
-    if not all(said is None or isinstance(said, int) for said in (steps, resolution)):
+    ensemble = index.get("default_ensemble_size")
+    if not all(said is None or isinstance(said, int) for said in (steps, resolution, ensemble)):
         raise CheckpointError(f"model_index.json of {name} is damaged; download the checkpoint again.")
     return Defaults(
         steps=steps or (1 if zeros else 4 if few else 10),
@@ -219,6 +221,7 @@ def _defaults(index: dict[str, Any], *, scheduler: Any, name: str) -> Defaults:
         start="zeros" if zeros else "noise",
         outlines="photo" if index.get("outlines") == "photo" else "network",
         same_pixels=index.get("same_pixels") is True,
+        ensemble=ensemble or 1,
     )
 
 

@@ -19,6 +19,7 @@ class Defaults:
         resolution: Longest edge in pixels, of a 4:3 photo where `same_pixels` is set.
         same_pixels: Photos of every shape are seen with about as many pixels as a 4:3 photo; what is small in
             a panorama would vanish otherwise.
+        ensemble: Predictions that are reduced to one.
         start: The first depth latent: Gaussian noise, or zeros for checkpoints tuned end to end.
         outlines: As the network draws them, or moved onto the photo's (see `guided`).
         prediction_type: What the decoded picture means; only "depth" is supported.
@@ -30,6 +31,7 @@ class Defaults:
     outlines: Outlines = "network"
     prediction_type: str = "depth"
     same_pixels: bool = False
+    ensemble: int = 1
 
     def longest_edge(self, size: tuple[int, int]) -> int:
         """Return the longest edge in pixels at which a photo is seen; 0: its own.

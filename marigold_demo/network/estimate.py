@@ -139,10 +139,11 @@ class _Plan:
         if resolution is None:
             resolution = pipeline.defaults.longest_edge(size)
         steps = settings.steps or pipeline.defaults.steps
+        ensemble = settings.ensemble or pipeline.defaults.ensemble
         width, height = size
-        seen = [(resolution, settings.ensemble)]
-        if settings.ensemble > 1 and not pipeline.members_differ(settings):
-            views = choose_views(settings.ensemble, resolution=resolution or max(size), multiple=multiple)
+        seen = [(resolution, ensemble)]
+        if ensemble > 1 and not pipeline.members_differ(settings):
+            views = choose_views(ensemble, resolution=resolution or max(size), multiple=multiple)
             seen = [(view.resolution, 1) for view in views]
         total, kept, peak = Cost(), 0, 0.0
         for longest, members in seen:
@@ -151,7 +152,7 @@ class _Plan:
             cost = self._members(pixels, steps=steps, members=members)
             total, peak = total + cost, max(peak, cost.peak_bytes * self._heap_share(pixels))
             kept += members * grid.inner[0] * grid.inner[1]
-        photo_maps = 2 if settings.ensemble > 1 else 1
+        photo_maps = 2 if ensemble > 1 else 1
         kept_bytes = 4 * (MEMBER_MAPS * kept + photo_maps * width * height)
         own = LIBRARIES_BYTES if self.model.device == "cpu" else 0
         return total, round(self.weights_bytes + own + max(peak, kept_bytes))

@@ -147,8 +147,8 @@ class DepthPipeline:
             CheckpointError: The networks gave numbers that are not finite, in float32 too.
         """
         grid = self._fit_grid(photo, self._resolution(photo, settings))
-        by_chance = self.members_differ(settings)
-        run = self._members if by_chance or settings.ensemble == 1 else self._views
+        by_chance, count = self.members_differ(settings), settings.ensemble or self.defaults.ensemble
+        run = self._members if by_chance or count == 1 else self._views
         members = yield from run(photo, settings, grid=grid)
         if not torch.isfinite(members).all() and self.dtype != torch.float32:
             self.to(torch.float32)  # some cards and checkpoints overflow in 16 bits
@@ -204,8 +204,8 @@ class DepthPipeline:
         self, photo: Photo, settings: DepthSettings, *, grid: Grid
     ) -> Generator[Progress, None, Tensor]:
         """Yield progress; return members that see the photo mirrored and at other sizes, on one grid."""
-        resolution = self._resolution(photo, settings) or max(grid.inner)
-        views = choose_views(settings.ensemble, resolution=resolution, multiple=self.multiple)
+        count, edge = settings.ensemble or self.defaults.ensemble, self.longest_edge(photo, settings)
+        views = choose_views(count, resolution=edge, multiple=self.multiple)
         single = replace(settings, ensemble=1)
         mirror = replace(photo, rgb=photo.rgb[:, ::-1])
         runs = (
@@ -223,7 +223,7 @@ class DepthPipeline:
         self, photo: Photo, settings: DepthSettings, *, grid: Grid
     ) -> Generator[Progress, None, Tensor]:
         """Yield progress; return the members, float32 [E, *inner], 0 near .. 1 far."""
-        steps, count = settings.steps or self.defaults.steps, settings.ensemble
+        steps, count = settings.steps or self.defaults.steps, settings.ensemble or self.defaults.ensemble
         total = 1 + count * steps + count  # encode, denoise, decode
 
         # 1. The photo on the network's grid, encoded once whatever the number of members.

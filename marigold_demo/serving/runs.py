@@ -126,7 +126,7 @@ class Runs:
             checkpoint=name,
             photo_px=width * height,
             steps=settings.steps or "own",
-            ensemble=settings.ensemble,
+            ensemble=settings.ensemble or "own",
             resolution="own" if settings.resolution is None else settings.resolution,
         )
 

@@ -13,6 +13,7 @@ from marigold_demo.network.image_encoder import EfficientNetLite, from_published
 from marigold_demo.network.pipeline import DepthPipeline
 
 LATENT_CHANNELS = 4
+VIEWS = 4  # of a photo, whose mean is the depth
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,9 @@ def make_tiny(
         vae=vae,
         scheduler=make_scheduler(),
         empty_prompt=torch.zeros(1, 1, size.prompt_channels),
-        defaults=Defaults(steps=1, resolution=size.resolution, outlines="photo", same_pixels=True),
+        defaults=Defaults(
+            steps=1, resolution=size.resolution, outlines="photo", same_pixels=True, ensemble=VIEWS
+        ),
         image_encoder=image_encoder,
     )
 
