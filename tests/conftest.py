@@ -7,6 +7,7 @@ diffusers are imported only by the tests that ask for a toy.
 import gc
 import os
 import shutil
+import sys
 import warnings
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -42,9 +43,22 @@ def make_photo(height: int, width: int, *, seed: int = 0, stem: str = "photo") -
     return Photo(rgb=np.ascontiguousarray(rgb), stem=stem, alpha=None, fov_deg=None, notes=())
 
 
+@pytest.fixture(scope="module", autouse=True)
+def let_go() -> Iterator[None]:
+    """Collect the sockets and event loops that gradio leaves, for which a later test would be blamed."""
+    yield
+    if "gradio" in sys.modules:
+        collect()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_unconfigure() -> None:
     """Let go of what gradio, its client and playwright left open, before pytest makes an error of it."""
+    collect()
+
+
+def collect() -> None:
+    """Collect garbage; what was left open is nobody's fault here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()

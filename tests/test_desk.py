@@ -1,6 +1,5 @@
 """What visitors compare and measure on the page, without a server."""
 
-import gc
 from dataclasses import replace
 
 import numpy as np
@@ -25,12 +24,6 @@ from tests.pages import LENIENT, Ball, ball
 
 pytestmark = LENIENT
 ENDS = ((0.35, 0.5), (0.65, 0.5))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tidy():
-    yield
-    gc.collect()
 
 
 @pytest.fixture

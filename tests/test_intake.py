@@ -4,7 +4,6 @@ Gradio's own way from the client's values to a handler is run here for every eve
 """
 
 import asyncio
-import gc
 import sys
 from pathlib import Path
 from typing import Any
@@ -111,7 +110,6 @@ def site(tmp_path_factory):
         yield made
         made.opened = None
         made.page.close(verbose=False)
-    gc.collect()  # what gradio leaves open
 
 
 def hostile(site: Site) -> st.SearchStrategy[Any]:

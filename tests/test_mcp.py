@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import gc
 import io
 import urllib.request
 from collections.abc import Iterator
@@ -47,7 +46,6 @@ def address(tmp_path_factory) -> Iterator[str]:
         page.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **options)
         yield f"{page.local_url}gradio_api/mcp/"
         page.close(verbose=False)
-    gc.collect()  # what gradio leaves open
 
 
 def call(address: str, name: str, arguments: dict[str, Any]) -> Any:

@@ -1,6 +1,5 @@
 """What the page says, shows and keeps, without a server."""
 
-import gc
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -37,12 +36,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now_s
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tidy():
-    yield
-    gc.collect()  # gradio leaves event loops to the collector, for which a later test would be blamed
 
 
 @pytest.fixture
