@@ -215,6 +215,28 @@ def test_training_goes_on_from_a_marigold_folder(tmp_path: Path, pairs: Path, to
     assert read_pipeline(checkpoint, name="run").defaults.start == "zeros"
 
 
+def test_a_share_of_the_weights_it_started_from_stays_in_the_result(
+    tmp_path: Path, pairs: Path, toy_folder: Path
+) -> None:
+    settings = replace(
+        SETTINGS, init=str(toy_folder), data=f"pairs:{pairs}", diffusion_steps=0, lr=0.02, decoder_lr=0.02
+    )
+
+    def weights(folder: Path) -> Tensor:
+        networks = read_pipeline(folder, name="x").networks
+        return torch.cat([w.detach().flatten() for network in networks for w in network.parameters()])
+
+    def trained(keep: float) -> Tensor:
+        return weights(train.train(replace(settings, out=str(tmp_path / f"{keep}"), keep_init=keep), quiet))
+
+    before, after = weights(toy_folder), trained(0.0)
+    assert float((after - before).abs().max()) > 1e-2
+    assert torch.allclose(trained(0.5), (after + before) / 2, atol=2e-3)  # float16 on disk
+    assert torch.allclose(trained(1.0), before, atol=2e-3)
+    with pytest.raises(SettingsError, match="keep_init"):
+        replace(SETTINGS, keep_init=0.5)
+
+
 def test_what_is_no_stable_diffusion_folder_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "sd"
     toys.make_unet(in_channels=4).save_pretrained(folder / "unet")

@@ -53,6 +53,7 @@ def train(settings: TrainSettings, on_progress: OnProgress) -> Path:
     plans = _plans(settings, pipeline, data=data, validation=validation)
     _run_stages(plans, settings=settings, run=run, accelerator=accelerator, on_progress=on_progress)
     if accelerator.is_main_process:
+        _keep_of_init(pipeline, settings)
         end_to_end = settings.end_to_end_steps > 0
         save_checkpoint(pipeline, run.checkpoint, end_to_end=end_to_end, init=Path(settings.init))
     return run.checkpoint
@@ -129,6 +130,19 @@ def _run_stages(
         stage_run.go(run, on_progress=on_progress)
         if isinstance(stage, VaeStage):
             stage.set_scale(make_batch(plan.validation, 0).to(accelerator.device))
+
+
+@torch.no_grad()
+def _keep_of_init(pipeline: DepthPipeline, settings: TrainSettings) -> None:
+    """Move the weights back towards those they started from (Wortsman et al. 2022, eq. (1)).
+
+    What was learned of drawn scenes stays, and less is lost of what carries over to photos.
+    """
+    if not settings.keep_init:
+        return
+    for network, before in zip(pipeline.networks, open_init(settings).networks, strict=True):
+        for weight, first in zip(network.parameters(), before.parameters(), strict=True):
+            weight.lerp_(first.to(weight), settings.keep_init)
 
 
 def save_checkpoint(pipeline: DepthPipeline, folder: Path, *, end_to_end: bool, init: Path) -> None:

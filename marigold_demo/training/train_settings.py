@@ -42,6 +42,9 @@ class TrainSettings:
     ema: float = knob(
         0.999, "How much of the averaged weights stays at each step; 0: no average", limits=(0, 0.99999)
     )
+    keep_init: float = knob(
+        0.0, "Share of the weights it started from in the result; not with tiny", limits=(0, 1)
+    )
     shapes: str = knob(
         "640x480", "Sizes of the pictures, WIDTHxHEIGHT joined by commas; a batch has one of them"
     )
@@ -58,6 +61,8 @@ class TrainSettings:
         for name in ("init", "data", "out"):
             if not getattr(self, name):
                 raise SettingsError(f"{name} is empty; see --help for what it takes.")
+        if self.keep_init and self.init == "tiny":
+            raise SettingsError("keep_init mixes in the weights of init, and tiny has none; leave it at 0.")
         self.sizes  # noqa: B018  # checked here, read later
 
     @property
