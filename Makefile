@@ -37,8 +37,7 @@ format: install ## let ruff put the code in order
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 # glibc would give every large tensor back to the system and ask for it again: 2 to 4 times slower on a CPU.
-# float32, for networks this narrow are slower in bf16 even on a CPU that has it.
-TRAIN = MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 $(BIN)/marigold-demo train --data scenes --precision float32 --accumulate 1
+TRAIN = MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 $(BIN)/marigold-demo train --data scenes --accumulate 1
 
 train-embedded: install ## train the embedded checkpoint again, to runs/embedded/checkpoint (hours)
 	$(TRAIN) --out runs/embedded_1 --init tiny --image-encoder lite2 --seed 2024 --batch 8 --fresh 0.15 \
@@ -47,9 +46,12 @@ train-embedded: install ## train the embedded checkpoint again, to runs/embedded
 	$(TRAIN) --out runs/embedded_2 --init runs/embedded_1/checkpoint --seed 91000 --batch 16 --fresh 0.25 \
 	  --vae-steps 0 --diffusion-steps 0 --end-to-end-steps 2200 --lr 3e-4 --final-lr 0.18 --warmup-steps 50 --ema 0.998 \
 	  --shapes 128x96,160x120,96x128,144x112,176x96,128x128
-	$(TRAIN) --out runs/embedded --init runs/embedded_2/checkpoint --seed 91000 --batch 8 --fresh 1 \
+	$(TRAIN) --out runs/embedded_3 --init runs/embedded_2/checkpoint --seed 91000 --batch 8 --fresh 1 \
 	  --vae-steps 0 --diffusion-steps 0 --end-to-end-steps 1500 --lr 1.2e-4 --final-lr 0.054 --warmup-steps 30 --ema 0.997 \
 	  --shapes 192x144,256x192,144x192,192x192,256x144,192x256,320x96,288x216
+	$(TRAIN) --out runs/embedded --init runs/embedded_3/checkpoint --seed 500000 --batch 8 --fresh 0.35 --precision bf16 \
+	  --vae-steps 0 --diffusion-steps 0 --end-to-end-steps 4500 --lr 3e-4 --final-lr 0.06 --warmup-steps 50 --ema 0.999 \
+	  --decoder-lr 1e-4 --keep-init 0.25 --shapes 256x192,192x256,296x168,400x120,224x224
 
 clean: ## remove what the commands above made
 	rm -rf $(VENV) build dist *.egg-info

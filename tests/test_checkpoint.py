@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -149,9 +150,13 @@ def test_folder_that_cannot_be_written_to_still_loads(folder, monkeypatch):
 @pytest.mark.parametrize("tiny_vae", [False, True])
 def test_saved_folder_comes_back_the_same(tmp_path, tiny_vae):
     pipeline = toys.make_pipeline(tiny_vae=tiny_vae)
+    pipeline.defaults = replace(pipeline.defaults, same_pixels=True, ensemble=3)
     save_pipeline(pipeline, tmp_path / "saved")
     again = read_pipeline(tmp_path / "saved", name="saved")
     assert again.defaults == pipeline.defaults
+    save_pipeline(again, tmp_path / "twice")
+    for config in (tmp_path / "twice").rglob("*.json"):
+        assert str(tmp_path) not in config.read_text()  # nobody else's business
     settings = DepthSettings(ensemble=2)
     assert np.array_equal(again(PHOTO, settings).values, pipeline(PHOTO, settings).values)
     for network in ("unet", "vae"):

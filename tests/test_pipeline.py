@@ -182,7 +182,7 @@ def test_members_of_a_checkpoint_without_chance_see_different_views_of_the_photo
     pipeline.vae.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
     depth = pipeline(photo, DepthSettings(ensemble=3))
     assert torch.allclose(seen[1], seen[0].flip(-1), atol=1e-5)
-    assert seen[2].shape[-1] == 48
+    assert seen[2].shape[-1] == 72
     assert depth.uncertainty.max() > 0
     assert (depth.values.min(), depth.values.max()) == (0, pytest.approx(1))
 

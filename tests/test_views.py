@@ -8,7 +8,7 @@ def test_the_photo_as_it_is_comes_first_and_its_mirror_image_next():
     assert choose_views(3, resolution=384, multiple=8) == (
         View(384, False),
         View(384, True),
-        View(288, False),
+        View(432, False),
     )
 
 

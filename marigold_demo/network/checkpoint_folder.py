@@ -118,10 +118,12 @@ def save_pipeline(pipeline: DepthPipeline, folder: Path | str) -> None:
 def _write(pipeline: DepthPipeline, folder: Path) -> None:
     pipeline.unet.save_pretrained(folder / "unet", safe_serialization=True)
     pipeline.vae.save_pretrained(folder / "vae", safe_serialization=True)
-    _drop_computed(pipeline.vae, folder / "vae" / "config.json")
     pipeline.scheduler.save_pretrained(folder / "scheduler")
     if pipeline.image_encoder is not None:
         pipeline.image_encoder.save_pretrained(folder / "image_encoder", safe_serialization=True)  # type: ignore[operator]
+    for part in ("unet", "vae", "image_encoder"):
+        if (folder / part).is_dir():
+            _clean_config(getattr(pipeline, part), folder / part / "config.json")
     save_file(
         {"empty_prompt": pipeline.empty_prompt.detach().float().cpu().contiguous()}, folder / EMPTY_PROMPT
     )
@@ -150,12 +152,13 @@ def _write(pipeline: DepthPipeline, folder: Path) -> None:
         weights.chmod(mode)  # safetensors lets the owner alone read them
 
 
-def _drop_computed(vae: Any, path: Path) -> None:
-    """Take out of an AutoencoderTiny's config what it computes itself and would warn of at each start."""
-    if isinstance(vae, AutoencoderTiny):
-        config = json.loads(path.read_text())
+def _clean_config(network: Any, path: Path) -> None:
+    """Take out of a config the folder it came from, and what an AutoencoderTiny would warn of."""
+    config = json.loads(path.read_text())
+    config.pop("_name_or_path", None)
+    if isinstance(network, AutoencoderTiny):
         config.pop("block_out_channels", None)
-        path.write_text(json.dumps(config, indent=2) + "\n")
+    path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def _read_index(folder: Path, *, name: str) -> dict[str, Any]:

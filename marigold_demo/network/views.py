@@ -13,13 +13,7 @@ from typing import TypeVar
 from marigold_demo.progress import Progress
 
 Result = TypeVar("Result")
-SCALES = (
-    1,
-    3 / 4,
-    5 / 4,
-    9 / 8,
-    7 / 8,
-)  # of the resolution, the most useful first; each is seen mirrored too
+SCALES = (1, 9 / 8, 7 / 8, 5 / 4, 3 / 4)  # of the resolution; each is seen as it is and mirrored
 MOST_VIEWS = 2 * len(SCALES)
 
 
