@@ -168,6 +168,9 @@ def time_checkpoint(
             precision = "" if mine == other == "float32" else f"_{mine}_by_{other}"
             row = f"{label}_{case.steps}_steps_{case.ensemble}_members{precision}"
             print(f"ratio {row} {b.seconds / a.seconds:.2f}", flush=True)
+        for dtype in dtypes[1:]:
+            a, b = results["diffusers", dtype].members, results["diffusers", dtypes[0]].members
+            print(f"diffusers' own members in {dtype} and {dtypes[0]}: {np.abs(a - b).max():.1e} apart")
         for dtype in drafts:
             a, b = results["draft", dtype], results["diffusers", dtypes[0]]
             print(

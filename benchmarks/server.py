@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,10 +15,12 @@ PATIENCE_S = 600  # a busy machine takes its time
 
 
 @contextmanager
-def app_running(folder: Path, *, port: str = "") -> Iterator[tuple[str, int]]:
+def app_running(
+    folder: Path, *, port: str = "", configured: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, int]]:
     """Start the app with its cache and log in a folder; gives its address and process number."""
     port = port or _free_port()
-    said = {"GRADIO_SERVER_PORT": port, "GRADIO_TEMP_DIR": str(folder / "cache")}
+    said = {"GRADIO_SERVER_PORT": port, "GRADIO_TEMP_DIR": str(folder / "cache"), **(configured or {})}
     with (folder / "app.log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "app.py"], cwd=ROOT, env=os.environ | said, stdout=log, stderr=log

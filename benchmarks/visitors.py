@@ -7,6 +7,10 @@ whose depth, relief and mesh are computed here beforehand, and wishes in turn: d
 of the page, relief, mesh, a run that is left in its middle, a run that is cancelled, files that are no photo
 or no depth. Then a stream of small requests looks for leaks. Ends with 1 on a wrong result, on any error but
 "queue is full", on memory that grew by more than a tenth, and on a cache folder beyond its budget.
+
+What the server may keep of visitors is bounded, by default so widely that these few would fill it for hours,
+and memory would grow all that time as it should. So the bounds are set low here, and filled before memory is
+taken down for the first time: what grows after that is a leak.
 """
 
 import argparse
@@ -35,9 +39,11 @@ from marigold_demo import workflow
 from marigold_demo.network.checkpoint import load_pipeline
 from marigold_demo.reading.photo import load_photo
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
+from marigold_demo.ui import sessions
 from marigold_demo.workflow import Workflow
 
 GROWTH, BUDGET_MB = 1.10, 1024
+BOUNDS = {"MARIGOLD_VISITORS_MB": "64", "MARIGOLD_FINISHED_MB": "16"}
 CLOSE = (
     1e-5  # two runs of one network on one machine are equal; the limit allows for another number of threads
 )
@@ -148,6 +154,14 @@ class Visitors:
             for number, person in enumerate(self._people):
                 threads.submit(self._stay, person, random.Random(number), until)
         return self.wishes - before
+
+    def open_pages(self, count: int) -> None:
+        """Bring a photo to so many pages and do no more there."""
+        takes_photo = self._page.event(takes="photo", gives="photo-notes")
+        for number in range(count):
+            with Visit(self._url) as visit:
+                photo = visit.upload("photo.png", self._people[number % len(self._people)].photo)
+                visit.click(self._page, takes_photo, photo=photo)
 
     def ask(self, count: int, *, threads: int = 4) -> None:
         """Let a few of them wish a number of things, one after the other."""
@@ -277,7 +291,7 @@ def main() -> int:
         folder = Path(scratch)
         people = make_people(said.visitors, size=(160, 120), settings=DepthSettings(), folder=folder)
         small = make_people(8, size=(64, 48), settings=DepthSettings(resolution=64), folder=folder)
-        with app_running(folder) as (url, process):
+        with app_running(folder, configured=BOUNDS) as (url, process):
             crowd = Visitors(url, people, resolution=None)
             # Programs only: for each page Gradio keeps 0.4 MB, for at most 300 of them.
             few = Visitors(url, small, resolution=64, without=("page",))
@@ -287,6 +301,7 @@ def main() -> int:
 def measure(crowd: Visitors, few: Visitors, *, said: argparse.Namespace, process: int, cache: Path) -> int:
     """Run and print all figures; return 1 where one of them is not what it should be."""
     few.ask(len(WEIGHTS) * 2)  # the first one waits for the checkpoint
+    crowd.open_pages(sessions.MOST)
     crowd.stay(said.minutes / 3)
     warm, began = resident_mb(process), time.monotonic()
     crowd.tally = Tally()
