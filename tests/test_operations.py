@@ -140,7 +140,8 @@ def test_the_log_tells_runs_and_errors_but_neither_names_nor_addresses(start, tm
     (kept,) = [
         line for line in metrics.splitlines() if line.startswith('marigold_kept_bytes{what="finished"}')
     ]
-    assert float(kept.split()[-1]) == 240 * 320 * 4
+    depth_and_uncertainty = 2 * 240 * 320 * 4  # the checkpoint's own four views
+    assert float(kept.split()[-1]) == depth_and_uncertainty
     assert NAME not in metrics
     assert app.end() < 10
 

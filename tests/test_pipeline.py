@@ -187,6 +187,16 @@ def test_members_of_a_checkpoint_without_chance_see_different_views_of_the_photo
     assert (depth.values.min(), depth.values.max()) == (0, pytest.approx(1))
 
 
+def test_views_of_a_large_photo_are_those_of_all_its_pixels(monkeypatch):
+    pipeline, photo = make_pipeline_without_chance(), make_photo(30, 40)
+    large = replace(photo, rgb=np.asarray(Image.fromarray(photo.rgb).resize((1001, 750), Image.BICUBIC)))
+    depth = pipeline(large, DepthSettings(ensemble=3, resolution=64))
+    monkeypatch.setattr("marigold_demo.network.pipeline.reduced", lambda rgb, **_: rgb)
+    whole = pipeline(large, DepthSettings(ensemble=3, resolution=64))
+    assert depth.size == whole.size == (1001, 750)
+    assert np.abs(depth.values - whole.values).mean() < 0.02
+
+
 def test_depth_of_views_turns_with_the_photo():
     """With both mirror images among the views, a mirrored photo has the mirrored depth."""
     pipeline, photo = make_pipeline_without_chance(), make_photo(48, 64)

@@ -28,6 +28,7 @@ from marigold_demo.network.image_grid import (
     fit_grid,
     photo_on_grid,
     photo_to_grid,
+    reduced,
     resize,
     to_photo_size,
     unpad,
@@ -146,7 +147,7 @@ class DepthPipeline:
             SettingsError: The scheduler cannot take so many steps.
             CheckpointError: The networks gave numbers that are not finite, in float32 too.
         """
-        grid = self._fit_grid(photo, self._resolution(photo, settings))
+        grid = self._fit_grid(photo, self.longest_edge(photo, settings))
         by_chance, count = self.members_differ(settings), settings.ensemble or self.defaults.ensemble
         run = self._members if by_chance or count == 1 else self._views
         members = yield from run(photo, settings, grid=grid)
@@ -192,10 +193,8 @@ class DepthPipeline:
 
     def longest_edge(self, photo: Photo, settings: DepthSettings) -> int:
         """Return the longest edge in pixels that the network sees of a photo."""
-        return self._resolution(photo, settings) or max(photo.size)
-
-    def _resolution(self, photo: Photo, settings: DepthSettings) -> int:
-        return self.defaults.longest_edge(photo.size) if settings.resolution is None else settings.resolution
+        own = settings.resolution is None
+        return (self.defaults.longest_edge(photo.size) if own else settings.resolution) or max(photo.size)
 
     def _fit_grid(self, photo: Photo, resolution: int) -> Grid:
         return fit_grid(photo.rgb.shape[:2], resolution=resolution, multiple=self.multiple)
@@ -207,17 +206,18 @@ class DepthPipeline:
         count, edge = settings.ensemble or self.defaults.ensemble, self.longest_edge(photo, settings)
         views = choose_views(count, resolution=edge, multiple=self.multiple)
         single = replace(settings, ensemble=1)
-        mirror = replace(photo, rgb=photo.rgb[:, ::-1])
+        small = replace(photo, rgb=reduced(photo.rgb, least_px=2 * max(view.resolution for view in views)))
+        mirror = replace(small, rgb=small.rgb[:, ::-1])
         runs = (
             self._members(
-                mirror if view.mirrored else photo, single, grid=self._fit_grid(photo, view.resolution)
+                mirror if view.mirrored else small, single, grid=self._fit_grid(photo, view.resolution)
             )
             for view in views
         )
         members = yield from joined(runs, count=len(views))  # [1, *inner] each, of its own size
         pairs = zip(members, views, strict=True)
-        upright = [member.flip(-1) if view.mirrored else member for member, view in pairs]
-        return torch.cat([resize(member, grid.inner) for member in upright])
+        turned = [member.flip(-1) if view.mirrored else member for member, view in pairs]
+        return torch.cat([resize(member, grid.inner) for member in turned])
 
     def _members(
         self, photo: Photo, settings: DepthSettings, *, grid: Grid
