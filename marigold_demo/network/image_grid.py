@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
@@ -53,7 +52,12 @@ def reduced(rgb: NDArray[np.uint8], *, least_px: int) -> NDArray[np.uint8]:
     Much faster than a resize of the whole photo, and hardly anything is lost for one to half of that or less.
     """
     factor = max(rgb.shape[:2]) // least_px
-    return np.asarray(Image.fromarray(rgb).reduce(factor)) if factor > 1 else rgb
+    if factor < 2:
+        return rgb
+    image = torch.tensor(rgb).permute(2, 0, 1)[None].float()  # [1, 3, H, W]
+    blocks = functional.avg_pool2d(image, factor, ceil_mode=True, count_include_pad=False)
+    levels: NDArray[np.uint8] = blocks[0].round_().byte().permute(1, 2, 0).numpy()
+    return levels
 
 
 def photo_to_grid(rgb: NDArray[np.uint8], grid: Grid, *, device: torch.device) -> Tensor:
