@@ -86,13 +86,13 @@ def test_longest_edge_of_a_panorama_is_bounded_and_a_usual_photo_has_the_stated_
     assert defaults.longest_edge((1024, 768)) == defaults.longest_edge((300, 400)) == 256
 
 
-def test_the_network_sees_a_photo_at_the_longest_edge_that_the_checkpoint_wants(toy_pipeline):
-    toy_pipeline.defaults = replace(toy_pipeline.defaults, resolution=64, same_pixels=True)
-    seen = []
-    encode = toy_pipeline.encode_image
-    toy_pipeline.encode_image = lambda rgb: seen.append(tuple(rgb.shape[-2:])) or encode(rgb)
-    toy_pipeline(make_photo(40, 160), DepthSettings())
-    toy_pipeline(make_photo(40, 160), DepthSettings(resolution=64))
+def test_the_network_sees_a_photo_at_the_longest_edge_that_the_checkpoint_wants():
+    pipeline, seen = toys.make_pipeline(), []
+    pipeline.defaults = replace(pipeline.defaults, resolution=64, same_pixels=True)
+    encode = pipeline.encode_image
+    pipeline.encode_image = lambda rgb: seen.append(tuple(rgb.shape[-2:])) or encode(rgb)
+    pipeline(make_photo(40, 160), DepthSettings())
+    pipeline(make_photo(40, 160), DepthSettings(resolution=64))
     assert seen == [(32, 112), (16, 64)]
 
 

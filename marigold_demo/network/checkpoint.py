@@ -56,7 +56,7 @@ def predict(photo: Photo, settings: DepthSettings) -> Generator[Progress | Depth
     """
     pipeline = yield from _made_ready(settings)
     start = time.perf_counter()
-    longest = pipeline.longest_edge(photo, settings)
+    longest = pipeline.longest_edge(photo.size, settings)
     with closing(at_what_fits(partial(pipeline.stream, photo), settings, longest=longest)) as steps:
         for step in steps:
             if isinstance(step, DepthMap):

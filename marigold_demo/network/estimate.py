@@ -135,15 +135,13 @@ class _Plan:
     def price(self, size: tuple[int, int], settings: DepthSettings) -> tuple[Cost, int]:
         """Return the cost of a prediction, and its memory with weights."""
         pipeline, multiple = self.pipeline, self.pipeline.multiple
-        resolution = settings.resolution
-        if resolution is None:
-            resolution = pipeline.defaults.longest_edge(size)
+        resolution = pipeline.longest_edge(size, settings)
         steps = settings.steps or pipeline.defaults.steps
         ensemble = settings.ensemble or pipeline.defaults.ensemble
         width, height = size
         seen = [(resolution, ensemble)]
         if ensemble > 1 and not pipeline.members_differ(settings):
-            views = choose_views(ensemble, resolution=resolution or max(size), multiple=multiple)
+            views = choose_views(ensemble, resolution=resolution, multiple=multiple)
             seen = [(view.resolution, 1) for view in views]
         total, kept, peak = Cost(), 0, 0.0
         for longest, members in seen:

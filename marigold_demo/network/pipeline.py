@@ -147,7 +147,7 @@ class DepthPipeline:
             SettingsError: The scheduler cannot take so many steps.
             CheckpointError: The networks gave numbers that are not finite, in float32 too.
         """
-        grid = self._fit_grid(photo, self.longest_edge(photo, settings))
+        grid = self._fit_grid(photo, self.longest_edge(photo.size, settings))
         by_chance, count = self.members_differ(settings), settings.ensemble or self.defaults.ensemble
         run = self._members if by_chance or count == 1 else self._views
         members = yield from run(photo, settings, grid=grid)
@@ -191,10 +191,10 @@ class DepthPipeline:
             latent = unquantize(latent)
         return self._depth_decoder(latent).clip(-1, 1)  # type: ignore[no-any-return]
 
-    def longest_edge(self, photo: Photo, settings: DepthSettings) -> int:
+    def longest_edge(self, size: tuple[int, int], settings: DepthSettings) -> int:
         """Return the longest edge in pixels that the network sees of a photo."""
         own = settings.resolution is None
-        return (self.defaults.longest_edge(photo.size) if own else settings.resolution) or max(photo.size)
+        return (self.defaults.longest_edge(size) if own else settings.resolution) or max(size)
 
     def _fit_grid(self, photo: Photo, resolution: int) -> Grid:
         return fit_grid(photo.rgb.shape[:2], resolution=resolution, multiple=self.multiple)
@@ -203,7 +203,7 @@ class DepthPipeline:
         self, photo: Photo, settings: DepthSettings, *, grid: Grid
     ) -> Generator[Progress, None, Tensor]:
         """Yield progress; return members that see the photo mirrored and at other sizes, on one grid."""
-        count, edge = settings.ensemble or self.defaults.ensemble, self.longest_edge(photo, settings)
+        count, edge = settings.ensemble or self.defaults.ensemble, self.longest_edge(photo.size, settings)
         views = choose_views(count, resolution=edge, multiple=self.multiple)
         single = replace(settings, ensemble=1)
         small = replace(photo, rgb=reduced(photo.rgb, least_px=2 * max(view.resolution for view in views)))
