@@ -120,7 +120,12 @@ def open_pipeline(name: str, *, dtype: torch.dtype | None = None, device: str = 
     folder = local_folder(name)
     if folder is None:
         folder = fetch_checkpoint(name, half=_half(device, dtype=dtype))
-    return read_pipeline(folder, name=name, dtype=dtype or best_dtype(device, folder=folder))
+    return read_pipeline(
+        folder,
+        name=name,
+        dtype=dtype or best_dtype(device, folder=folder),
+        vae_dtype=torch.float32 if device == "cpu" else None,  # see `settling`
+    )
 
 
 def best_dtype(device: str, *, folder: Path | None) -> torch.dtype:

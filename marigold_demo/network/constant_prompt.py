@@ -100,9 +100,11 @@ class ConstantPrompt:
         """Attend at hidden_states [B, T, C]; whatever prompt is passed along does not matter."""
         if self.tokens == 1:
             return self.bias.expand_as(hidden_states)
-        logits = torch.nn.functional.linear(hidden_states, self.keys, self.key_bias)  # [B, T, h L]
+        seen = hidden_states.to(self.keys.dtype)  # it is not always that of the weights, see `precision`
+        logits = torch.nn.functional.linear(seen, self.keys, self.key_bias)  # [B, T, h L]
         weights = logits.view(*logits.shape[:2], -1, self.tokens).softmax(dim=3).flatten(2)  # [B, T, h L]
-        return torch.nn.functional.linear(weights, self.values.T, self.bias)  # [B, T, C]
+        attended = torch.nn.functional.linear(weights, self.values.T, self.bias)  # [B, T, C]
+        return attended.to(hidden_states.dtype)
 
 
 def _project(linear: Any, tokens: Tensor) -> Tensor:

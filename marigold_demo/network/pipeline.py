@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import CheckpointError
-from marigold_demo.network.constant_prompt import fold_prompt, move_prompt
 from marigold_demo.network.defaults import Defaults
 from marigold_demo.network.depth_head import depth_decoder
 from marigold_demo.network.ensemble import reduce_members
@@ -35,8 +34,8 @@ from marigold_demo.network.image_grid import (
 )
 from marigold_demo.network.member_batches import batch_size, in_batches
 from marigold_demo.network.schedule import make_scheduler
+from marigold_demo.network.settling import move, settle
 from marigold_demo.network.thrift import Thrift
-from marigold_demo.network.upsampling import fold_upsampling, move_upsampling
 from marigold_demo.network.views import choose_views, joined
 from marigold_demo.progress import Progress
 from marigold_demo.reading.photo import Photo
@@ -100,9 +99,7 @@ class DepthPipeline:
         for network in self.networks:
             nn.Module.to(network, target)  # diffusers' own `to` warns of each cast
         self.empty_prompt = self.empty_prompt.to(target)
-        move_prompt(self.unet, target)
-        for network in (self.unet, self.vae):
-            move_upsampling(network, target)
+        move(self.unet, self.vae, target)
         return self
 
     def settle(self, device: str = "cpu") -> "DepthPipeline":
@@ -110,13 +107,9 @@ class DepthPipeline:
 
         Weights freeze, constants are folded in. This is done before the networks are moved there with `to`.
         """
-        for network in self.networks:
-            network.requires_grad_(False).eval()
-            network.to(memory_format=torch.channels_last)
-        fold_prompt(self.unet, self.empty_prompt)
-        if device == "cpu":  # on GPUs it has not been measured
-            fold_upsampling(self.unet)
-            fold_upsampling(self.vae)
+        settle(self.unet, self.vae, prompt=self.empty_prompt, device=device)
+        if self.image_encoder is not None:
+            self.image_encoder.requires_grad_(False).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self
 
     @property
@@ -267,7 +260,8 @@ class DepthPipeline:
 
     def layer_bytes(self, pixels: int, *, network: Any) -> int:
         """Return what the first layer of a network takes for one member."""
-        return pixels * int(network.config.block_out_channels[0]) * self.dtype.itemsize
+        weight: Tensor = next(network.parameters())
+        return pixels * int(network.config.block_out_channels[0]) * weight.itemsize
 
     def _encode_condition(self, rgb: Tensor) -> Condition:
         features = None

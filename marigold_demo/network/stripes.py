@@ -20,6 +20,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
 from marigold_demo.network.depth_head import MeanConv
+from marigold_demo.network.residual_bands import ResidualBands
 
 ROWS = 64  # of a stripe; even, so that halving keeps them apart
 HALO = {AutoencoderTinyBlock: 3, Upsample2D: 2, Downsample2D: 2, MeanConv: 1}  # rows seen beyond a stripe
@@ -51,6 +52,8 @@ def in_stripes(network: nn.Module, *, keep: torch.device | None = None) -> Itera
 
 def _striped_forward(module: Any, *, keep: torch.device | None) -> Callable[..., Tensor] | None:
     kind = type(module)
+    if isinstance(vars(module).get("forward"), ResidualBands):
+        return None  # thinner than stripes
     if kind is ResnetBlock2D and _is_plain(module):
         return partial(_resnet, module, keep=keep)
     if kind not in HALO:

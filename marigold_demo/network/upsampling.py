@@ -90,7 +90,9 @@ class FoldedUpsampling:
         )
         for (below, right), weight in zip(POSITIONS, self.filters, strict=True):
             padded = functional.pad(hidden_states, (1 - right, right, 1 - below, below))
-            out[:, :, below::2, right::2] = functional.conv2d(padded, weight, self.module.conv.bias)
+            out[:, :, below::2, right::2] = functional.conv2d(
+                padded.to(weight.dtype), weight, self.module.conv.bias
+            )
         return out
 
 

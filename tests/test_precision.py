@@ -1,0 +1,54 @@
+"""A UNet in bfloat16 that hands on float32 is nearer to the one in float32."""
+
+import torch
+
+from marigold_demo.network.precision import FloatResult, fold_precision, unfold_precision
+from marigold_demo.network.settling import settle, unsettle
+from tests import toys
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def test_rounding_less_is_nearer_to_float32():
+    latents, prompt = draw(2, 8, 16, 24), draw(2, 2, toys.PROMPT_WIDTH)
+    exact = toys.make_unet()(latents, 500, encoder_hidden_states=prompt).sample
+    unet = toys.make_unet().bfloat16()
+    rounded = unet(latents.bfloat16(), 500, encoder_hidden_states=prompt.bfloat16()).sample
+    fold_precision(unet)
+    folded = unet(latents.bfloat16(), 500, encoder_hidden_states=prompt.bfloat16()).sample
+    assert folded.dtype == torch.float32
+    assert (folded - exact).norm() < 0.9 * (rounded - exact).norm()
+    assert {module.weight.dtype for module in unet.modules() if isinstance(module, torch.nn.Linear)} == {
+        torch.bfloat16
+    }
+    unfold_precision(unet)
+    assert torch.equal(unet(latents.bfloat16(), 500, encoder_hidden_states=prompt.bfloat16()).sample, rounded)
+
+
+@torch.no_grad()
+def test_settling_for_a_cpu_keeps_the_vae_in_float32_and_is_undone():
+    pipeline = toys.make_pipeline().to(torch.bfloat16)
+    unet, vae = pipeline.unet, pipeline.vae
+    latents, prompt = draw(1, 8, 8, 8).bfloat16(), pipeline.empty_prompt
+    before = unet(latents, 1, encoder_hidden_states=prompt).sample
+    weights = {name: weight.clone() for name, weight in vae.state_dict().items()}
+    settle(unet, vae, prompt=prompt, device="cpu")
+    assert next(vae.parameters()).dtype == torch.float32
+    assert pipeline.dtype == torch.bfloat16
+    after = unet(latents, 1, encoder_hidden_states=prompt).sample
+    assert torch.allclose(after, before.float(), atol=0.05 * float(before.abs().max()))
+    unsettle(unet, vae)
+    assert not any(isinstance(vars(module).get("forward"), FloatResult) for module in unet.modules())
+    assert torch.equal(unet(latents, 1, encoder_hidden_states=prompt).sample, before)
+    assert all(torch.equal(weight, weights[name]) for name, weight in vae.state_dict().items())
+
+
+@torch.no_grad()
+def test_on_a_gpu_nothing_is_widened():
+    pipeline = toys.make_pipeline().to(torch.float16)
+    settle(pipeline.unet, pipeline.vae, prompt=pipeline.empty_prompt, device="cuda")
+    assert next(pipeline.vae.parameters()).dtype == torch.float16
+    assert not any(isinstance(vars(m).get("forward"), FloatResult) for m in pipeline.unet.modules())
