@@ -132,7 +132,8 @@ def best_dtype(device: str, *, folder: Path | None) -> torch.dtype:
     """Return the number format for a checkpoint folder (None: a large one) on a device.
 
     Small networks stay in float32: they are fast as they are, and the embedded one loses form in 16 bits
-    (measured). Large ones run in float16 on CUDA and in bfloat16 on a CPU that multiplies it in hardware.
+    (measured). Large ones run in float16 on CUDA; on a CPU that multiplies bfloat16 in hardware their UNet does
+    so in it, and the VAE stays in float32 (`settling`).
     """
     weights = [] if folder is None else list((folder / "unet").glob("*.safetensors"))
     if weights and sum(file.stat().st_size for file in weights) <= LARGE_BYTES:

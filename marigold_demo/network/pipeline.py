@@ -91,7 +91,7 @@ class DepthPipeline:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Number format of the networks; between them all is float32."""
+        """Number format of the UNet; between networks all is float32, and `settle` may widen a VAE to it."""
         return next(self.unet.parameters()).dtype  # type: ignore[no-any-return]
 
     def to(self, target: torch.device | torch.dtype | str) -> "DepthPipeline":

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-TILES = 144  # at a time: their maps stay in the caches, their matrix products are large enough (measured)
+TILES = 192  # at a time: their maps stay in the caches, their matrix products are large enough (measured)
 SIDE, SEEN = 4, 6  # results and pixels of a tile, along each side
 
 _G = [
@@ -53,7 +53,7 @@ class Winograd:
         outputs, inputs = weight.shape[:2]
         across = -(-width // SIDE)  # tiles
         down = min(max(1, TILES // across), -(-height // SIDE))
-        self._across = min(max(1, TILES // down), across)  # tiles in a block of a band
+        self._across = -(-across // -(-across // TILES))  # tiles in a block, all blocks of a band about alike
         self.rows = SIDE * down
         place = torch.kron(*[torch.tensor(_G, device=weight.device)] * 2)  # [36, 9]
         flat = weight.permute(0, 2, 3, 1).reshape(outputs, 9, inputs)  # [C', 9, C]
