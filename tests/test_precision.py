@@ -1,9 +1,10 @@
 """A UNet in bfloat16 that hands on float32 is nearer to the one in float32."""
 
+import pytest
 import torch
 
 from marigold_demo.network.precision import FloatResult, fold_precision, unfold_precision
-from marigold_demo.network.settling import settle, unsettle
+from marigold_demo.network.settling import unsettle
 from tests import toys
 
 
@@ -29,26 +30,22 @@ def test_rounding_less_is_nearer_to_float32():
 
 
 @torch.no_grad()
-def test_settling_for_a_cpu_keeps_the_vae_in_float32_and_is_undone():
+def test_settling_for_a_cpu_rounds_less_and_is_undone():
     pipeline = toys.make_pipeline().to(torch.bfloat16)
-    unet, vae = pipeline.unet, pipeline.vae
     latents, prompt = draw(1, 8, 8, 8).bfloat16(), pipeline.empty_prompt
-    before = unet(latents, 1, encoder_hidden_states=prompt).sample
-    weights = {name: weight.clone() for name, weight in vae.state_dict().items()}
-    settle(unet, vae, prompt=prompt, device="cpu")
-    assert next(vae.parameters()).dtype == torch.float32
+    before = pipeline.unet(latents, 1, encoder_hidden_states=prompt).sample
+    pipeline.settle("cpu")
     assert pipeline.dtype == torch.bfloat16
-    after = unet(latents, 1, encoder_hidden_states=prompt).sample
+    after = pipeline.unet(latents, 1, encoder_hidden_states=prompt).sample
+    assert after.dtype == torch.float32
     assert torch.allclose(after, before.float(), atol=0.05 * float(before.abs().max()))
-    unsettle(unet, vae)
+    unsettle(pipeline.unet, pipeline.vae)
+    assert not any(isinstance(vars(module).get("forward"), FloatResult) for module in pipeline.unet.modules())
+    assert torch.equal(pipeline.unet(latents, 1, encoder_hidden_states=prompt).sample, before)
+
+
+@pytest.mark.parametrize(("dtype", "device"), [(torch.float16, "cuda"), (torch.float32, "cpu")])
+def test_on_a_gpu_and_in_float32_nothing_is_widened(dtype, device):
+    unet = toys.make_pipeline().to(dtype).settle(device).unet
     assert not any(isinstance(vars(module).get("forward"), FloatResult) for module in unet.modules())
-    assert torch.equal(unet(latents, 1, encoder_hidden_states=prompt).sample, before)
-    assert all(torch.equal(weight, weights[name]) for name, weight in vae.state_dict().items())
-
-
-@torch.no_grad()
-def test_on_a_gpu_nothing_is_widened():
-    pipeline = toys.make_pipeline().to(torch.float16)
-    settle(pipeline.unet, pipeline.vae, prompt=pipeline.empty_prompt, device="cuda")
-    assert next(pipeline.vae.parameters()).dtype == torch.float16
-    assert not any(isinstance(vars(m).get("forward"), FloatResult) for m in pipeline.unet.modules())
+    assert {parameter.dtype for parameter in unet.parameters()} == {dtype}

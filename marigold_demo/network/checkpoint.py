@@ -120,20 +120,14 @@ def open_pipeline(name: str, *, dtype: torch.dtype | None = None, device: str = 
     folder = local_folder(name)
     if folder is None:
         folder = fetch_checkpoint(name, half=_half(device, dtype=dtype))
-    return read_pipeline(
-        folder,
-        name=name,
-        dtype=dtype or best_dtype(device, folder=folder),
-        vae_dtype=torch.float32 if device == "cpu" else None,  # see `settling`
-    )
+    return read_pipeline(folder, name=name, dtype=dtype or best_dtype(device, folder=folder))
 
 
 def best_dtype(device: str, *, folder: Path | None) -> torch.dtype:
     """Return the number format for a checkpoint folder (None: a large one) on a device.
 
     Small networks stay in float32: they are fast as they are, and the embedded one loses form in 16 bits
-    (measured). Large ones run in float16 on CUDA; on a CPU that multiplies bfloat16 in hardware their UNet does
-    so in it, and the VAE stays in float32 (`settling`).
+    (measured). Large ones run in float16 on CUDA and in bfloat16 on a CPU that multiplies it in hardware.
     """
     weights = [] if folder is None else list((folder / "unet").glob("*.safetensors"))
     if weights and sum(file.stat().st_size for file in weights) <= LARGE_BYTES:

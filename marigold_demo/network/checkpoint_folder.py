@@ -37,16 +37,13 @@ OTHER_KINDS = {
 }
 
 
-def read_pipeline(
-    folder: Path, *, name: str, dtype: torch.dtype = torch.float32, vae_dtype: torch.dtype | None = None
-) -> DepthPipeline:
+def read_pipeline(folder: Path, *, name: str, dtype: torch.dtype = torch.float32) -> DepthPipeline:
     """Read a checkpoint folder onto the CPU.
 
     Args:
         folder: A folder in diffusers' layout.
         name: What the visitor calls it, for messages and for what the catalog knows of it.
         dtype: Number format of the networks.
-        vae_dtype: That of the VAE where it is another one.
 
     Raises:
         CheckpointError: A part is missing, damaged or of the wrong kind.
@@ -55,7 +52,7 @@ def read_pipeline(
     scheduler = _read_scheduler(folder, name=name)
     vae_class = _vae_class(folder, name=name)
     unet = read_network(UNet2DConditionModel, folder / "unet", name=name, dtype=dtype)
-    vae = read_network(vae_class, folder / "vae", name=name, dtype=vae_dtype or dtype)
+    vae = read_network(vae_class, folder / "vae", name=name, dtype=dtype)
     image_encoder = None
     if (folder / "image_encoder").is_dir():
         image_encoder = read_network(EfficientNetLite, folder / "image_encoder", name=name, dtype=dtype)

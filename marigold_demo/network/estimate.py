@@ -33,7 +33,6 @@ from marigold_demo.settings import DepthSettings
 # small (measured: 2.0 to 2.5 for the embedded checkpoint at 512 to 1024 px, 1.0 for Stable Diffusion at 768).
 LIBRARIES_BYTES, SMALL_BYTES, SMALL_SHARE = 50 * hub.MB, 2**26, 2.2
 COUNTING = "estimate"  # name of the threads
-Costs = dict[torch.dtype, Cost]  # by the number format that the work is done in
 MEMBER_MAPS = 4  # of the size of the result, for each member, while they are aligned and reduced
 
 
@@ -51,8 +50,8 @@ def advise(size: tuple[int, int], settings: DepthSettings) -> Advice:
             _counting.add(model)
             threading.Thread(target=_prepare_unless_ending, args=(model,), name=COUNTING).start()
         return Advice(download_bytes=missing)
-    costs, memory = plan.price(size, settings)
-    return Advice(seconds=_seconds(costs, plan, settings), memory_bytes=memory, download_bytes=missing)
+    cost, memory = plan.price(size, settings)
+    return Advice(seconds=_seconds(cost, plan, settings), memory_bytes=memory, download_bytes=missing)
 
 
 def prepare(settings: DepthSettings) -> None:
@@ -133,8 +132,8 @@ class _Plan:
     decode: CostModel
     weights_bytes: int
 
-    def price(self, size: tuple[int, int], settings: DepthSettings) -> tuple[Costs, int]:
-        """Return the costs of a prediction, and its memory with weights."""
+    def price(self, size: tuple[int, int], settings: DepthSettings) -> tuple[Cost, int]:
+        """Return the cost of a prediction, and its memory with weights."""
         pipeline, multiple = self.pipeline, self.pipeline.multiple
         resolution = pipeline.longest_edge(size, settings)
         steps = settings.steps or pipeline.defaults.steps
@@ -144,40 +143,33 @@ class _Plan:
         if ensemble > 1 and not pipeline.members_differ(settings):
             views = choose_views(ensemble, resolution=resolution, multiple=multiple)
             seen = [(view.resolution, 1) for view in views]
-        costs: Costs = {dtype: Cost() for dtype in self.dtypes}
-        kept, peak = 0, 0.0
+        total, kept, peak = Cost(), 0, 0.0
         for longest, members in seen:
             grid = fit_grid((height, width), resolution=longest, multiple=multiple)
             pixels = grid.padded[0] * grid.padded[1]
-            parts = self._members(pixels, steps=steps, members=members)
-            for dtype, cost in zip(self.dtypes, parts, strict=True):
-                costs[dtype] += cost
-                peak = max(peak, cost.peak_bytes * self._heap_share(pixels))
+            cost = self._members(pixels, steps=steps, members=members)
+            total, peak = total + cost, max(peak, cost.peak_bytes * self._heap_share(pixels))
             kept += members * grid.inner[0] * grid.inner[1]
         photo_maps = 2 if ensemble > 1 else 1
         kept_bytes = 4 * (MEMBER_MAPS * kept + photo_maps * width * height)
         own = LIBRARIES_BYTES if self.model.device == "cpu" else 0
-        return costs, round(self.weights_bytes + own + max(peak, kept_bytes))
-
-    @property
-    def dtypes(self) -> tuple[torch.dtype, torch.dtype]:
-        """Number formats of the UNet and of the VAE."""
-        return self.pipeline.dtype, next(self.pipeline.vae.parameters()).dtype
+        return total, round(self.weights_bytes + own + max(peak, kept_bytes))
 
     def _heap_share(self, pixels: int) -> float:
         """Return how much memory is held for each byte in use."""
         layer = self.pipeline.layer_bytes(pixels, network=self.pipeline.vae)
         return SMALL_SHARE if self.model.device == "cpu" and layer < SMALL_BYTES else 1.0
 
-    def _members(self, pixels: int, *, steps: int, members: int) -> tuple[Cost, Cost]:
-        """Return the costs of UNet and VAE."""
+    def _members(self, pixels: int, *, steps: int, members: int) -> Cost:
         latent_pixels = pixels // self.pipeline.multiple**2
         unet, vae = self.pipeline.unet, self.pipeline.vae
-        denoise = self.denoise.at(pixels).times(
-            members, together=self._batch(latent_pixels, unet, share=DENOISE_SHARE)
+        return (
+            self.encode.at(pixels)
+            + self.denoise.at(pixels)
+            .times(members, together=self._batch(latent_pixels, unet, share=DENOISE_SHARE))
+            .times(steps)
+            + self.decode.at(pixels).times(members, together=self._batch(pixels, vae, share=DECODE_SHARE))
         )
-        decode = self.decode.at(pixels).times(members, together=self._batch(pixels, vae, share=DECODE_SHARE))
-        return denoise.times(steps), self.encode.at(pixels) + decode
 
     def _batch(self, pixels: int, network: object, *, share: int) -> int:
         layer = self.pipeline.layer_bytes(pixels, network=network)
@@ -205,10 +197,9 @@ def _prepare(model: _Model) -> None:
         CostModel(count(run(pipeline, SMALL)), count(run(pipeline, LARGE)))
         for run in (_encoding, _denoising, _decoding)
     )
-    _plans[model] = plan = _Plan(model, pipeline, encode, denoise, decode, sum(weights))
+    _plans[model] = _Plan(model, pipeline, encode, denoise, decode, sum(weights))
     with suppress(RuntimeError):  # a GPU that is lent for runs only: time stays unknown
-        for dtype in plan.dtypes:
-            pace.measure(model.device, dtype)
+        pace.measure(model.device, model.dtype)
 
 
 def _encoding(pipeline: DepthPipeline, pixels: int) -> Callable[[], object]:
@@ -237,19 +228,15 @@ def _decoding(pipeline: DepthPipeline, pixels: int) -> Callable[[], object]:
     return lambda: pipeline.decode_depth(latent)
 
 
-def _seconds(costs: Costs, plan: _Plan, settings: DepthSettings) -> float | None:
+def _seconds(cost: Cost, plan: _Plan, settings: DepthSettings) -> float | None:
     """Return the time of some work: at the machine's pace, times what the last runs took beyond it."""
-    paces = {dtype: pace.known(plan.model.device, dtype) for dtype in plan.dtypes}
-
-    def at_pace(costs: Costs) -> float:
-        return sum(speed.seconds(costs[dtype]) for dtype, speed in paces.items() if speed is not None)
-
-    if None in paces.values():
+    speed = pace.known(plan.model.device, plan.model.dtype)
+    if speed is None:
         return None
     ratios = [
-        run.seconds / at_pace(plan.price(run.size, run.settings)[0]) for run in pace.last_runs(settings)
+        run.seconds / speed.seconds(plan.price(run.size, run.settings)[0]) for run in pace.last_runs(settings)
     ]
-    return at_pace(costs) * (geometric_mean(ratios) if ratios else 1.0)
+    return speed.seconds(cost) * (geometric_mean(ratios) if ratios else 1.0)
 
 
 def _missing_bytes(settings: DepthSettings, folder: Path | None) -> int | None:

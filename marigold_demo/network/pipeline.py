@@ -91,7 +91,7 @@ class DepthPipeline:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Number format of the UNet; between networks all is float32, and `settle` may widen a VAE to it."""
+        """Number format of the networks; between them all is float32."""
         return next(self.unet.parameters()).dtype  # type: ignore[no-any-return]
 
     def to(self, target: torch.device | torch.dtype | str) -> "DepthPipeline":
@@ -260,8 +260,7 @@ class DepthPipeline:
 
     def layer_bytes(self, pixels: int, *, network: Any) -> int:
         """Return what the first layer of a network takes for one member."""
-        weight: Tensor = next(network.parameters())
-        return pixels * int(network.config.block_out_channels[0]) * weight.itemsize
+        return pixels * int(network.config.block_out_channels[0]) * self.dtype.itemsize
 
     def _encode_condition(self, rgb: Tensor) -> Condition:
         features = None

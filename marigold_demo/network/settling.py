@@ -6,8 +6,7 @@ Everything is exact but for rounding and leaves the weights what they are.
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
-from torch import Tensor, nn
+from torch import Tensor
 
 from marigold_demo.network.constant_prompt import fold_prompt, move_prompt, unfold_prompt
 from marigold_demo.network.precision import fold_precision, unfold_precision
@@ -23,8 +22,6 @@ def settle(unet: Any, vae: Any, *, prompt: Tensor, device: str) -> None:
     fold_prompt(unet, prompt)
     if device != "cpu":  # on GPUs the rest has not been measured
         return
-    if isinstance(vae, AutoencoderKL):
-        nn.Module.float(vae)  # in bands as fast as in 16 bits (measured), and smooth
     if next(unet.parameters()).dtype == torch.bfloat16:
         fold_precision(unet)
     for network in (unet, vae):
@@ -33,10 +30,9 @@ def settle(unet: Any, vae: Any, *, prompt: Tensor, device: str) -> None:
 
 
 def unsettle(unet: Any, vae: Any) -> None:
-    """Let networks work as diffusers made them, all in the format of the UNet."""
+    """Let networks work as diffusers made them."""
     unfold_prompt(unet)
     unfold_precision(unet)
-    nn.Module.to(vae, next(unet.parameters()).dtype)
     for network in (unet, vae):
         unfold_residuals(network)
         unfold_upsampling(network)
