@@ -160,3 +160,22 @@ def test_whole_networks_give_the_same_with_stripes_or_without(narrow):
     for plain, bands, stripes in zip(expected, with_bands, with_stripes, strict=True):
         assert torch.allclose(bands, plain, atol=1e-4 * float(plain.abs().max()))
         assert torch.allclose(stripes, plain, atol=1e-4 * float(plain.abs().max()))
+
+
+@torch.no_grad()
+def test_in_sixteen_bits_stripes_still_save_memory(narrow):
+    """Bands are for float32; a folded block in another format is one for stripes again, and comes back."""
+    vae = toys.make_vae().requires_grad_(False)
+    fold_residuals(vae)
+    vae.bfloat16()
+    latent = draw(1, 4, 19, 9).bfloat16()
+    plain = vae.decode(latent).sample
+    block = vae.decoder.mid_block.resnets[0]
+    with in_stripes(vae):
+        assert not isinstance(block.forward, ResidualBands)
+        striped = vae.decode(latent).sample
+    assert isinstance(block.forward, ResidualBands)
+    assert (striped - plain).abs().max() < 0.05 * plain.abs().max()
+    vae.float()
+    with in_stripes(vae):
+        assert isinstance(block.forward, ResidualBands)

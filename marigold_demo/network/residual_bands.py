@@ -58,10 +58,15 @@ class ResidualBands:
     def __init__(self, block: Any) -> None:
         self.block = block
 
+    @property
+    def in_float32(self) -> bool:
+        """Tell whether the block's weights are of the one format that bands are for."""
+        return bool(self.block.conv1.weight.dtype == torch.float32)
+
     def __call__(self, x: Tensor, temb: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
         """Map x [B, C, H, W], and the embedding of the time [B, D] where it is used, to [B, C', H, W]."""
         block = self.block
-        if x.dtype != torch.float32 or block.conv1.weight.dtype != torch.float32:
+        if x.dtype != torch.float32 or not self.in_float32:
             whole: Tensor = type(block).forward(block, x, temb)
             return whole
         shifts = [None] * len(x)

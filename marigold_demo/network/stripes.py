@@ -52,13 +52,13 @@ def in_stripes(network: nn.Module, *, keep: torch.device | None = None) -> Itera
 
 def _striped_forward(module: Any, *, keep: torch.device | None) -> Callable[..., Tensor] | None:
     kind = type(module)
-    if isinstance(vars(module).get("forward"), ResidualBands):
-        return None  # thinner than stripes
+    forward = module.forward
+    if isinstance(forward, ResidualBands) and forward.in_float32:
+        return None  # its bands are thinner than stripes
     if kind is ResnetBlock2D and _is_plain(module):
         return partial(_resnet, module, keep=keep)
     if kind not in HALO:
         return None
-    forward = module.forward
 
     def run(x: Tensor, *rest: Any, **named: Any) -> Tensor:
         return _by_rows(
