@@ -21,7 +21,7 @@ run: install ## start the app and print its URL
 test: install ## install what tests need (Chromium too) and run all tests
 	scripts/test
 
-test-fast: install ## the tests that take less than a minute
+test-fast: install ## the quick tests: two minutes on two cores
 	scripts/test -m "not slow"
 
 screenshots: install ## pictures of the page in light, dark and on a phone, into screenshots/

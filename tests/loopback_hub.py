@@ -112,7 +112,7 @@ def serving(repositories: dict[str, Path], *, cache: Path):
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     with pytest.MonkeyPatch.context() as patch:
         point_at(f"http://127.0.0.1:{server.server_port}", cache=cache, patch=patch)

@@ -247,7 +247,14 @@ def test_what_is_no_stable_diffusion_folder_is_refused(tmp_path: Path) -> None:
 # --- the run
 
 
-@pytest.mark.parametrize(("stage", "step"), [("vae", 2), ("diffusion", 3), ("end_to_end", 3)])
+@pytest.mark.parametrize(
+    ("stage", "step"),
+    [
+        pytest.param("vae", 2, marks=pytest.mark.slow),
+        ("diffusion", 3),
+        pytest.param("end_to_end", 3, marks=pytest.mark.slow),
+    ],
+)
 def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(
     tmp_path: Path, pairs: Path, stage: str, step: int
 ) -> None:
