@@ -20,6 +20,7 @@ def draw(*shape, seed=0):
 @pytest.fixture
 def narrow(monkeypatch):
     monkeypatch.setattr(residual_bands, "LEAST_CHANNELS", 1)
+    monkeypatch.setattr(residual_bands, "LEAST_PIXELS", 1)
 
 
 def make_block(inputs, outputs, **choices):
@@ -126,6 +127,16 @@ def test_other_number_formats_work_as_ever(narrow):
     expected = block(x, None)
     fold_residuals(block)
     assert torch.equal(block(x, None), expected)
+
+
+@torch.no_grad()
+def test_small_maps_and_maps_that_are_only_counted_work_as_ever():
+    block = make_block(128, 128)
+    x = draw(1, 128, 8, 8)
+    expected = block(x, None)
+    fold_residuals(block)
+    assert torch.equal(block(x, None), expected)
+    assert block.to("meta")(torch.empty(1, 128, 64, 64, device="meta"), None).shape == (1, 128, 64, 64)
 
 
 @pytest.mark.parametrize(

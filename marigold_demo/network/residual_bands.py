@@ -18,6 +18,7 @@ from marigold_demo.network.winograd import SIDE, Winograd
 
 LEAST_CHANNELS = 128  # below that the additions cost more than the multiplications save (measured)
 MOST_FILTERS = 960 * 320  # above that maps are small, and transforming the filters takes too long (measured)
+LEAST_PIXELS = 1536  # of a map; below that transforming the filters takes longer than it saves (measured)
 BAND_VALUES = 2**18  # of a map, looked at together for its statistics
 
 
@@ -66,7 +67,8 @@ class ResidualBands:
     def __call__(self, x: Tensor, temb: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
         """Map x [B, C, H, W], and the embedding of the time [B, D] where it is used, to [B, C', H, W]."""
         block = self.block
-        if x.dtype != torch.float32 or not self.in_float32:
+        small = x.shape[2] * x.shape[3] < LEAST_PIXELS
+        if small or x.dtype != torch.float32 or not self.in_float32 or x.is_meta:  # `cost` counts whole maps
             whole: Tensor = type(block).forward(block, x, temb)
             return whole
         shifts = [None] * len(x)
