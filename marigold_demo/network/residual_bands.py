@@ -83,17 +83,17 @@ class ResidualBands:
 
     def _run(self, x: Tensor, *, shift: Tensor | None, out: Tensor) -> None:
         """Map x [H, W, C] to out [H, W, C']; the shift [C'] is added to what is between the convolutions."""
-        block = self.block
+        block, pixels = self.block, x.shape[0] * x.shape[1]
         sums = x.new_zeros(2, x.shape[2], dtype=torch.float64)
         for part in torch.split(x, max(1, BAND_VALUES // x[0].numel())):
             sums += _sums(part)
         bias = block.conv1.bias if shift is None else block.conv1.bias + shift
         hidden = out  # in the same memory, each band makes room for its result
-        normal = _affine(block.norm1, sums, x)
+        normal = affine(block.norm1, sums, pixels=pixels)
         sums = sums.new_zeros(2, hidden.shape[2])
         for rows in _convolve(block.conv1.weight, bias, x, normal=normal, out=hidden):
             sums += _sums(hidden[rows])
-        normal = _affine(block.norm2, sums, hidden)
+        normal = affine(block.norm2, sums, pixels=pixels)
         for rows in _convolve(block.conv2.weight, block.conv2.bias, hidden, normal=normal, out=out):
             came, shortcut = x[rows], block.conv_shortcut
             if shortcut is not None:
@@ -139,11 +139,17 @@ def _sums(band: Tensor) -> Tensor:
     return torch.stack([band.sum(dim=(0, 1)), (band * band).sum(dim=(0, 1))]).double()
 
 
-def _affine(norm: nn.GroupNorm, sums: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return gain and shift [C] that do what a GroupNorm does to a map x [H, W, C] of these sums [2, C]."""
-    each = x.shape[2] // norm.num_groups
-    mean, square = sums.view(2, norm.num_groups, each).mean(dim=2) / (x.shape[0] * x.shape[1])  # [G] each
+def affine(norm: nn.GroupNorm, sums: Tensor, *, pixels: int) -> tuple[Tensor, Tensor]:
+    """Return gain and shift, float32 [..., C], that do what a GroupNorm does to maps.
+
+    Args:
+        norm: With weight and bias.
+        sums: Of the values and of the squares of each channel, float64 [2, ..., C].
+        pixels: Of a map.
+    """
+    each = sums.shape[-1] // norm.num_groups
+    mean, square = sums.unfold(-1, each, each).mean(dim=-1) / pixels  # [..., G] each
     rate = (square - mean * mean + norm.eps).rsqrt()
-    gain = norm.weight.double() * rate.repeat_interleave(each)
-    shift = norm.bias.double() - gain * mean.repeat_interleave(each)
+    gain = norm.weight.double() * rate.repeat_interleave(each, dim=-1)
+    shift = norm.bias.double() - gain * mean.repeat_interleave(each, dim=-1)
     return gain.float(), shift.float()

@@ -20,7 +20,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
 from marigold_demo.network.depth_head import MeanConv
-from marigold_demo.network.residual_bands import ResidualBands
+from marigold_demo.network.residual_bands import ResidualBands, affine
 
 ROWS = 64  # of a stripe; even, so that halving keeps them apart
 HALO = {AutoencoderTinyBlock: 3, Upsample2D: 2, Downsample2D: 2, MeanConv: 1}  # rows seen beyond a stripe
@@ -130,13 +130,7 @@ def _normaliser(norm: Any, x: Tensor) -> Callable[[Tensor], Tensor]:
     for top in range(0, height, ROWS):
         part = x[:, :, top : top + ROWS].to(device).double()
         sums += torch.stack([part.sum(dim=(2, 3)), part.square().sum(dim=(2, 3))])
-    groups = sums.view(2, batch, norm.num_groups, -1).mean(dim=3) / (height * width)  # [2, B, G]
-    mean, variance = groups[0], groups[1] - groups[0].square()
-    each = channels // norm.num_groups
-    mean, rate = (
-        values.repeat_interleave(each, dim=1) for values in (mean, (variance + norm.eps).rsqrt())
-    )  # [B, C]
-    gain = norm.weight.double() * rate
-    shift = norm.bias.double() - gain * mean
-    gain, shift = (values.float()[:, :, None, None] for values in (gain, shift))  # [B, C, 1, 1]
+    gain, shift = (
+        values[:, :, None, None] for values in affine(norm, sums, pixels=height * width)
+    )  # [B, C, 1, 1]
     return lambda part: torch.addcmul(shift, part.float(), gain).to(part.dtype)

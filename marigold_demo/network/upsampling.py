@@ -88,9 +88,8 @@ class FoldedUpsampling:
             device=hidden_states.device,
             memory_format=torch.channels_last,
         )
-        small = hidden_states.to(
-            self.filters[0].dtype
-        )  # it is not always that of the weights, see `precision`
+        # Its format is not always that of the weights, see `precision`.
+        small = hidden_states.to(self.filters[0].dtype)
         for (below, right), weight in zip(POSITIONS, self.filters, strict=True):
             padded = functional.pad(small, (1 - right, right, 1 - below, below))
             out[:, :, below::2, right::2] = functional.conv2d(padded, weight, self.module.conv.bias)
