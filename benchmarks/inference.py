@@ -273,7 +273,7 @@ class Reference:
 
     def unsettle(self) -> None:
         """Undo what ours does to networks."""
-        unsettle(self.pipeline.unet, self.pipeline.vae)
+        unsettle(self.pipeline.networks)
 
     def run(self, settings: DepthSettings) -> DepthMap:
         """Estimate the depth of the photo."""
@@ -398,7 +398,7 @@ def matrix_rate(dtype: torch.dtype, choices: argparse.Namespace) -> float:
 
 def count_flop(pipeline: DepthPipeline, photo: Photo, case: DepthSettings) -> float:
     """Count the multiplications and additions of one prediction by networks as they come, nothing folded."""
-    unsettle(pipeline.unet, pipeline.vae)
+    unsettle(pipeline.networks)
     with FlopCounterMode(display=False) as counter:
         pipeline(photo, case)
     return float(counter.get_total_flops())

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from marigold_demo.network.precision import FloatResult, fold_precision, unfold_precision
+from marigold_demo.network.precision import FloatNorm, FloatResult, fold_precision
 from marigold_demo.network.settling import unsettle
+from marigold_demo.network.stand_in import stand_ins, take_off
 from tests import toys
 
 
@@ -22,10 +23,8 @@ def test_rounding_less_is_nearer_to_float32():
     folded = unet(latents.bfloat16(), 500, encoder_hidden_states=prompt.bfloat16()).sample
     assert folded.dtype == torch.float32
     assert (folded - exact).norm() < 0.9 * (rounded - exact).norm()
-    assert {module.weight.dtype for module in unet.modules() if isinstance(module, torch.nn.Linear)} == {
-        torch.bfloat16
-    }
-    unfold_precision(unet)
+    assert {parameter.dtype for parameter in unet.parameters()} == {torch.bfloat16}
+    take_off(unet)
     assert torch.equal(unet(latents.bfloat16(), 500, encoder_hidden_states=prompt.bfloat16()).sample, rounded)
 
 
@@ -39,13 +38,13 @@ def test_settling_for_a_cpu_rounds_less_and_is_undone():
     after = pipeline.unet(latents, 1, encoder_hidden_states=prompt).sample
     assert after.dtype == torch.float32
     assert torch.allclose(after, before.float(), atol=0.05 * float(before.abs().max()))
-    unsettle(pipeline.unet, pipeline.vae)
-    assert not any(isinstance(vars(module).get("forward"), FloatResult) for module in pipeline.unet.modules())
+    unsettle(pipeline.networks)
+    assert not list(stand_ins(pipeline.unet))
     assert torch.equal(pipeline.unet(latents, 1, encoder_hidden_states=prompt).sample, before)
 
 
 @pytest.mark.parametrize(("dtype", "device"), [(torch.float16, "cuda"), (torch.float32, "cpu")])
 def test_on_a_gpu_and_in_float32_nothing_is_widened(dtype, device):
     unet = toys.make_pipeline().to(dtype).settle(device).unet
-    assert not any(isinstance(vars(module).get("forward"), FloatResult) for module in unet.modules())
+    assert not any(isinstance(stand_in, (FloatResult, FloatNorm)) for stand_in in stand_ins(unet))
     assert {parameter.dtype for parameter in unet.parameters()} == {dtype}

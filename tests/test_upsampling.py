@@ -4,12 +4,9 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.upsampling import Upsample2D
 
 from marigold_demo.network import upsampling
-from marigold_demo.network.upsampling import (
-    FoldedUpsampling,
-    fold_upsampling,
-    move_upsampling,
-    unfold_upsampling,
-)
+from marigold_demo.network.settling import move
+from marigold_demo.network.stand_in import take_off
+from marigold_demo.network.upsampling import FoldedUpsampling, fold_upsampling
 
 
 def draw(*shape):
@@ -46,7 +43,7 @@ def test_unfolding_brings_the_upsampler_back():
     with torch.no_grad():
         expected = module(small)
         fold_upsampling(module)
-        unfold_upsampling(module)
+        take_off(module)
         assert torch.equal(module(small), expected)
 
 
@@ -55,8 +52,7 @@ def test_folded_upsampling_follows_a_cast():
     with torch.no_grad():
         expected = module(small)
         fold_upsampling(module)
-        module.double()
-        move_upsampling(module, torch.float64)
+        move([module], torch.float64)
         assert torch.allclose(module(small.double()).float(), expected, atol=1e-5)
 
 
@@ -90,4 +86,4 @@ def test_networks_of_diffusers_give_the_same_when_folded(monkeypatch):
             )
             assert torch.allclose(vae.decode(latent).sample, expected[1], atol=1e-5)
             for network in (unet, vae):
-                unfold_upsampling(network)
+                take_off(network)

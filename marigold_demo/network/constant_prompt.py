@@ -15,52 +15,29 @@ import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from torch import Tensor
 
+from marigold_demo.network.stand_in import StandIn
+
 
 def fold_prompt(unet: Any, prompt: Tensor) -> None:
-    """Let a UNet attend to a constant prompt [1, L, D]; `unfold_prompt` undoes it.
-
-    Its weights stay untouched; after a change of them it has to be folded anew.
-    """
-    for attention in _cross_attentions(unet):
-        if type(attention.processor) in (AttnProcessor, AttnProcessor2_0, ConstantPrompt) and _is_plain(
-            attention
-        ):
-            attention.set_processor(ConstantPrompt(attention, prompt))
-
-
-def move_prompt(unet: Any, target: torch.device | torch.dtype | str) -> None:
-    """Bring what `fold_prompt` made to the device or number format that the UNet went to."""
-    for attention in _cross_attentions(unet):
-        if isinstance(attention.processor, ConstantPrompt):
-            attention.processor.to(target)
-
-
-def unfold_prompt(unet: Any) -> None:
-    """Let a UNet read the prompt it is given again."""
-    for attention in _cross_attentions(unet):
-        if isinstance(attention.processor, ConstantPrompt):
-            attention.set_processor(AttnProcessor2_0())
-
-
-def _cross_attentions(unet: Any) -> list[Any]:
-    return [
-        module for module in unet.modules() if isinstance(module, Attention) and module.is_cross_attention
-    ]
+    """Let a UNet attend to a constant prompt [1, L, D], whatever prompt it is given."""
+    for module in list(unet.modules()):
+        if isinstance(module, Attention) and module.is_cross_attention and _is_plain(module):
+            ConstantPrompt(module, prompt).put()
 
 
 def _is_plain(attention: Any) -> bool:
     """Tell whether an attention does nothing but project, attend and project, as in Stable Diffusion."""
     extras = ("spatial_norm", "group_norm", "norm_q", "norm_k", "norm_cross", "added_kv_proj_dim")
     return (
-        type(attention.processor) in (AttnProcessor, AttnProcessor2_0, ConstantPrompt)
+        type(attention.processor) in (AttnProcessor, AttnProcessor2_0)
         and all(getattr(attention, name, None) is None for name in extras)
         and not attention.residual_connection
         and attention.rescale_output_factor == 1
     )
 
 
-class ConstantPrompt:
-    """Attention processor of one layer with the prompt folded in.
+class ConstantPrompt(StandIn):
+    """What one layer of cross-attention does, with the prompt folded in.
 
     Attributes:
         keys: a of the formula above, [h L, C].
@@ -70,6 +47,7 @@ class ConstantPrompt:
     """
 
     def __init__(self, attention: Any, prompt: Tensor) -> None:
+        super().__init__(attention)
         heads, scale = attention.heads, attention.scale
         with torch.no_grad():
             tokens = prompt[0].float()  # [L, D]
@@ -91,12 +69,12 @@ class ConstantPrompt:
             bias = torch.zeros_like(values[0, 0]) if out.bias is None else out.bias.float()
             self.bias = (bias + values.sum(dim=(0, 1)) if self.tokens == 1 else bias).to(dtype)
 
-    def to(self, target: Any) -> None:
+    def to(self, target: torch.device | torch.dtype | str) -> None:
         """Move or cast what was folded."""
         self.keys, self.values, self.bias = self.keys.to(target), self.values.to(target), self.bias.to(target)
         self.key_bias = None if self.key_bias is None else self.key_bias.to(target)
 
-    def __call__(self, attention: Any, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+    def __call__(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
         """Attend at hidden_states [B, T, C]; whatever prompt is passed along does not matter."""
         if self.tokens == 1:
             return self.bias.expand_as(hidden_states)

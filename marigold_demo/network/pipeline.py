@@ -96,10 +96,8 @@ class DepthPipeline:
 
     def to(self, target: torch.device | torch.dtype | str) -> "DepthPipeline":
         """Move all networks to a device, or cast them to a number format."""
-        for network in self.networks:
-            nn.Module.to(network, target)  # diffusers' own `to` warns of each cast
+        move(self.networks, target)
         self.empty_prompt = self.empty_prompt.to(target)
-        move(self.unet, self.vae, target)
         return self
 
     def settle(self, device: str = "cpu") -> "DepthPipeline":
@@ -107,9 +105,7 @@ class DepthPipeline:
 
         Weights freeze, constants are folded in. This is done before the networks are moved there with `to`.
         """
-        settle(self.unet, self.vae, prompt=self.empty_prompt, device=device)
-        if self.image_encoder is not None:
-            self.image_encoder.requires_grad_(False).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        settle(self.networks, unet=self.unet, prompt=self.empty_prompt, device=device)
         return self
 
     @property

@@ -14,6 +14,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional
 
+from marigold_demo.network.stand_in import StandIn
 from marigold_demo.network.winograd import SIDE, Winograd
 
 LEAST_CHANNELS = 128  # below that the additions cost more than the multiplications save (measured)
@@ -23,21 +24,14 @@ BAND_VALUES = 2**18  # of a map, looked at together for its statistics
 
 
 def fold_residuals(network: nn.Module) -> None:
-    """Let all suitable residual blocks of a network work in bands; `unfold_residuals` undoes it.
+    """Let all suitable residual blocks of a network work in bands.
 
     Only for float32 on a CPU, without gradients; with other numbers they work as ever. The weights stay as
     they are, and are looked at anew in each call.
     """
     for module in network.modules():
         if isinstance(module, ResnetBlock2D) and _suits(module):
-            module.forward = ResidualBands(module)
-
-
-def unfold_residuals(network: nn.Module) -> None:
-    """Let residual blocks work on whole maps again."""
-    for module in network.modules():
-        if isinstance(vars(module).get("forward"), ResidualBands):
-            vars(module).pop("forward")
+            ResidualBands(module).put()
 
 
 def _suits(block: Any) -> bool:
@@ -53,24 +47,20 @@ def _suits(block: Any) -> bool:
     )
 
 
-class ResidualBands:
+class ResidualBands(StandIn):
     """What one residual block does, in bands."""
-
-    def __init__(self, block: Any) -> None:
-        self.block = block
 
     @property
     def in_float32(self) -> bool:
         """Tell whether the block's weights are of the one format that bands are for."""
-        return bool(self.block.conv1.weight.dtype == torch.float32)
+        return bool(self.module.conv1.weight.dtype == torch.float32)
 
     def __call__(self, x: Tensor, temb: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
         """Map x [B, C, H, W], and the embedding of the time [B, D] where it is used, to [B, C', H, W]."""
-        block = self.block
+        block = self.module
         small = x.shape[2] * x.shape[3] < LEAST_PIXELS
         if small or x.dtype != torch.float32 or not self.in_float32 or x.is_meta:  # `cost` counts whole maps
-            whole: Tensor = type(block).forward(block, x, temb)
-            return whole
+            return self.as_ever(x, temb)
         shifts = [None] * len(x)
         if block.time_emb_proj is not None and temb is not None:
             shifts = block.time_emb_proj(temb if block.skip_time_act else functional.silu(temb))  # [B, C']
@@ -83,7 +73,7 @@ class ResidualBands:
 
     def _run(self, x: Tensor, *, shift: Tensor | None, out: Tensor) -> None:
         """Map x [H, W, C] to out [H, W, C']; the shift [C'] is added to what is between the convolutions."""
-        block, pixels = self.block, x.shape[0] * x.shape[1]
+        block, pixels = self.module, x.shape[0] * x.shape[1]
         sums = x.new_zeros(2, x.shape[2], dtype=torch.float64)
         for part in torch.split(x, max(1, BAND_VALUES // x[0].numel())):
             sums += _sums(part)

@@ -46,7 +46,7 @@ def in_stripes(network: nn.Module, *, keep: torch.device | None = None) -> Itera
     finally:
         for module, forward in changed.items():
             vars(module).pop("forward")
-            if forward is not None:  # it was another's, see `fold_upsampling`
+            if forward is not None:  # it was another's, see `stand_in`
                 module.forward = forward
 
 

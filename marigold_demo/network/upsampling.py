@@ -12,35 +12,17 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor
 from torch.nn import functional
 
+from marigold_demo.network.stand_in import StandIn
+
 POSITIONS = ((0, 0), (0, 1), (1, 0), (1, 1))  # within a block: row, column
 LEAST_CHANNELS = 64  # below that the copying costs more than the multiplications save (measured)
 
 
 def fold_upsampling(network: Any) -> None:
-    """Let all wide enough upsamplers of a network work on small maps; `unfold_upsampling` undoes it.
-
-    The weights stay untouched; after a change of them it has to be folded anew.
-    """
-    for module in _upsamplers(network):
-        if _is_plain(module):
-            module.forward = FoldedUpsampling(module)
-
-
-def unfold_upsampling(network: Any) -> None:
-    """Let upsamplers enlarge first again."""
-    for module in _upsamplers(network):
-        vars(module).pop("forward", None)
-
-
-def move_upsampling(network: Any, target: torch.device | torch.dtype | str) -> None:
-    """Bring what `fold_upsampling` made to the device or number format that the network went to."""
-    for module in _upsamplers(network):
-        if isinstance(module.forward, FoldedUpsampling):
-            module.forward.to(target)
-
-
-def _upsamplers(network: Any) -> list[Any]:
-    return [module for module in network.modules() if isinstance(module, Upsample2D)]
+    """Let all wide enough upsamplers of a network work on small maps."""
+    for module in list(network.modules()):
+        if isinstance(module, Upsample2D) and _is_plain(module):
+            FoldedUpsampling(module).put()
 
 
 def _is_plain(module: Any) -> bool:
@@ -56,7 +38,7 @@ def _is_plain(module: Any) -> bool:
     )
 
 
-class FoldedUpsampling:
+class FoldedUpsampling(StandIn):
     """What one upsampler does, with the weights added up.
 
     Attributes:
@@ -64,7 +46,7 @@ class FoldedUpsampling:
     """
 
     def __init__(self, module: Any) -> None:
-        self.module = module
+        super().__init__(module)
         weight = module.conv.weight.detach()
         self.filters = [
             part.to(weight.dtype).contiguous(memory_format=torch.channels_last)
@@ -72,7 +54,7 @@ class FoldedUpsampling:
             for part in _add_up(half, dim=3)
         ]
 
-    def to(self, target: Any) -> None:
+    def to(self, target: torch.device | torch.dtype | str) -> None:
         """Move or cast the filters."""
         self.filters = [part.to(target) for part in self.filters]
 
@@ -80,8 +62,7 @@ class FoldedUpsampling:
         """Enlarge [B, C, h, w] to [B, C', 2h, 2w]; other sizes are left to the upsampler itself."""
         batch, height, width = len(hidden_states), *hidden_states.shape[2:]
         if output_size is not None and tuple(output_size) != (2 * height, 2 * width):
-            enlarged: Tensor = type(self.module).forward(self.module, hidden_states, output_size)
-            return enlarged
+            return self.as_ever(hidden_states, output_size)
         out = torch.empty(
             (batch, len(self.filters[0]), 2 * height, 2 * width),
             dtype=hidden_states.dtype,
