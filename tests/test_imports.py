@@ -37,7 +37,7 @@ ROWS = {
 UNNAMED_ROW = 2
 
 LIGHT = {"PIL", "huggingface_hub", "matplotlib", "numpy", "pillow_heif", "scipy", "trimesh", "manifold3d"}
-NETWORKS = {"accelerate", "diffusers", "numpy", "safetensors", "torch", "transformers", "numba"}
+NETWORKS = {"accelerate", "diffusers", "numpy", "psutil", "safetensors", "torch", "transformers", "numba"}
 ALIGNMENT = {"numpy", "scipy"}
 # Libraries a module may use: by the longest name again, else by its row.
 LIBRARIES = {

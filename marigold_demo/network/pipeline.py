@@ -4,6 +4,7 @@ Marigold (Ke et al., "Repurposing Diffusion-Based Image Generators for Monocular
 on diffusers' networks and schedulers, with the numerics of diffusers' MarigoldDepthPipeline.
 """
 
+import math
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -35,7 +36,7 @@ from marigold_demo.network.image_grid import (
 from marigold_demo.network.member_batches import batch_size, in_batches
 from marigold_demo.network.schedule import make_scheduler
 from marigold_demo.network.settling import move, settle
-from marigold_demo.network.thrift import Thrift
+from marigold_demo.network.thrift import Thrift, lavish
 from marigold_demo.network.views import choose_views, joined
 from marigold_demo.progress import Progress
 from marigold_demo.reading.photo import Photo
@@ -139,10 +140,12 @@ class DepthPipeline:
         grid = self._fit_grid(photo, self.longest_edge(photo.size, settings))
         by_chance, count = self.members_differ(settings), settings.ensemble or self.defaults.ensemble
         run = self._members if by_chance or count == 1 else self._views
-        members = yield from run(photo, settings, grid=grid)
-        if not torch.isfinite(members).all() and self.dtype != torch.float32:
-            self.to(torch.float32)  # some cards and checkpoints overflow in 16 bits
+        layer_bytes = self.layer_bytes(math.prod(grid.padded), network=self.vae)
+        with lavish(self.device, layer_bytes=layer_bytes):
             members = yield from run(photo, settings, grid=grid)
+            if not torch.isfinite(members).all() and self.dtype != torch.float32:
+                self.to(torch.float32)  # some cards and checkpoints overflow in 16 bits
+                members = yield from run(photo, settings, grid=grid)
         if not torch.isfinite(members).all():
             raise CheckpointError(
                 f"The checkpoint {settings.checkpoint} gave depth that is not a number; its weights are "

@@ -4,21 +4,23 @@ First fewer members at a time (`member_batches`), then the VAE in stripes, on a 
 host's memory, and at last a lower resolution. All but the last change time alone; the last one is told.
 """
 
-import os
-from collections.abc import Callable, Generator
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import replace
 
+import psutil
 import torch
 from torch import nn
 
 from marigold_demo.depth import DepthMap
+from marigold_demo.network.heap import RETURNED_BYTES, kept_heap
 from marigold_demo.network.member_batches import MemoryShortageError
 from marigold_demo.network.stripes import in_stripes
 from marigold_demo.progress import Progress
 from marigold_demo.settings import DepthSettings
 
 PEAK_LAYERS = 6  # what a VAE holds at its peak, in maps of its first width and full size (counted)
+PLENTY = 2  # peaks that have to fit into free memory, for kept memory falls into pieces
 LEAST_RESOLUTION, STEP_DOWN = 128, 0.75
 
 Steps = Generator[Progress | DepthMap, None, None]
@@ -64,13 +66,27 @@ class Thrift:
         return sparing
 
 
+@contextmanager
+def lavish(device: torch.device, *, layer_bytes: int) -> Iterator[None]:
+    """Keep freed memory for the next layer meanwhile: on a CPU, for large maps, where there is plenty.
+
+    Args:
+        device: Where the networks are.
+        layer_bytes: What the first layer of the VAE takes for one member.
+    """
+    peak, free = PEAK_LAYERS * layer_bytes, free_bytes(device)
+    plenty = free is not None and PLENTY * peak < free
+    with kept_heap() if device.type == "cpu" and peak > RETURNED_BYTES and plenty else nullcontext():
+        yield
+
+
 def free_bytes(device: torch.device) -> int | None:
     """Return how much memory a device has left, None where that cannot be asked."""
     if device.type == "cuda":
         reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + reserved
-    if device.type == "cpu" and "SC_AVPHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if device.type == "cpu":
+        return int(psutil.virtual_memory().available)
     return None
 
 

@@ -1,0 +1,154 @@
+"""Freed memory stays with the process while it is asked to, and goes back afterwards."""
+
+import ctypes
+import subprocess
+import sys
+import textwrap
+import threading
+
+import pytest
+import torch
+
+from marigold_demo.network import heap, thrift
+from marigold_demo.network.heap import kept_heap, share_one_heap
+from marigold_demo.network.thrift import lavish
+from marigold_demo.settings import DepthSettings
+from tests import toys
+from tests.conftest import make_photo
+
+CPU = torch.device("cpu")
+on_glibc = pytest.mark.skipif(heap._glibc() is None, reason="another C library")
+
+
+@pytest.fixture
+def options(monkeypatch):
+    """Return what glibc was told, in order."""
+    told = []
+
+    class Library:
+        def mallopt(self, option, value):
+            told.append((option, value))
+
+        def malloc_trim(self, pad):
+            told.append("trim")
+
+    monkeypatch.setattr(heap, "_glibc", Library)
+    return told
+
+
+def test_the_last_one_hands_memory_back(options):
+    with kept_heap():
+        with kept_heap():
+            pass
+        assert "trim" not in options
+        assert options[-1] == (heap.TRIM_THRESHOLD, -1)
+    assert options[-4:] == [*heap.AS_EVER.items(), "trim"]
+
+
+def test_memory_goes_back_after_an_error_too(options):
+    with pytest.raises(KeyError), kept_heap():
+        raise KeyError
+    assert options[-1] == "trim"
+
+
+def test_several_threads_count_together(options):
+    begun, end = threading.Barrier(4, timeout=30), threading.Event()
+
+    def keep():
+        with kept_heap():
+            begun.wait()
+            end.wait(30)
+
+    threads = [threading.Thread(target=keep) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    begun.wait()
+    assert "trim" not in options
+    end.set()
+    for thread in threads:
+        thread.join()
+    assert options.count("trim") == 1
+    assert options[-1] == "trim"
+
+
+def test_another_c_library_is_left_alone(monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
+    with kept_heap():
+        pass
+    share_one_heap()
+
+
+@pytest.mark.parametrize(
+    ("device", "layer_bytes", "free", "keeps"),
+    [
+        ("cpu", 2**26, 2**34, True),
+        ("cpu", 2**20, 2**34, False),  # a small map never goes back
+        ("cpu", 2**26, 2**29, False),  # memory is short
+        ("cpu", 2**26, None, False),
+        ("cuda", 2**26, 2**34, False),
+    ],
+)
+def test_memory_is_kept_where_maps_are_large_and_there_is_plenty(
+    options, monkeypatch, device, layer_bytes, free, keeps
+):
+    monkeypatch.setattr(thrift, "free_bytes", lambda _: free)
+    with lavish(torch.device(device), layer_bytes=layer_bytes):
+        assert bool(options) == keeps
+
+
+def test_a_prediction_keeps_memory_and_a_broken_off_one_hands_it_back(options, monkeypatch):
+    monkeypatch.setattr(thrift, "RETURNED_BYTES", 0)
+    pipeline = toys.make_pipeline()
+    stream = pipeline.stream(make_photo(24, 32), DepthSettings())
+    next(stream)
+    assert options
+    assert "trim" not in options
+    stream.close()
+    assert options[-1] == "trim"
+
+
+@on_glibc
+@pytest.mark.parametrize("where", ["main thread", "other thread"])
+def test_freed_blocks_are_not_taken_anew(where):
+    """A block of 200 MB that is freed and taken again costs thousands of page faults; a kept one none."""
+    script = f"""
+        import ctypes, resource, threading
+        from marigold_demo.network.heap import kept_heap, share_one_heap
+
+        malloc = ctypes.CDLL(None).malloc
+        malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+        free = ctypes.CDLL(None).free
+        free.argtypes = [ctypes.c_void_p]
+
+        def faults():
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            for _ in range(3):
+                block = malloc(2 * 10**8)
+                ctypes.memset(block, 1, 2 * 10**8)
+                free(block)
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+        def run():
+            print(faults())
+            with kept_heap():
+                faults()
+                print(faults())
+            print(faults())
+
+        share_one_heap()
+        if {where == "main thread"}:
+            run()
+        else:
+            thread = threading.Thread(target=run)
+            thread.start()
+            thread.join()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    before, kept, after = (int(line) for line in done.stdout.split())
+    assert kept < 100 < 300 <= min(before, after)  # 300: pages may be of 2 MB
