@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from marigold_demo.network import packing
 from marigold_demo.network.image_encoder import SameConv
-from marigold_demo.network.packing import PackedConv, fold_packing
+from marigold_demo.network.packing import FusedTinyBlock, PackedConv, fold_packing
 from marigold_demo.network.settling import unsettle
 from marigold_demo.network.stand_in import stand_ins
 from tests import toys
@@ -78,6 +79,42 @@ def test_a_convolution_that_pads_by_itself_still_does():
     assert isinstance(conv._conv_forward, PackedConv)
     assert torch.allclose(conv(x), expected, atol=1e-5)
     assert conv(x).shape == (1, 8, 5, 6)
+
+
+@torch.no_grad()
+def test_relu6_is_part_of_a_convolution_that_asks_for_it():
+    torch.manual_seed(0)
+    conv = SameConv(6, 8, kernel=3, relu6=True).requires_grad_(False)
+    x = 9 * draw(1, 6, 9, 12)
+    expected = conv(x)
+    assert expected.min() == 0
+    assert expected.max() == 6
+    fold_packing(conv)
+    assert torch.allclose(conv(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(5, 5), (5, 7)])
+@torch.no_grad()
+def test_blocks_of_a_tiny_vae(inputs, outputs):
+    torch.manual_seed(0)
+    block = AutoencoderTinyBlock(inputs, outputs, "relu").requires_grad_(False)
+    x = draw(2, inputs, 11, 13)
+    expected, kept = block(x), x.clone()
+    fold_packing(block)
+    assert isinstance(block.forward, FusedTinyBlock)
+    assert torch.allclose(block(x), expected, atol=1e-5)
+    assert torch.equal(x, kept)  # the sum is another map
+    block.double()
+    assert torch.allclose(block(x.double()).float(), expected, atol=1e-5)
+
+
+def test_a_tiny_vae_with_another_activation_is_left_as_it_is():
+    block = AutoencoderTinyBlock(4, 4, "gelu").requires_grad_(False)
+    x = draw(1, 4, 6, 5)
+    expected = block(x)
+    fold_packing(block)
+    assert "forward" not in vars(block)
+    assert torch.allclose(block(x), expected, atol=1e-5)
 
 
 @torch.no_grad()

@@ -76,7 +76,7 @@ class EfficientNetLite(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffus
         scales: Sequence[float] = (12.0, 7.0, 4.0, 1.7),
     ) -> None:
         super().__init__()
-        self.stem = SameConv(3, stem_channels, kernel=3, stride=2)
+        self.stem = SameConv(3, stem_channels, kernel=3, stride=2, relu6=True)
         blocks: list[list[nn.Module]] = []
         channels = stem_channels
         for repeats, kernel, stride, expansion, out in stages:
@@ -109,7 +109,7 @@ class EfficientNetLite(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffus
     def pyramid(self, rgb: Tensor) -> dict[int, Tensor]:
         """Compute the last map of each stride: stride -> [N, C, PH/stride, PW/stride], rounded up."""
         maps: dict[int, Tensor] = {}
-        x = functional.relu6(self.stem(rgb))  # [N, C, PH/2, PW/2]
+        x = self.stem(rgb)  # [N, C, PH/2, PW/2]
         strides = {tap: stride for stride, tap in self._taps.items()}
         for index, stage in enumerate(self.body):
             x = stage(x)
@@ -129,18 +129,29 @@ def _last_stage_of_each_stride(stages: Sequence[Stage]) -> dict[int, int]:
 
 
 class SameConv(nn.Conv2d):
-    """Convolution to the input size divided by the stride, rounded up (TensorFlow's SAME padding)."""
+    """Convolution to the input size divided by the stride, rounded up (TensorFlow's SAME padding).
 
-    def __init__(self, channels: int, out: int, *, kernel: int, stride: int = 1, groups: int = 1) -> None:
+    Attributes:
+        relu6: Whether what comes out is clipped to [0, 6].
+    """
+
+    def __init__(
+        self, channels: int, out: int, *, kernel: int, stride: int = 1, groups: int = 1, relu6: bool = False
+    ) -> None:
         super().__init__(
             channels, out, kernel, stride=stride, groups=groups, padding=kernel // 2 if stride == 1 else 0
         )
+        self.relu6 = relu6
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve [N, C, H, W] to [N, out, ceil(H/stride), ceil(W/stride)]."""
         if self.stride[0] > 1:
             x = functional.pad(x, (*self._padding(x.shape[-1]), *self._padding(x.shape[-2])))
         return super().forward(x)
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        convolved = super()._conv_forward(x, weight, bias)
+        return functional.relu6(convolved) if self.relu6 else convolved
 
     def _padding(self, length: int) -> tuple[int, int]:
         kernel, stride = self.kernel_size[0], self.stride[0]
@@ -154,16 +165,15 @@ class MBConv(nn.Module):
     def __init__(self, channels: int, out: int, *, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
         wide = channels * expansion
-        self.expand = SameConv(channels, wide, kernel=1) if expansion > 1 else None
-        self.depthwise = SameConv(wide, wide, kernel=kernel, stride=stride, groups=wide)
+        self.expand = SameConv(channels, wide, kernel=1, relu6=True) if expansion > 1 else None
+        self.depthwise = SameConv(wide, wide, kernel=kernel, stride=stride, groups=wide, relu6=True)
         self.project = SameConv(wide, out, kernel=1)
         self.skip = stride == 1 and channels == out
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, channels, H, W] to [N, out, H/stride, W/stride]."""
-        wide = functional.relu6(self.expand(x)) if self.expand is not None else x
-        wide = functional.relu6(self.depthwise(wide))
-        narrow: Tensor = self.project(wide)
+        wide = self.expand(x) if self.expand is not None else x
+        narrow: Tensor = self.project(self.depthwise(wide))
         return x + narrow if self.skip else narrow
 
 
