@@ -4,6 +4,7 @@ import os
 import sys
 
 from marigold_demo.errors import DemoError
+from marigold_demo.network.heap import share_one_heap
 from marigold_demo.serving.configuration import read_configuration
 
 try:
@@ -12,6 +13,7 @@ except DemoError as error:
     sys.stderr.write(f"{error}\n")
     raise SystemExit(2) from None
 
+share_one_heap()  # while there is one thread
 import spaces  # before torch: on ZeroGPU it stands between torch and the GPU
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")

@@ -40,9 +40,10 @@ def kept_heap() -> Iterator[None]:
 
 
 def share_one_heap() -> None:
-    """Let threads that begin from now on take memory where the main thread does.
+    """Let all threads take memory where the main thread does; to be called before there are any.
 
-    Heaps of other threads cannot keep blocks of more than 64 MB, and each holds free memory of its own.
+    Heaps of other threads cannot keep blocks of more than 64 MB, and each holds free memory of its own. A
+    thread that begins may get a heap that another one has left, whatever has been set by then.
     """
     _set({ARENA_MAX: 1})
 

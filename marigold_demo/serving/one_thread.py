@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any
 
-from marigold_demo.network.heap import share_one_heap
 from marigold_demo.reading.photo import Photo
 from marigold_demo.settings import DepthSettings
 from marigold_demo.workflow import Predictor, Step
@@ -17,7 +16,6 @@ from marigold_demo.workflow import Predictor, Step
 
 def in_one_thread(predict: Predictor) -> Predictor:
     """Return the predictor that advances and closes its runs in a thread of their own."""
-    share_one_heap()
     hand = ThreadPoolExecutor(1, thread_name_prefix="networks")
 
     def predict_there(photo: Photo, settings: DepthSettings) -> Generator[Step, None, None]:
