@@ -135,11 +135,11 @@ def test_after_a_cast_the_weights_are_the_modules_own():
     assert conv.to("meta").float()(torch.empty(1, 4, 7, 5, device="meta")).shape == (1, 4, 7, 5)
 
 
-@pytest.mark.parametrize("change", ["large", "bfloat16", "no oneDNN", "reflecting"])
+@pytest.mark.parametrize("change", ["large", "bfloat16", "no oneDNN", "reflecting", "same", "valid"])
 def test_other_convolutions_are_left_alone(change, monkeypatch):
-    conv = make_conv(
-        4, 4, kernel_size=3, padding=1, padding_mode="reflect" if change == "reflecting" else "zeros"
-    )
+    padding = change if change in ("same", "valid") else 1
+    padding_mode = "reflect" if change == "reflecting" else "zeros"
+    conv = make_conv(4, 4, kernel_size=3, padding=padding, padding_mode=padding_mode)
     if change == "large":
         monkeypatch.setattr(packing, "MOST_BYTES", 4 * (4 * 4 * 9 + 4) - 1)
     if change == "bfloat16":

@@ -8,7 +8,6 @@ the mean of its three colors is depth as before. Knows nothing of devices or pho
 from collections.abc import Generator
 from pathlib import Path
 
-import torch
 from diffusers import AutoencoderTiny
 
 from marigold_demo.errors import CheckpointError, SettingsError
@@ -81,13 +80,12 @@ def drafted(pipeline: DepthPipeline, folder: Path) -> DepthPipeline:
     Raises:
         CheckpointError: The folder is incomplete or damaged.
     """
-    vae = read_network(AutoencoderTiny, folder, name=TAESD, dtype=pipeline.dtype).requires_grad_(False)
-    torch.nn.Module.to(vae, pipeline.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return DepthPipeline(
+    draft = DepthPipeline(
         unet=pipeline.unet,
-        vae=vae,
+        vae=read_network(AutoencoderTiny, folder, name=TAESD, dtype=pipeline.dtype),
         scheduler=pipeline.scheduler,
         empty_prompt=pipeline.empty_prompt,
         defaults=pipeline.defaults,
         image_encoder=pipeline.image_encoder,
     )
+    return draft.settle(pipeline.device.type).to(pipeline.device)

@@ -35,7 +35,11 @@ def fold_packing(network: nn.Module) -> None:
         return
     modules = list(network.modules())
     for module in modules:
-        if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros" and module.padding != "same":
+        if (
+            isinstance(module, nn.Conv2d)
+            and module.padding_mode == "zeros"
+            and not isinstance(module.padding, str)
+        ):
             PackedConv(module).put()
     for module in modules:
         if isinstance(module, AutoencoderTinyBlock) and isinstance(module.conv[1], nn.ReLU):
