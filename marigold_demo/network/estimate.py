@@ -146,9 +146,8 @@ class _Plan:
         total, kept, peak = Cost(), 0, 0.0
         for longest, members in seen:
             grid = fit_grid((height, width), resolution=longest, multiple=multiple)
-            pixels = grid.padded[0] * grid.padded[1]
-            cost = self._members(pixels, steps=steps, members=members)
-            total, peak = total + cost, max(peak, cost.peak_bytes * self._heap_share(pixels))
+            cost = self._members(grid.pixels, steps=steps, members=members)
+            total, peak = total + cost, max(peak, cost.peak_bytes * self._heap_share(grid.pixels))
             kept += members * grid.inner[0] * grid.inner[1]
         photo_maps = 2 if ensemble > 1 else 1
         kept_bytes = 4 * (MEMBER_MAPS * kept + photo_maps * width * height)

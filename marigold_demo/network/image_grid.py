@@ -29,6 +29,11 @@ class Grid:
     inner: Size
     padded: Size
 
+    @property
+    def pixels(self) -> int:
+        """How many pixels the network sees."""
+        return self.padded[0] * self.padded[1]
+
 
 def fit_grid(photo: Size, *, resolution: int, multiple: int) -> Grid:
     """Choose the sizes for a photo.

@@ -4,7 +4,6 @@ Marigold (Ke et al., "Repurposing Diffusion-Based Image Generators for Monocular
 on diffusers' networks and schedulers, with the numerics of diffusers' MarigoldDepthPipeline.
 """
 
-import math
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -140,7 +139,7 @@ class DepthPipeline:
         grid = self._fit_grid(photo, self.longest_edge(photo.size, settings))
         by_chance, count = self.members_differ(settings), settings.ensemble or self.defaults.ensemble
         run = self._members if by_chance or count == 1 else self._views
-        layer_bytes = self.layer_bytes(math.prod(grid.padded), network=self.vae)
+        layer_bytes = self.layer_bytes(grid.pixels, network=self.vae)
         with lavish(self.device, layer_bytes=layer_bytes):
             members = yield from run(photo, settings, grid=grid)
             if not torch.isfinite(members).all() and self.dtype != torch.float32:
@@ -221,8 +220,8 @@ class DepthPipeline:
         # 1. The photo on the network's grid, encoded once whatever the number of members.
         rgb = photo_to_grid(photo.rgb, grid, device=self.device)  # [1, 3, PH, PW]
         encoded: list[Condition] = []
-        pixels = grid.padded[0] * grid.padded[1]
-        thrift = Thrift(self.vae, self._depth_decoder, layer_bytes=self.layer_bytes(pixels, network=self.vae))
+        layer_bytes = self.layer_bytes(grid.pixels, network=self.vae)
+        thrift = Thrift(self.vae, self._depth_decoder, layer_bytes=layer_bytes)
         run = thrift.applied(lambda _: encoded.append(self._encode_condition(rgb)))
         for _ in in_batches(1, size=1, run=run, relieve=thrift.relieve):
             yield Progress("encode", 0, total)
@@ -243,7 +242,7 @@ class DepthPipeline:
         # 3. Decoded, without the padding.
         members = torch.empty((count, *grid.inner), device=self.device)  # [E, *inner]
         run = thrift.applied(partial(self._decode, latents, grid=grid, out=members))
-        size = self._batch(pixels, network=self.vae, share=DECODE_SHARE)
+        size = self._batch(grid.pixels, network=self.vae, share=DECODE_SHARE)
         for done in in_batches(count, size=size, run=run, relieve=thrift.relieve):
             yield Progress("decode", 1 + steps * count + done, total)
         yield Progress("align", total, total)

@@ -4,8 +4,8 @@ First fewer members at a time (`member_batches`), then the VAE in stripes, on a 
 host's memory, and at last a lower resolution. All but the last change time alone; the last one is told.
 """
 
-from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import replace
 
 import psutil
@@ -66,18 +66,17 @@ class Thrift:
         return sparing
 
 
-@contextmanager
-def lavish(device: torch.device, *, layer_bytes: int) -> Iterator[None]:
+def lavish(device: torch.device, *, layer_bytes: int) -> AbstractContextManager[None]:
     """Keep freed memory for the next layer meanwhile: on a CPU, for large maps, where there is plenty.
 
     Args:
         device: Where the networks are.
         layer_bytes: What the first layer of the VAE takes for one member.
     """
-    peak, free = PEAK_LAYERS * layer_bytes, free_bytes(device)
-    plenty = free is not None and PLENTY * peak < free
-    with kept_heap() if device.type == "cpu" and peak > RETURNED_BYTES and plenty else nullcontext():
-        yield
+    peak = PEAK_LAYERS * layer_bytes
+    pays = device.type == "cpu" and peak > RETURNED_BYTES
+    free = free_bytes(device) if pays else None
+    return kept_heap() if free is not None and PLENTY * peak < free else nullcontext()
 
 
 def free_bytes(device: torch.device) -> int | None:
