@@ -2,6 +2,7 @@ import io
 import math
 import struct
 import threading
+import time
 import warnings
 import zlib
 from pathlib import Path
@@ -366,3 +367,16 @@ def test_photos_are_read_safely_from_many_threads_at_once(tmp_path):
         thread.join()
     assert all((read[n] == np.roll(card(), n, axis=0)).all() for n in range(8))
     assert list(warnings.filters) == filters
+
+
+@pytest.mark.parametrize(
+    "start", [b"<!---->" * 60, b"<?xml " * 600, b" " * 4096, b"<!--" * 1000, b"<!doctype svg[" * 200]
+)
+def test_text_that_never_reaches_an_element_is_refused_at_once(tmp_path, start):
+    """A pattern with nested repetition took exponential time on the first of these."""
+    path = tmp_path / "drawing.svg"
+    path.write_bytes(start)
+    began_s = time.monotonic()
+    with pytest.raises(PhotoError, match=r"not a picture|XML text"):
+        load_photo(path)
+    assert time.monotonic() - began_s < 1

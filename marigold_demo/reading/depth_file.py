@@ -8,12 +8,13 @@ value of the nearest pixel that is.
 """
 
 import math
+import os
 import re
 import struct
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from scipy import ndimage
 
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError
-from marigold_demo.reading.limits import DAMAGED, first_bytes, quiet_reading, size_problem
+from marigold_demo.reading.limits import DAMAGED, opened, quiet_reading, size_problem, start_of
 
 MAX_BYTES = 600_000_000
 MAX_PIXELS = 32_000_000
@@ -66,15 +67,24 @@ def read_depth_file(path: Path | str) -> DepthFile:
     Raises:
         DepthFileError: The file is missing, damaged, of another kind, or its size is out of bounds.
     """
-    path = Path(path)
-    start = first_bytes(path, count=32, max_bytes=MAX_BYTES, error=DepthFileError)
+    with opened(path, max_bytes=MAX_BYTES, error=DepthFileError) as file:
+        return decode_depth(file)
+
+
+def decode_depth(file: BinaryIO) -> DepthFile:
+    """Read a depth file from an open, seekable file.
+
+    Raises:
+        DepthFileError: As `read_depth_file`.
+    """
+    start = start_of(file, 32)
     read = {_NPY: _read_npy, _ZIP: _read_npz, _PNG: _read_png}
     reader = next((read[magic] for magic in read if start.startswith(magic)), None)
     if reader is None:
         raise DepthFileError(f"The file is not a depth file; use {_WANTED}.")
     try:
         with quiet_reading():
-            arrays = reader(path)
+            arrays = reader(file)
     except (*DAMAGED, zipfile.BadZipFile) as error:
         raise DepthFileError(
             f"The depth file is damaged or incomplete; save it again as {_WANTED}."
@@ -86,20 +96,22 @@ def read_depth_file(path: Path | str) -> DepthFile:
 def is_depth_file(path: Path | str) -> bool:
     """Tell by content whether a file is meant as depth: .npy, .npz, or PNG with 16 bits of grey only."""
     try:
-        start = first_bytes(Path(path), count=32, max_bytes=MAX_BYTES, error=DepthFileError)
+        with opened(path, max_bytes=MAX_BYTES, error=DepthFileError) as file:
+            start = start_of(file, 32)
     except DepthFileError:
         return False
     grey16 = start.startswith(_PNG) and start[24:26] == b"\x10\x00"  # IHDR: bit depth 16, colour type 0
     return start.startswith((_NPY, _ZIP)) or grey16
 
 
-def _read_npy(path: Path) -> _Arrays:
-    with path.open("rb") as file:
-        return _Arrays(_read_array(file, stored_bytes=path.stat().st_size, name="depth"))
+def _read_npy(file: BinaryIO) -> _Arrays:
+    stored_bytes = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return _Arrays(_read_array(file, stored_bytes=stored_bytes, name="depth"))
 
 
-def _read_npz(path: Path) -> _Arrays:
-    with zipfile.ZipFile(path) as archive:
+def _read_npz(file: BinaryIO) -> _Arrays:
+    with zipfile.ZipFile(file) as archive:
         members = {info.filename: info for info in archive.infolist()[:_MAX_MEMBERS]}
         names = [name for name in members if name.endswith(".npy")]
         depth = "depth.npy" if "depth.npy" in names else (names[0] if len(names) == 1 else None)
@@ -108,8 +120,8 @@ def _read_npz(path: Path) -> _Arrays:
         arrays: dict[str, NDArray[Any]] = {}
         for key, name in (("depth", depth), ("uncertainty", "uncertainty.npy"), ("valid", "valid.npy")):
             if name in members:
-                with archive.open(members[name]) as file:
-                    arrays[key] = _read_array(file, stored_bytes=members[name].file_size, name=key)
+                with archive.open(members[name]) as member:
+                    arrays[key] = _read_array(member, stored_bytes=members[name].file_size, name=key)
     _check_same_shape(arrays)
     return _Arrays(arrays["depth"], arrays.get("uncertainty"), arrays.get("valid"))
 
@@ -163,13 +175,13 @@ def _read_header(file: IO[bytes], *, name: str) -> _Header:
     return _Header(dtype, order[1] == "True", sides)
 
 
-def _read_png(path: Path) -> _Arrays:
-    with path.open("rb") as file:
-        width, height = struct.unpack(">16xII", file.read(24))  # IHDR is always the first chunk
+def _read_png(file: BinaryIO) -> _Arrays:
+    width, height = struct.unpack(">16xII", start_of(file, 24))  # IHDR is always the first chunk
     _check_size(width, height)
-    with Image.open(path, formats=("PNG",)) as image:
+    with Image.open(file, formats=("PNG",)) as image:
         image.verify()  # checksums of all chunks, which loading alone passes over
-    with Image.open(path, formats=("PNG",)) as image:
+    file.seek(0)
+    with Image.open(file, formats=("PNG",)) as image:
         if image.mode != "L" and not image.mode.startswith("I;16"):
             raise DepthFileError(
                 f"The PNG is not grey (it holds {image.mode}), so it is not depth; use {_WANTED}."

@@ -1,5 +1,6 @@
 """What the readers of visitors' files share: limits, first bytes, one file at a time. Knows no format."""
 
+import os
 import struct
 import threading
 import warnings
@@ -7,6 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from marigold_demo.errors import DemoError
 
@@ -32,26 +34,43 @@ def quiet_reading() -> Iterator[None]:
         yield
 
 
-def first_bytes(path: Path, *, count: int, max_bytes: int, error: type[DemoError]) -> bytes:
-    """Return the start of a file that exists, may be read, and is neither empty nor too long.
+@contextmanager
+def opened(path: Path | str, *, max_bytes: int, error: type[DemoError]) -> Iterator[BinaryIO]:
+    """Open a file that exists, may be read, and is neither empty nor too long; at its start, seekable.
 
     Raises:
         DemoError: Of the kind `error`; says which of these it is.
     """
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            start = file.read(count)
+        file = Path(path).open("rb")
     except FileNotFoundError as cause:
         raise error("There is no such file; check its name and folder.") from cause
     except (OSError, ValueError) as cause:  # ValueError: a NUL inside the name
         raise error(
             "The file cannot be opened; check that it is a file, not a folder, and may be read."
         ) from cause
-    if not start:
+    with file:
+        check_length(os.fstat(file.fileno()).st_size, max_bytes=max_bytes, error=error)
+        yield file
+
+
+def check_length(size_bytes: int, *, max_bytes: int, error: type[DemoError]) -> None:
+    """Refuse a file that is empty or too long.
+
+    Raises:
+        DemoError: Of the kind `error`.
+    """
+    if not size_bytes:
         raise error("The file is empty; get it again from where it came.")
-    if size > max_bytes:
-        raise error(f"The file has {size / 1e6:.0f} MB; at most {max_bytes // 10**6} MB can be used.")
+    if size_bytes > max_bytes:
+        raise error(f"The file has {size_bytes / 1e6:.0f} MB; at most {max_bytes // 10**6} MB can be used.")
+
+
+def start_of(file: BinaryIO, count: int) -> bytes:
+    """Return the first `count` bytes of a seekable file and go back to its start."""
+    file.seek(0)
+    start = file.read(count)
+    file.seek(0)
     return start
 
 

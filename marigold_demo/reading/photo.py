@@ -13,6 +13,7 @@ import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pillow_heif
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from marigold_demo.errors import PhotoError
-from marigold_demo.reading.limits import DAMAGED, first_bytes, quiet_reading, size_problem
+from marigold_demo.reading.limits import DAMAGED, opened, quiet_reading, size_problem, start_of
 from marigold_demo.reading.pixels import ORIENTATION_TAG, standard_pixels
 
 MAX_BYTES = 200_000_000
@@ -32,19 +33,22 @@ _SAVE_AS = "save it as JPEG or PNG and try again"
 _EXIF_IFD, _FOCAL_LENGTH_35MM, _DNG_VERSION = 0x8769, 0xA405, 0xC612
 _DIAGONAL_35MM = 43.27  # mm, of the 36 x 24 mm frame that FocalLengthIn35mmFilm refers to
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"BM", b"\0\0\0\x0cjP  ")
-_STRANGERS = (
-    (rb"%PDF", "a PDF"),
-    (rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*|<!DOCTYPE svg[^>]*>\s*)*<svg", "an SVG drawing"),
-    (rb"\s*<(!doctype html|html|\?xml)", "a web page or XML text"),
-    (rb"%!PS|\xc5\xd0\xd3\xc6", "a PostScript drawing"),
-    (rb"8BPS", "a Photoshop file"),
-    (rb"\x93NUMPY", "a NumPy array"),
-    (rb"PK\x03\x04", "a ZIP archive or office document"),
-    (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL picture"),
-    (rb"v/1\x01", "an OpenEXR picture"),
-    (rb"....ftypcrx|FUJIFILMCCD-RAW|IIU\0", "a camera raw file"),
-    (rb"....ftyp(?!heic|heix|hevc|heim|heis|mif1|msf1|avif|avis)|\x1aE\xdf\xa3", "a video"),
+# Other kinds of files by their first bytes, to name them in a refusal.
+_OTHER_KINDS = (
+    ((b"%PDF",), "a PDF"),
+    ((b"%!PS", b"\xc5\xd0\xd3\xc6"), "a PostScript drawing"),
+    ((b"8BPS",), "a Photoshop file"),
+    ((b"\x93NUMPY",), "a NumPy array"),
+    ((b"PK\x03\x04",), "a ZIP archive or office document"),
+    ((b"\xff\x0a", b"\0\0\0\x0cJXL "), "a JPEG XL picture"),
+    ((b"v/1\x01",), "an OpenEXR picture"),
+    ((b"FUJIFILMCCD-RAW", b"IIU\0"), "a camera raw file"),
+    ((b"\x1aE\xdf\xa3",), "a video"),
 )
+_PICTURE_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
+# What may stand before the first element of an XML text, and how it ends (XML 1.0, 2.8).
+_PROLOG = ((b"<?xml", b"?>"), (b"<!--", b"-->"), (b"<!doctype", b">"))
+_HEAD_BYTES = 4096  # looked at to name a file's kind
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,11 +97,19 @@ def load_photo(path: Path | str) -> Photo:
     Raises:
         PhotoError: The file is missing, empty, damaged, not a picture, or its size is out of bounds.
     """
-    path = Path(path)
-    start = first_bytes(path, count=4096, max_bytes=MAX_BYTES, error=PhotoError)
+    with opened(path, max_bytes=MAX_BYTES, error=PhotoError) as file:
+        return decode_photo(file, name=Path(path).name)
+
+
+def decode_photo(file: BinaryIO, *, name: str) -> Photo:
+    """Read a photo from an open, seekable file; `name` gives its stem.
+
+    Raises:
+        PhotoError: As `load_photo`.
+    """
     with quiet_reading():
         try:
-            with _open(path, start) as image:
+            with _open(file, start_of(file, _HEAD_BYTES)) as image:
                 _check_size(image)
                 _refuse_raw(image)
                 notes = _frame_notes(image)  # before loading: some readers forget afterwards
@@ -112,7 +124,7 @@ def load_photo(path: Path | str) -> Photo:
         alpha = None if pixels.alpha is None else np.asarray(pixels.alpha)  # [H, W]
     fov_deg = None if focal_mm is None else field_of_view(focal_mm, *pixels.color.size)
     notes += pixels.notes
-    return Photo(rgb=rgb, stem=safe_stem(path.name), alpha=alpha, fov_deg=fov_deg, notes=notes)
+    return Photo(rgb=rgb, stem=safe_stem(name), alpha=alpha, fov_deg=fov_deg, notes=notes)
 
 
 def field_of_view(focal_35mm: float, width: int, height: int) -> float:
@@ -149,19 +161,19 @@ def _check_size(image: Image.Image) -> None:
         raise PhotoError(f"The picture cannot be used: {problem}")
 
 
-def _open(path: Path, start: bytes) -> Image.Image:
+def _open(file: BinaryIO, start: bytes) -> Image.Image:
     """Open lazily: the header is read, no pixel is decoded."""
-    text = start.removeprefix(b"\xef\xbb\xbf")
-    for pattern, kind in _STRANGERS:
-        if re.match(pattern, text, re.IGNORECASE | re.DOTALL):
-            raise PhotoError(f"The file is {kind}, which is not supported as a photo; {_SAVE_AS}.")
+    kind = _other_kind(start)
+    if kind is not None:
+        raise PhotoError(f"The file is {kind}, which is not supported as a photo; {_SAVE_AS}.")
     pillow_heif.register_heif_opener()
     try:
         if start.startswith(b"\x89PNG"):
-            with Image.open(path, formats=("PNG",)) as image:
+            with Image.open(file, formats=("PNG",)) as image:
                 _check_size(image)
                 image.verify()  # checksums of all chunks, which loading alone passes over
-        return Image.open(path, formats=FORMATS)
+        file.seek(0)
+        return Image.open(file, formats=FORMATS)
     except Image.DecompressionBombError as error:
         count = re.search(r"\((\d+) pixels", str(error))
         millions = f" ({int(count[1]) / 1e6:.0f} million)" if count else ""
@@ -171,6 +183,35 @@ def _open(path: Path, start: bytes) -> Image.Image:
         if start.startswith(_SIGNATURES) or start[4:8] == b"ftyp":
             raise
         raise PhotoError(f"The file is not a picture that can be read; {_SAVE_AS}.") from error
+
+
+def _other_kind(start: bytes) -> str | None:
+    """Name the kind of a file that is no picture this reader knows."""
+    for signatures, kind in _OTHER_KINDS:
+        if start.startswith(signatures):
+            return kind
+    if start[4:8] == b"ftyp" and start[8:12] not in _PICTURE_BRANDS:
+        return "a camera raw file" if start[8:11] == b"crx" else "a video"
+    return _kind_of_markup(start.removeprefix(b"\xef\xbb\xbf").lower())
+
+
+def _kind_of_markup(text: bytes) -> str | None:
+    """Return whether lower-case text begins as SVG, or as HTML or other XML; None for anything else."""
+    at, is_xml = 0, False
+    while True:
+        at += len(text[at:]) - len(text[at:].lstrip())
+        if text.startswith(b"<svg", at):
+            return "an SVG drawing"
+        if text.startswith((b"<!doctype html", b"<html"), at):
+            return "a web page or XML text"
+        ending = next((end for begin, end in _PROLOG if text.startswith(begin, at)), None)
+        if ending is None:
+            return "a web page or XML text" if is_xml else None
+        is_xml = is_xml or text.startswith((b"<?xml", b"<!doctype"), at)
+        after = text.find(ending, at)
+        if after < 0:
+            return "a web page or XML text"
+        at = after + len(ending)
 
 
 def _refuse_raw(image: Image.Image) -> None:
