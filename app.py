@@ -38,6 +38,7 @@ from marigold_demo.catalog import EMBEDDED
 from marigold_demo.depth import DepthMap
 from marigold_demo.files.cache_folder import own_folder
 from marigold_demo.progress import Progress
+from marigold_demo.reading import isolated
 from marigold_demo.reading.photo import Photo
 from marigold_demo.serving import ending
 from marigold_demo.serving.one_thread import in_one_thread
@@ -153,8 +154,18 @@ def serve(page: gr.Blocks) -> None:
         ending.close(page, before=SERVICE.stop)
 
 
+def decoding_limits() -> isolated.Limits:
+    """Return what decoding an uploaded file may take."""
+    return isolated.Limits(
+        processes=CONFIGURATION.decode_processes,
+        seconds=CONFIGURATION.decode_seconds,
+        memory_bytes=CONFIGURATION.decode_mb * MB,
+    )
+
+
 def main() -> None:
     """Run the app; ends the process."""
+    isolated.use(decoding_limits(), start=True)
     if not ZERO_GPU:  # there the platform ends it
         ending.end_on_signals()
     SERVICE.open_journal()

@@ -10,8 +10,8 @@ import trimesh
 from PIL import Image, ImageDraw
 from playwright.sync_api import Page, expect
 
-from marigold_demo.reading.photo import Photo, load_photo
-from marigold_demo.ui import photo_stage
+from marigold_demo.reading import isolated
+from marigold_demo.reading.photo import Photo
 from tests.pages import Ball, draw_photo, served
 from tests.visits import BROWSER, kept, wait_until
 
@@ -92,12 +92,14 @@ def test_a_good_photo_right_after_a_bad_file_wins(visit, folder, photo, monkeypa
     bad = folder / "words.png"
     bad.write_text("not a picture")
 
-    def slow(path: Path) -> Photo:
-        if path.name == bad.name:
-            may_answer.wait(60)
-        return load_photo(path)
+    load_photo = isolated.load_photo
 
-    monkeypatch.setattr(photo_stage, "load_photo", slow)
+    def slow(path: str, **named) -> Photo:
+        if path.endswith(bad.name):
+            may_answer.wait(60)
+        return load_photo(path, **named)
+
+    monkeypatch.setattr(isolated, "load_photo", slow)
     with seen.page.expect_request(lambda asked: bad.name in (asked.post_data or "") and "join" in asked.url):
         seen.upload(bad)
     seen.page.get_by_role("button", name="Remove Image").click()  # while the server looks at it

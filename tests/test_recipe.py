@@ -122,7 +122,7 @@ def test_a_file_that_is_no_recipe_gets_one_sentence_and_status_2(tmp_path, capsy
     [said] = capsys.readouterr().err.splitlines()
     assert said.startswith("marigold-demo: ") and "bad.json" in said
     assert run("mesh", photo, "--recipe", tmp_path / "nowhere.json", "--out", tmp_path / "out") == 2
-    assert "No such file" in capsys.readouterr().err
+    assert "no such file" in capsys.readouterr().err
 
 
 @given(

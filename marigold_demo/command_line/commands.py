@@ -14,14 +14,14 @@ from marigold_demo.command_line.terminal import answer, line, say, tell
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError, PhotoError, SettingsError
 from marigold_demo.files import export
-from marigold_demo.files.recipe_file import load_recipe
 from marigold_demo.geometry.relief import Relief
 from marigold_demo.geometry.report import build_report
 from marigold_demo.geometry.surface import Surface
 from marigold_demo.presets import RELIEF_PRESETS
 from marigold_demo.progress import Progress
-from marigold_demo.reading.depth_file import is_depth_file, read_depth_file
-from marigold_demo.reading.photo import Photo, load_photo, safe_stem
+from marigold_demo.reading import isolated
+from marigold_demo.reading.depth_file import is_depth_file
+from marigold_demo.reading.photo import Photo, safe_stem
 from marigold_demo.recipe import Recipe
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.training.train_settings import TrainSettings
@@ -66,6 +66,7 @@ class Subject:
     recipe: Recipe
 
 
+DECODING = isolated.Limits(processes=1, seconds=60)  # nobody else waits
 MESH_WRITERS: dict[str, tuple[str, Callable[[Surface, Subject], bytes]]] = {
     "glb": ("glb", lambda surface, subject: export.glb(surface, recipe=subject.recipe)),
     "obj": ("zip", lambda surface, subject: export.obj_zip(surface, stem=f"{subject.stem}_mesh")),
@@ -208,8 +209,9 @@ def _load_predictor() -> Predictor:
 
 
 def _load_photo(path: Path) -> Photo:
+    isolated.use(DECODING)
     try:
-        photo = load_photo(path)
+        photo = isolated.load_photo(path)
     except PhotoError as error:
         raise PhotoError(f"{path}: {error}") from error
     for note in photo.notes:
@@ -233,8 +235,9 @@ def _subject(said: argparse.Namespace, workflow: Workflow, settings: DepthSettin
         estimated = _estimate(workflow, shot, settings)
         recipe = Recipe(photo=shot.digest, revision=estimated.revision, depth=settings)
         return Subject(estimated, shot, shot.stem, recipe)
+    isolated.use(DECODING)
     try:
-        read = read_depth_file(said.source)
+        read = isolated.read_depth_file(said.source)
     except DepthFileError as error:
         raise DepthFileError(f"{said.source}: {error}") from error
     for note in read.notes:
@@ -248,8 +251,9 @@ def _subject(said: argparse.Namespace, workflow: Workflow, settings: DepthSettin
 
 def _recipe(said: argparse.Namespace) -> Recipe:
     """Return the recipe that the settings start from; without one, what is here."""
+    isolated.use(DECODING)
     try:
-        return load_recipe(said.recipe) if said.recipe else Recipe()
+        return isolated.load_recipe(said.recipe) if said.recipe else Recipe()
     except SettingsError as error:
         raise SettingsError(f"{said.recipe}: {error}") from error
 

@@ -5,19 +5,23 @@ import json
 import re
 import struct
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from lzma import LZMAError
 from pathlib import Path
+from typing import BinaryIO
 from xml.sax.saxutils import unescape
 
 from PIL import Image
 
 from marigold_demo.errors import SettingsError
 from marigold_demo.files.threemf import MODEL
-from marigold_demo.reading.limits import DAMAGED, quiet_reading
+from marigold_demo.reading.limits import DAMAGED, opened, quiet_reading, start_of
 from marigold_demo.recipe import KEY, Recipe, recipe_from_json
 
 MOST_BYTES = 200_000_000
-LARGEST_HEAD = 2**20  # a recipe stands before the vertices
+LARGEST_HEAD = 2**20  # a recipe stands before the vertices, and is not longer on its own
+_WANTED = "a recipe is a JSON, 3MF, PNG or GLB file of ours"
 
 
 def load_recipe(path: Path | str) -> Recipe:
@@ -26,21 +30,35 @@ def load_recipe(path: Path | str) -> Recipe:
     Raises:
         SettingsError: There is none, or not one for this version.
     """
+    with opened_recipe(path) as file:
+        return decode_recipe(file)
+
+
+@contextmanager
+def opened_recipe(path: Path | str) -> Iterator[BinaryIO]:
+    """Open a file that may hold a recipe.
+
+    Raises:
+        SettingsError: It cannot be opened, is empty, or is too long.
+    """
     if not path:
-        raise SettingsError("There is no file; a recipe is a JSON, 3MF, PNG or GLB file of ours.")
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        told = f"The file cannot be read ({error.strerror})"
-        raise SettingsError(f"{told}; a recipe is a JSON, 3MF, PNG or GLB file of ours.") from error
-    if not data or len(data) > MOST_BYTES:
-        raise SettingsError(
-            "This file is empty or too large for a recipe; 3MF, PNG, GLB and JSON of ours are not."
-        )
-    if data.lstrip()[:1] == b"{":
-        return recipe_from_json(data.decode("utf-8", errors="replace"))
-    return read_recipe(data)
+        raise SettingsError(f"There is no file; {_WANTED}.")
+    with opened(path, max_bytes=MOST_BYTES, error=SettingsError) as file:
+        yield file
+
+
+def decode_recipe(file: BinaryIO) -> Recipe:
+    """Read a recipe from an open, seekable file.
+
+    Raises:
+        SettingsError: As `load_recipe`.
+    """
+    start = start_of(file, LARGEST_HEAD + 1)
+    if start.lstrip()[:1] != b"{":
+        return read_recipe(file.read(MOST_BYTES))
+    if len(start) > LARGEST_HEAD:
+        raise SettingsError(f"This JSON is too long to be a recipe; {_WANTED}.")
+    return recipe_from_json(start.decode("utf-8", errors="replace"))
 
 
 def read_recipe(data: bytes) -> Recipe:

@@ -88,6 +88,15 @@ class Configuration:
         4096, "Disk for uploads and results; the oldest go first", unit="MB", limits=(256, 10_000_000)
     )
     upload_mb: int = _variable(100, "Largest upload", unit="MB", limits=(1, 1000))
+    decode_processes: int = _variable(
+        4, "Uploaded files that are decoded at the same time; half of them for one visitor", limits=(2, 64)
+    )
+    decode_seconds: int = _variable(
+        10, "Longest time for decoding one uploaded file", unit="s", limits=(1, 600)
+    )
+    decode_mb: int = _variable(
+        1500, "Memory of each process that decodes an uploaded file", unit="MB", limits=(500, 100_000)
+    )
     queue: int = _variable(24, "Visitors who may wait; the next one is told to come back", limits=(1, 10_000))
     requests_per_minute: int = _variable(
         0, "Most requests for work of one visitor in a minute; 0: no limit", limits=(0, 100_000)

@@ -11,13 +11,14 @@ from marigold_demo.colormap import COLORMAPS, MOST_CONTOURS
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError
 from marigold_demo.files.pictures import to_jpeg, to_png
-from marigold_demo.reading.depth_file import read_depth_file
+from marigold_demo.reading.isolated import read_depth_file
 from marigold_demo.reading.photo import Photo, safe_stem
 from marigold_demo.settings import DepthSettings
 from marigold_demo.ui import views
 from marigold_demo.ui.desk import Desk, Piece, lay
 from marigold_demo.ui.measure import Measure
 from marigold_demo.ui.photo_stage import heading
+from marigold_demo.ui.sessions import visitor
 from marigold_demo.ui.speech import Teller, size_in_words, status
 from marigold_demo.ui.views import DEPTH, PHOTO, SIDES, Look
 from marigold_demo.workflow import same_shape
@@ -131,7 +132,7 @@ def take_depth_file(
     """
     if not path:
         raise DepthFileError("There is no file; choose a .npy, .npz or 16-bit grey PNG.")
-    chosen, found = Look(*look), read_depth_file(path)
+    chosen, found = Look(*look), read_depth_file(path, visitor=visitor())
     colored = Photo(chosen.colored(found.depth.values), stem=safe_stem(path))
     photo = desk.photo(photo_key) if photo_key else colored
     fits = same_shape(photo, found.depth)

@@ -17,13 +17,13 @@ from marigold_demo import workflow
 from marigold_demo.colormap import COLORMAPS, DEFAULT_COLORMAP, colorize
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError, PhotoError
-from marigold_demo.reading.depth_file import load_depth
-from marigold_demo.reading.photo import Photo, load_photo, safe_stem
+from marigold_demo.reading.isolated import load_photo, read_depth_file
+from marigold_demo.reading.photo import Photo, safe_stem
 from marigold_demo.recipe import Recipe
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings, Settings, knobs
 from marigold_demo.ui import knobs as knob_widgets
 from marigold_demo.ui.desk import HANDS, HANDS_MOST, NETWORK, NETWORK_MOST, Desk, lay
-from marigold_demo.ui.sessions import forget_session
+from marigold_demo.ui.sessions import forget_session, visitor
 from marigold_demo.ui.speech import spoken
 from marigold_demo.ui.views import Look
 
@@ -163,13 +163,13 @@ def _mesh(desk: Desk, settings: MeshSettings, *, depth: str | None, photo: str |
 def _photo(path: str | None) -> Photo:
     if not path:
         raise PhotoError("There is no photo; send a picture file.")
-    return load_photo(path)
+    return load_photo(path, visitor=visitor())
 
 
 def _depth_map(path: str | None) -> DepthMap:
     if not path:
         raise DepthFileError("There is no depth; send a .npy, .npz or 16-bit grey PNG.")
-    return load_depth(path)
+    return read_depth_file(path, visitor=visitor()).depth
 
 
 def _stem(path: str | None) -> str:

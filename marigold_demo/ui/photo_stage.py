@@ -11,12 +11,14 @@ import gradio as gr
 from marigold_demo.errors import PhotoError
 from marigold_demo.examples import Example
 from marigold_demo.files.pictures import to_jpeg
+from marigold_demo.reading import isolated
 from marigold_demo.reading.photo import Photo, load_photo
 from marigold_demo.recipe import Recipe
 from marigold_demo.settings import DepthSettings
 from marigold_demo.ui import knobs, model_choice
 from marigold_demo.ui.desk import Desk, lay, shrink_photo
 from marigold_demo.ui.gallery import show_examples
+from marigold_demo.ui.sessions import visitor
 from marigold_demo.ui.speech import status, warn
 
 HEIGHT_PX = 380
@@ -124,7 +126,7 @@ def take_photo(desk: Desk, upload: dict[str, Any] | None, at_once: bool) -> tupl
         folded = gr.Column(visible=False)
         return path or "", None, None, gr.skip(), "", *buttons(ready=False), folded, None, folded
     try:
-        photo = load_photo(Path(path))
+        photo = isolated.load_photo(path, visitor=visitor())
     except PhotoError as error:
         warn(error)
         said = buttons(ready=False, told=str(error), alert=True)

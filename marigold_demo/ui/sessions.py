@@ -18,3 +18,10 @@ def forget_session() -> None:
     with sessions.lock:
         sessions.session_data.pop(request.session_hash, None)
         sessions.time_last_used.pop(request.session_hash, None)
+
+
+def visitor() -> str | None:
+    """Return the address of the client whose event runs now; None outside of one."""
+    request = LocalContext.request.get(None)
+    client = getattr(request, "client", None)
+    return getattr(client, "host", None)

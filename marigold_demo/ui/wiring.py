@@ -13,7 +13,7 @@ from gradio.events import Dependency
 
 from marigold_demo.advice import Advisor
 from marigold_demo.examples import Example
-from marigold_demo.files.recipe_file import load_recipe
+from marigold_demo.reading.isolated import load_recipe
 from marigold_demo.settings import DepthSettings
 from marigold_demo.ui import depth_stage, knobs, model_choice, photo_stage
 from marigold_demo.ui.depth_stage import DepthStage
@@ -23,6 +23,7 @@ from marigold_demo.ui.model_wiring import ModelWiring
 from marigold_demo.ui.object_stage import MESH, RELIEF, ObjectStage
 from marigold_demo.ui.object_wiring import ObjectWiring
 from marigold_demo.ui.photo_stage import PhotoStage
+from marigold_demo.ui.sessions import visitor
 from marigold_demo.ui.speech import spoken, status
 from marigold_demo.ui.views import Look
 
@@ -105,7 +106,7 @@ class Wiring:
         )
 
     def _take_recipe(self, path: str | None, photo_key: str | None) -> list[Any]:
-        recipe, shapes = load_recipe(path or ""), self.made.shapes
+        recipe, shapes = load_recipe(path or "", visitor=visitor()), self.made.shapes
         wish = photo_stage.new_wish() if photo_key else gr.skip()
         told = photo_stage.recipe_told(recipe, self.desk.photo(photo_key) if photo_key else None)
         parts = [
