@@ -6,6 +6,8 @@ milliseconds, needs no further file, and sees nothing of other visitors' files.
 """
 
 import codecs
+import fcntl
+import gc
 import json
 import os
 import resource
@@ -30,6 +32,7 @@ from marigold_demo.reading.sandbox import filter_system_calls, limit_resources
 
 READY = b"ready"
 MESSAGE_BYTES = 2**16
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _REAP_EVERY_S = 1.0
 _SLOW_NICE = 19
 _ENCODINGS = ("ascii", "cp437", "cp1252", "latin-1", "utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
@@ -44,6 +47,7 @@ def main(control: socket.socket) -> None:
     """Serve requests from the control socket until its other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _load_codecs()
+    gc.freeze()  # children share these objects' pages
     control.send(READY)
     children: dict[int, int] = {}  # process ID by request ID
     while True:
@@ -115,12 +119,13 @@ def _decode(request: dict[str, Any], reply: int, source: int) -> None:
         limit_resources(memory_bytes=request["memory_bytes"], cpu_s=request["cpu_s"])
         filter_system_calls()
         result, arrays = _outcome(request, file)
-        pixels = os.memfd_create("pixels")
+        pixels = os.memfd_create("pixels", os.MFD_ALLOW_SEALING)
         try:
             for array in arrays:
                 _write(pixels, np.ascontiguousarray(array))
         except OSError:
             result = {"failed": "MemoryError"}
+        fcntl.fcntl(pixels, fcntl.F_ADD_SEALS, _SEALS)
         socket.send_fds(answer, [json.dumps(result).encode()], [pixels])
 
 

@@ -18,6 +18,7 @@ import itertools
 import json
 import logging
 import math
+import mmap
 import os
 import socket
 import subprocess
@@ -46,8 +47,13 @@ from marigold_demo.recipe import Recipe, recipe_from_json
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 AVAILABLE = sys.platform == "linux"
+if AVAILABLE:
+    import fcntl
+
+    _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 SLOW_AFTER_S = 1.0  # then a child runs at the lowest priority
 _START_S = 60.0
+_MAPPED_BYTES = 4 * 2**20  # a mapping keeps a descriptor open for as long as its array lives
 _MESSAGE_BYTES, _MOST_TEXT, _MOST_PARTS = 2**16, 20_000, 100
 # Variables that the server process inherits. Others may hold secrets.
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
@@ -272,6 +278,9 @@ class _Value:
     def __init__(self, memory: int, *, most_bytes: int) -> None:
         self._memory, self._offset, self._left = memory, 0, most_bytes
         self._parts = 0
+        # Without these, the child could shrink or change the memory while it is read here.
+        if fcntl.fcntl(memory, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
+            raise _FailedError("memory is not sealed")
 
     def built(self, value: Any) -> Any:
         """Return the value with arrays in place of their descriptions.
@@ -300,16 +309,16 @@ class _Value:
         self._left -= size_bytes
         if self._left < 0:
             raise _FailedError("too large")
-        array = np.empty(shape, dtype=name)
-        view = memoryview(array.data).cast("B")
-        while view:
-            count = os.preadv(self._memory, [view], self._offset)
-            if not count:
-                raise _FailedError("too short")
-            self._offset += count
-            view = view[count:]
-        array.setflags(write=False)
-        return array
+        offset, self._offset = self._offset, self._offset + size_bytes
+        if os.fstat(self._memory).st_size < self._offset:
+            raise _FailedError("too short")
+        return np.frombuffer(self._bytes(offset, size_bytes), dtype=name).reshape(shape)
+
+    def _bytes(self, offset: int, size_bytes: int) -> bytes | mmap.mmap:
+        """Return read-only bytes of the memory: mapped, or copied where a descriptor would be worth more."""
+        if size_bytes < _MAPPED_BYTES or offset % mmap.ALLOCATIONGRANULARITY:
+            return os.pread(self._memory, size_bytes, offset)
+        return mmap.mmap(self._memory, size_bytes, access=mmap.ACCESS_READ, offset=offset)
 
 
 class _Slots:
