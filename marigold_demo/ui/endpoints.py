@@ -22,7 +22,7 @@ from marigold_demo.reading.photo import Photo, safe_stem
 from marigold_demo.recipe import Recipe
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings, Settings, knobs
 from marigold_demo.ui import knobs as knob_widgets
-from marigold_demo.ui.desk import HANDS, HANDS_MOST, NETWORK, NETWORK_MOST, Desk, lay
+from marigold_demo.ui.desk import NETWORK, NETWORK_MOST, READ, READ_MOST, Desk, lay
 from marigold_demo.ui.sessions import forget_session, visitor
 from marigold_demo.ui.speech import spoken
 from marigold_demo.ui.views import Look
@@ -108,8 +108,8 @@ def _add(wish: _Wish, desk: Desk) -> None:
         list(inputs.values()),
         wish.gives,
         api_name=wish.name,
-        concurrency_id=NETWORK if heavy else HANDS,
-        concurrency_limit=NETWORK_MOST if heavy else HANDS_MOST,
+        concurrency_id=NETWORK if heavy else READ,
+        concurrency_limit=NETWORK_MOST if heavy else READ_MOST,
     )
 
 

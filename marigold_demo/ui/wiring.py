@@ -17,7 +17,7 @@ from marigold_demo.reading.isolated import load_recipe
 from marigold_demo.settings import DepthSettings
 from marigold_demo.ui import depth_stage, knobs, model_choice, photo_stage
 from marigold_demo.ui.depth_stage import DepthStage
-from marigold_demo.ui.desk import NETWORK, NETWORK_MOST, QUIET, RAW, WORK, Desk, Piece
+from marigold_demo.ui.desk import NETWORK, NETWORK_MOST, QUIET, RAW, READING, WORK, Desk, Piece
 from marigold_demo.ui.measure import reading
 from marigold_demo.ui.model_wiring import ModelWiring
 from marigold_demo.ui.object_stage import MESH, RELIEF, ObjectStage
@@ -77,7 +77,7 @@ class Wiring:
             preprocess=False,
             trigger_mode="always_last",  # the clipboard empties the box just before it fills it
             cancels=[run],
-            **WORK,
+            **READING,
         ).success(
             None, [photo.drop, photo.asked, photo.shown], [photo.drop], js=photo_stage.ANSWERED, **QUIET
         )
@@ -90,7 +90,7 @@ class Wiring:
             [photo.depth_file, photo.key, depth.left, depth.right, *depth.look],
             [photo.status, depth.key, *depth.pictures, depth.stage],
             cancels=[run],
-            **WORK,
+            **READING,
         )
         self._follow(brought)
 
@@ -102,7 +102,7 @@ class Wiring:
             spoken(self._take_recipe),
             [photo.recipe_file, photo.key],
             [photo.status, photo.wish, *(knob for group in all_knobs for knob in group.values())],
-            **WORK,
+            **READING,
         )
 
     def _take_recipe(self, path: str | None, photo_key: str | None) -> list[Any]:
