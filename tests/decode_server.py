@@ -26,9 +26,7 @@ def misbehave(file, *, name):
         while True:
             pass
     if what == "grow":
-        hold = []
-        while True:
-            hold.append(np.ones(10**7))
+        bytearray(700_000_000)
     if what == "bug":
         raise KeyError("a secret of the file")
     if what == "try":

@@ -16,7 +16,7 @@ from PIL import Image
 from marigold_demo.errors import PhotoError
 from marigold_demo.files import export, recipe_file
 from marigold_demo.reading import depth_file, isolated, photo
-from marigold_demo.reading.isolated import Decoder, Limits
+from marigold_demo.reading.decoder import Decoder, Limits
 from marigold_demo.recipe import Recipe
 from marigold_demo.settings import ReliefSettings
 from tests.conftest import make_photo
@@ -101,6 +101,11 @@ def decoder():
     decoder.close()
 
 
+def server_process() -> psutil.Process:
+    """Return the server process that was started last."""
+    return [p for p in psutil.Process().children() if "tests.decode_server" in p.cmdline()][-1]
+
+
 @pytest.fixture
 def decode(decoder, tmp_path):
     def decode(what: str, *, visitor: str | None = None):
@@ -134,7 +139,7 @@ def test_no_process_is_left_behind(decoder, decode):
     with pytest.raises(PhotoError):
         decode("spin")
     decode("work")
-    (server,) = [p for p in psutil.Process().children() if "tests.decode_server" in p.cmdline()]
+    server = server_process()
     for _ in range(100):
         if not server.children():
             break
@@ -144,18 +149,18 @@ def test_no_process_is_left_behind(decoder, decode):
 
 def test_a_server_process_that_was_killed_is_started_again(decoder, decode):
     decode("work")
-    (server,) = [p for p in psutil.Process().children() if "tests.decode_server" in p.cmdline()]
+    server = server_process()
     with ThreadPoolExecutor() as hands:
         lost = hands.submit(decode, "sleep 2")
         while not server.children():
             time.sleep(0.01)
-        (child,) = server.children()
+        children = server.children()
         server.send_signal(signal.SIGKILL)
         with pytest.raises(PhotoError, match="made its decoder fail"):
             lost.result()
     assert decode("work")["rgb"][0, 0, 0] == 7
-    gone, _ = psutil.wait_procs([child], timeout=10)
-    assert gone == [child]
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert alive == []
 
 
 @pytest.mark.parametrize(
@@ -168,6 +173,7 @@ def test_a_server_process_that_was_killed_is_started_again(decoder, decode):
         "os.fork()",
         "os.execv('/bin/true', ['true'])",
         "open(f'/proc/{os.getppid()}/mem', 'rb')",
+        "os.memfd_create('more')",
     ],
 )
 def test_a_decoder_that_was_taken_over_reaches_nothing(decode, deed):
@@ -184,7 +190,7 @@ def test_a_decoder_holds_no_descriptor_but_its_file_and_its_answer(decode):
     said = """try for n in range(3, 300):
     try: os.lseek(n, 0, 1)
     except OSError as error: assert error.errno == (29 if n == 101 else 9)
-    else: assert n == 100"""
+    else: assert n in (3, 100)"""
     assert decode(said)["rgb"][0, 0, 0] == 7
 
 
@@ -231,7 +237,7 @@ def test_only_harmless_variables_reach_the_server_process(monkeypatch):
     decoder = Decoder(server="tests.decode_server")
     decoder.start()
     try:
-        (server,) = [p for p in psutil.Process().children() if "tests.decode_server" in p.cmdline()][-1:]
+        server = server_process()
         names = set(server.environ())
         assert "HF_TOKEN" not in names and "OPENBLAS_NUM_THREADS" in names
     finally:
