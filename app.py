@@ -22,7 +22,6 @@ os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")
 
 import logging
-import shutil
 import tempfile
 import threading
 from collections.abc import Generator
@@ -36,7 +35,7 @@ import gradio as gr
 from marigold_demo.advice import Advice
 from marigold_demo.catalog import EMBEDDED
 from marigold_demo.depth import DepthMap
-from marigold_demo.files.cache_folder import own_folder
+from marigold_demo.files.private_folder import own_folder, remove_own
 from marigold_demo.progress import Progress
 from marigold_demo.reading import isolated
 from marigold_demo.reading.photo import Photo
@@ -123,8 +122,7 @@ def make_page(folder: Path) -> gr.Blocks:
     # On ZeroGPU the networks are in a process of their own.
     predictor = SERVICE.runs.watched(predict if ZERO_GPU else in_one_thread(predict))
     workflow = Workflow(predictor, keep_bytes=CONFIGURATION.finished_mb * MB, keep_s=keep_s)
-    disk_bytes, memory_bytes = CONFIGURATION.disk_mb * MB, CONFIGURATION.visitors_mb * MB
-    desk = Desk(workflow, keep_bytes=memory_bytes, keep_s=keep_s, disk_bytes=disk_bytes)
+    desk = Desk(workflow, keep_bytes=CONFIGURATION.visitors_mb * MB, keep_s=keep_s, cache=SERVICE.cache)
     page = build_page(
         workflow,
         defaults=DepthSettings(checkpoint=first_checkpoint()),
@@ -175,7 +173,7 @@ def main() -> None:
     except ending.Ended:  # before there was a page
         pass
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_own(folder)
     ending.leave()
 
 

@@ -37,6 +37,6 @@ def _repeat(work: "WeakMethod[Callable[[], None]]", every_s: float) -> None:
             return
         try:
             method()
-        except OSError:
+        except Exception:
             _log.exception("the upkeep failed and will be tried again")
         del method  # or its object would live as long as this thread

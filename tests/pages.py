@@ -110,9 +110,12 @@ def app_running(folder: Path) -> Iterator[str]:
 def served(predict, service=None, *, advise=None) -> Iterator[str]:
     """Serve the page over a predictor, with a Service around it where one is given; gives its address."""
     from marigold_demo.ui import build_page, launch_options
+    from marigold_demo.ui.desk import Desk
     from marigold_demo.workflow import Workflow
 
-    page = build_page(Workflow(predict if service is None else service.runs.watched(predict)), advise=advise)
+    workflow = Workflow(predict if service is None else service.runs.watched(predict))
+    desk = None if service is None else Desk(workflow, cache=service.cache)
+    page = build_page(workflow, advise=advise, desk=desk)
     options = launch_options(service)
     _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **options)
     try:

@@ -41,7 +41,7 @@ NETWORKS = {"accelerate", "diffusers", "numpy", "psutil", "safetensors", "torch"
 ALIGNMENT = {"numpy", "scipy"}
 # Libraries a module may use: by the longest name again, else by its row.
 LIBRARIES = {
-    "files.cache_folder": {"filelock"},
+    "files.private_folder": {"filelock"},
     "scenes": LIGHT | {"numba"},
     "workflow": {"numpy"},
     "network": NETWORKS,
@@ -50,7 +50,7 @@ LIBRARIES = {
     "network.order_statistics": {"numpy"},
     "network.hub": LIGHT,
     "network.weights": NETWORKS | {"huggingface_hub"},
-    "serving": {"prometheus_client", "starlette"},
+    "serving": {"prometheus_client", "python_multipart", "starlette"},
     "training": NETWORKS | LIGHT | {"h5py"},
     "ui": LIGHT | {"gradio"},
 }

@@ -1,6 +1,8 @@
 """The shapes of ASGI, and short answers in them. Knows nothing of what is asked."""
 
+import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -20,6 +22,24 @@ def route(scope: Message) -> str:
     path: str = scope["path"]
     below = path.removeprefix(scope.get("root_path", "").rstrip("/")) or "/"
     return below if below.startswith("/") else path
+
+
+async def drain(receive: Receive, *, most_bytes: int, most_s: float) -> bool:
+    """Read the rest of a body and drop it, because a sender sees a refusal only when all was sent.
+
+    Returns:
+        Whether all was sent, rather than too much or too slowly.
+    """
+    end_s, read = time.monotonic() + most_s, 0
+    while read <= most_bytes:
+        try:
+            message = await asyncio.wait_for(receive(), end_s - time.monotonic())
+        except TimeoutError:
+            return False
+        read += len(message.get("body", b""))
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            return True
+    return False
 
 
 async def answer(

@@ -10,7 +10,8 @@ import math
 import re
 from typing import Any
 
-from marigold_demo.serving.asgi import App, Message, Receive, Send, header, refuse, route
+from marigold_demo.files.private_folder import FileRoot
+from marigold_demo.serving.asgi import App, Message, Receive, Send, drain, header, refuse, route
 from marigold_demo.serving.configuration import Configuration
 from marigold_demo.serving.journal import event
 from marigold_demo.serving.metrics import Metrics
@@ -20,6 +21,7 @@ _log = logging.getLogger(__name__)
 MB = 10**6
 EVENT_BYTES = 2**20  # what the page sends with a click: keys, numbers, names of uploads
 FRAME_BYTES = 2**16  # what a form adds to its files
+DRAIN_S = 30.0  # how long the rest of a body is waited for that is not taken
 WORK = r"/gradio_api/(queue/join|call/.+|run/.+|api/.+)"
 UPLOAD = r"/gradio_api/upload"
 MCP = r"/gradio_api/mcp(/.*)?"
@@ -39,8 +41,8 @@ PATHS["HEAD"] = PATHS["GET"]
 class Gate:
     """ASGI middleware that lets through what the page and its endpoints need."""
 
-    def __init__(self, app: App, *, configuration: Configuration, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(self, app: App, *, configuration: Configuration, metrics: Metrics, root: FileRoot) -> None:
+        self._app, self._metrics, self._root = app, metrics, root
         self._upload_mb = configuration.upload_mb
         self._rate = Rate(configuration.requests_per_minute) if configuration.requests_per_minute else None
 
@@ -66,13 +68,13 @@ class Gate:
         if not length.isdigit():
             await self._refuse(send, 411, "A request must say how long it is.", reason="length")
         elif int(length) > most:
-            await _drain(receive, 2 * most)  # or the sender would see a broken connection and no sentence
+            await drain(receive, most_bytes=2 * most, most_s=DRAIN_S)
             await self._refuse(send, 413, f"This is too large; at most {told} are taken.", reason="size")
         elif re.fullmatch(f"{UPLOAD}|{MCP}", path):
             await self._app(scope, receive, send)
         else:
             body = await _read(receive)
-            if sentence := _wrong_with(body):
+            if sentence := _wrong_with(body, self._root):
                 await self._refuse(send, 400, sentence, reason="body")
             else:
                 await self._app(scope, _again(body, receive), send)
@@ -114,14 +116,6 @@ async def _read(receive: Receive) -> bytes:
     return b"".join(parts)
 
 
-async def _drain(receive: Receive, most: int) -> None:
-    read, more = 0, True
-    while more and read <= most:
-        message = await receive()
-        read += len(message.get("body", b""))
-        more = message["type"] == "http.request" and message.get("more_body", False)
-
-
 def _again(body: bytes, receive: Receive) -> Receive:
     """Return a `receive` that gives a body that was read already."""
     given = False
@@ -136,12 +130,12 @@ def _again(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-def _wrong_with(body: bytes) -> str:
+def _wrong_with(body: bytes, root: FileRoot) -> str:
     """Return what is wrong with a body that Gradio would accept, or nothing.
 
     It may name a file that Gradio would fetch from an address, or would open unchecked: Gradio holds a path
-    against the uploads only where it is marked as a file of Gradio, and an event without preprocessing, such
-    as that of the photo's box, gets any other path as it came.
+    against the uploads only where it is marked as a file of Gradio, resolves links before it does, and gives
+    any other path as it came to an event without preprocessing, such as that of the photo's box.
     """
     try:
         todo: list[Any] = [json.loads(body)]
@@ -150,7 +144,7 @@ def _wrong_with(body: bytes) -> str:
     while todo:
         value = todo.pop()
         if isinstance(value, dict):
-            if isinstance(value.get("path"), str) and not _is_upload(value):
+            if isinstance(value.get("path"), str) and not _is_upload(value, root):
                 return "This server opens no files but uploaded ones; upload the file first."
             todo += value.values()
         elif isinstance(value, list):
@@ -160,7 +154,6 @@ def _wrong_with(body: bytes) -> str:
     return ""
 
 
-def _is_upload(file: dict[str, Any]) -> bool:
+def _is_upload(file: dict[str, Any], root: FileRoot) -> bool:
     meta = file.get("meta")
-    marked = isinstance(meta, dict) and meta.get("_type") == "gradio.FileData"
-    return marked and not re.match(r"\s*https?:", file["path"], re.IGNORECASE)
+    return isinstance(meta, dict) and meta.get("_type") == "gradio.FileData" and root.has(file["path"])

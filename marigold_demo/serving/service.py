@@ -1,18 +1,23 @@
 """The service around one page: it puts configuration, health, metrics and runs together. Knows no widgets."""
 
+from functools import cached_property
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from marigold_demo.files.cache_folder import CacheFolder
+from marigold_demo.files.private_folder import FileRoot, cache_root, served_folder
 from marigold_demo.serving.compression import Compression
 from marigold_demo.serving.configuration import Configuration
+from marigold_demo.serving.files import Files
 from marigold_demo.serving.gate import Gate
 from marigold_demo.serving.headers import HEADERS, SecurityHeaders
 from marigold_demo.serving.journal import open_journal
 from marigold_demo.serving.metrics import Metrics
 from marigold_demo.serving.probes import Health, Probes, State
 from marigold_demo.serving.runs import Runs
+from marigold_demo.serving.uploads import Uploads
 
 MB = 10**6
 
@@ -25,6 +30,12 @@ class Service:
         self.metrics, self.health = Metrics(), Health()
         self.runs = Runs(self.metrics, permitted=self.configuration.permitted_checkpoints)
 
+    @cached_property
+    def cache(self) -> CacheFolder:
+        """The folder of uploads and results, as GRADIO_TEMP_DIR names it when it is first asked for."""
+        keep_s, most_bytes = self.configuration.keep_minutes * 60.0, self.configuration.disk_mb * MB
+        return CacheFolder(cache_root(), keep_s=keep_s, most_bytes=most_bytes)
+
     def app_options(self, *, on_spaces: bool) -> dict[str, Any]:
         """Return what Gradio hands to FastAPI: middleware, the outermost first, and the last resort.
 
@@ -32,14 +43,19 @@ class Service:
             on_spaces: The page stands in a frame of Hugging Face, which has headers and probes of its own.
         """
         shared = {"configuration": self.configuration, "metrics": self.metrics}
-        gate = (Gate, (), shared)
-        compression: tuple[Any, ...] = (Compression, (), {})
+        root = FileRoot(served_folder())
+        within = [
+            (Gate, (), shared | {"root": root}),
+            (Uploads, (), {"cache": self.cache, "metrics": self.metrics}),
+            (Files, (), {"root": root}),
+            (Compression, (), {}),
+        ]
         if on_spaces:
-            return {"middleware": [gate, compression]}
+            return {"middleware": within}
         probes = (Probes, (), shared | {"health": self.health})
         # As starlette.middleware.Middleware unpacks: class, positional and named arguments.
         return {
-            "middleware": [(SecurityHeaders, (), {}), probes, gate, compression],
+            "middleware": [(SecurityHeaders, (), {}), probes, *within],
             "exception_handlers": {Exception: _crashed},
         }
 

@@ -4,6 +4,7 @@ Knows nothing of widgets. Things are found again by unguessable keys that stay o
 bounded in bytes and in time. Files lie below Gradio's cache, which serves them and deletes them by age.
 """
 
+import os
 import secrets
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gradio.utils import get_upload_folder
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -19,7 +19,8 @@ from marigold_demo.catalog import find
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DemoError
 from marigold_demo.files import export
-from marigold_demo.files.cache_folder import MOST_BYTES, CacheFolder, is_own, told_when_full
+from marigold_demo.files.cache_folder import CacheFolder, told_when_full
+from marigold_demo.files.private_folder import cache_root
 from marigold_demo.reading.photo import Photo
 from marigold_demo.recipe import Recipe
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
@@ -30,7 +31,6 @@ from marigold_demo.workflow import Workflow, size_bytes
 KEEP_BYTES = 2**30
 KEEP_S = 2 * 3600.0
 SCREEN_PX = 1280
-_FOLDER = "marigold"
 _LATEST_BYTES = 2**20
 _SETTINGS_BYTES = 1000  # about what one takes
 Made = ReliefSettings | MeshSettings
@@ -128,12 +128,21 @@ class Desk:
         *,
         keep_bytes: int = KEEP_BYTES,
         keep_s: float = KEEP_S,
-        disk_bytes: int = MOST_BYTES,
+        cache: CacheFolder | None = None,
     ) -> None:
+        """Take the workflow and the bounds of what is kept.
+
+        Args:
+            workflow: Makes depth, reliefs and surfaces.
+            keep_bytes: Photos and depths in memory take no more.
+            keep_s: How long something is kept after its last use.
+            cache: Where files are laid; None: the folder that Gradio serves, with the bounds by default.
+        """
         self.workflow, self.keep_s = workflow, keep_s
         self.running: set[str] = set()  # wishes whose runs have begun and not ended
-        self.cache = CacheFolder(_cache_root(), keep_s=keep_s, most_bytes=disk_bytes)
-        self._upkeep = Upkeep(self.tidy)
+        self.cache = cache or CacheFolder(cache_root(), keep_s=keep_s)
+        self.known_files: list[set[str]] = []  # paths that Gradio has seen; it forgets only what it deletes
+        self.upkeep = Upkeep(self.tidy)
         self._photos: Shelf[Photo] = Shelf(max_bytes=keep_bytes // 2, max_idle_s=keep_s)
         self._pieces: Shelf[Piece] = Shelf(max_bytes=keep_bytes // 2, max_idle_s=keep_s)
         # The key of the piece that was made last, by the key of its photo.
@@ -206,7 +215,6 @@ class Desk:
         Raises:
             DiskFullError: The disk has no room left.
         """
-        self._upkeep.begin()
         return self.cache.new_folder()
 
     def tidy(self) -> None:
@@ -215,6 +223,8 @@ class Desk:
         self.workflow.tidy()
         for shelf in (self._photos, self._pieces, self._latest, self._previewed):
             shelf.sweep()
+        for known in self.known_files:
+            known.difference_update([path for path in list(known) if not os.path.lexists(path)])
 
 
 def lay(folder: Path, name: str, data: bytes) -> str:
@@ -225,12 +235,6 @@ def lay(folder: Path, name: str, data: bytes) -> str:
     """
     with told_when_full():
         return str(export.save(folder, name, data))
-
-
-def _cache_root() -> Path:
-    """Return the folder whose files may be deleted: all of Gradio's, unless others may use that too."""
-    root = Path(get_upload_folder())
-    return root if is_own(root) else root / _FOLDER
 
 
 def shrink_photo(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:

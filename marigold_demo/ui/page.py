@@ -48,6 +48,8 @@ def build_page(
         gr.HTML(_colophon(desk.keep_s))
         add_endpoints(desk)
     desk.cache.keep_what_is_there()  # the pictures of the page itself
+    desk.known_files = page.temp_file_sets
+    desk.upkeep.begin()
     page.queue(max_size=waiting_most, default_concurrency_limit=HANDS_MOST)
     return page
 

@@ -6,6 +6,7 @@ from typing import Any
 from gradio.utils import get_upload_folder
 
 from marigold_demo.errors import SettingsError
+from marigold_demo.files.cache_folder import told_when_full
 
 
 def mcp_server(wanted: bool) -> bool:
@@ -28,8 +29,8 @@ def mcp_server(wanted: bool) -> bool:
 def _one_content_for_each_file() -> None:
     """Let Gradio's server answer with a link for each file, and keep what it is sent with other uploads.
 
-    Of several files it makes one text of Python's; and it lays files that come inside a call beside the
-    cache, where nothing sweeps them.
+    Of several files it makes one text of Python's; it lays files that come inside a call beside the cache,
+    where nothing sweeps them; and of a full disk it says where on it there was no room.
     """
     from gradio import mcp
 
@@ -41,6 +42,10 @@ def _one_content_for_each_file() -> None:
         def postprocess_output_data(self, data: Any, root_url: str) -> Any:
             several = len(data) == 1 and isinstance(data[0], list | tuple)
             return super().postprocess_output_data(data[0] if several else data, root_url)
+
+        def convert_strings_to_filedata(self, value: Any, filedata_positions: Any) -> Any:
+            with told_when_full():
+                return super().convert_strings_to_filedata(value, filedata_positions)
 
     mcp.GradioMCPServer = Server
 
