@@ -25,10 +25,11 @@ import logging
 import tempfile
 import threading
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from ctypes.util import find_library
 from functools import cache
 from pathlib import Path
+from typing import TextIO
 
 import gradio as gr
 
@@ -39,13 +40,14 @@ from marigold_demo.files.private_folder import own_folder, remove_own
 from marigold_demo.progress import Progress
 from marigold_demo.reading import isolated
 from marigold_demo.reading.photo import Photo
-from marigold_demo.serving import ending
+from marigold_demo.serving import ending, listening
 from marigold_demo.serving.one_thread import in_one_thread
 from marigold_demo.serving.probes import State
 from marigold_demo.serving.service import MB, Service
 from marigold_demo.settings import DepthSettings
-from marigold_demo.ui import build_page, launch_options
+from marigold_demo.ui import build_page, launch, launch_options
 from marigold_demo.ui.desk import Desk
+from marigold_demo.ui.sessions import keep_sessions
 from marigold_demo.workflow import Workflow
 
 ZERO_GPU = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "true", "t")
@@ -136,12 +138,19 @@ def make_page(folder: Path) -> gr.Blocks:
     return page
 
 
-def serve(page: gr.Blocks) -> None:
-    """Serve the page until someone ends it."""
-    if not ON_SPACES:
-        os.environ["FORWARDED_ALLOW_IPS"] = CONFIGURATION.trusted_proxies  # uvicorn's own default: loopback
+def serve(page: gr.Blocks, place: listening.Place | None) -> None:
+    """Serve the page until someone ends it.
+
+    Args:
+        page: The page.
+        place: Where to listen; None leaves that to Gradio, which Hugging Face counts on.
+    """
     try:
-        page.launch(prevent_thread_lock=True, **launch_options(SERVICE, on_spaces=ON_SPACES))
+        if place is None:
+            page.launch(prevent_thread_lock=True, **launch_options(SERVICE, on_spaces=ON_SPACES))
+            keep_sessions(page.app)
+        else:
+            say(sys.stdout, f"* Running on local URL:  {launch(page, SERVICE, place)}")
         SERVICE.open_journal()
         if ZERO_GPU:
             page.block_thread()
@@ -161,20 +170,50 @@ def decoding_limits() -> isolated.Limits:
     )
 
 
+def say(stream: TextIO, sentence: str) -> None:
+    """Tell whoever started the process, if they are still there."""
+    with suppress(OSError):
+        stream.write(f"{sentence}\n")
+        stream.flush()
+
+
+def make_folder() -> Path:
+    """Return the folder of this process for uploads and results.
+
+    Raises:
+        DemoError: It cannot be used.
+    """
+    root = Path(CONFIGURATION.temp_dir or Path(tempfile.gettempdir(), "marigold-demo"))
+    try:
+        return own_folder(root)
+    except OSError as error:
+        raise DemoError(
+            f"The folder of uploads and results, {str(root)!r}, cannot be used ({error.strerror}); "
+            "set GRADIO_TEMP_DIR to a folder that this user can write."
+        ) from error
+
+
 def main() -> None:
     """Run the app; ends the process."""
     isolated.use(decoding_limits(), start=True)
     if not ZERO_GPU:  # there the platform ends it
         ending.end_on_signals()
     SERVICE.open_journal()
-    folder = own_folder(Path(CONFIGURATION.temp_dir or Path(tempfile.gettempdir(), "marigold-demo")))
+    folder, status = None, 0
     try:
-        serve(make_page(folder))
+        hosted = ON_SPACES or ZERO_GPU
+        place = None if hosted else listening.listen(CONFIGURATION.server_name, CONFIGURATION.server_port)
+        folder = make_folder()
+        serve(make_page(folder), place)
+    except DemoError as error:
+        say(sys.stderr, str(error))
+        status = 2
     except ending.Ended:  # before there was a page
         pass
     finally:
-        remove_own(folder)
-    ending.leave()
+        if folder is not None:
+            remove_own(folder)
+    ending.leave(status)
 
 
 if ZERO_GPU:

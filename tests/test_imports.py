@@ -50,9 +50,9 @@ LIBRARIES = {
     "network.order_statistics": {"numpy"},
     "network.hub": LIGHT,
     "network.weights": NETWORKS | {"huggingface_hub"},
-    "serving": {"prometheus_client", "python_multipart", "starlette"},
+    "serving": {"fastapi", "prometheus_client", "python_multipart", "starlette", "uvicorn"},
     "training": NETWORKS | LIGHT | {"h5py"},
-    "ui": LIGHT | {"gradio"},
+    "ui": LIGHT | {"gradio", "starlette"},
 }
 BY_ROW: dict[int, set[str]] = {0: set(), 1: {"numpy"}, 2: LIGHT, 3: LIGHT, 4: set(), 5: LIGHT}
 

@@ -14,8 +14,9 @@ import trimesh
 
 from marigold_demo.errors import SettingsError
 from marigold_demo.serving.configuration import read_configuration
+from marigold_demo.serving.listening import listen
 from marigold_demo.serving.service import Service
-from marigold_demo.ui import build_page, launch_options, tools
+from marigold_demo.ui import build_page, launch, launch_options, tools
 from marigold_demo.workflow import Workflow
 from tests.pages import LENIENT, Ball, ball, draw_photo, readme_examples
 
@@ -42,9 +43,8 @@ def address(tmp_path_factory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder / "cache"))
         page = build_page(Workflow(Ball()))
-        options = launch_options(Service(configuration))
-        page.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **options)
-        yield f"{page.local_url}gradio_api/mcp/"
+        url = launch(page, Service(configuration), listen("127.0.0.1", 0))
+        yield f"{url}gradio_api/mcp/"
         page.close(verbose=False)
 
 

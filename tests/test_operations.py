@@ -302,9 +302,9 @@ def nginx(tmp_path) -> Iterator[Callable[[str], str]]:
 @pytest.mark.slow
 def test_uploads_and_progress_pass_through_the_documented_nginx(nginx, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "127.0.0.1")
     ball = Ball()
-    with served(ball, Service(Configuration(metrics=True, requests_per_minute=60))) as url:
+    configuration = Configuration(metrics=True, requests_per_minute=60, trusted_proxies="127.0.0.1")
+    with served(ball, Service(configuration)) as url:
         front = nginx(url)
         noise = np.random.default_rng(0).integers(0, 256, (2000, 2000, 3), dtype=np.uint8)
         Image.fromarray(noise).save(tmp_path / "noise.png", compress_level=0)

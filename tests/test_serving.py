@@ -273,7 +273,6 @@ def test_a_body_that_makes_no_sense_is_an_error_of_the_sender(http, body):
 @on_server
 def test_a_visitor_who_asks_too_often_is_told_when_to_come_back(predict, folder, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder / "cache"))
-    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "")
     service = Service(Configuration(requests_per_minute=3))
     with served(predict, service) as url, httpx.Client(base_url=url) as http:
         answers = [http.post("/gradio_api/cancel", json={}) for _ in range(5)]
@@ -294,9 +293,8 @@ def test_a_visitor_who_asks_too_often_is_told_when_to_come_back(predict, folder,
 @on_server
 def test_behind_a_trusted_proxy_each_visitor_has_a_rate_of_their_own(predict, folder, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder / "cache"))
-    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "127.0.0.1")
     with (
-        served(predict, Service(Configuration(requests_per_minute=1))) as url,
+        served(predict, Service(Configuration(requests_per_minute=1, trusted_proxies="127.0.0.1"))) as url,
         httpx.Client(base_url=url) as http,
     ):
 
@@ -365,7 +363,7 @@ def ask(service: Service, path: str, *, client=("127.0.0.1", 1), **headers: str)
 
     async def fetch() -> httpx.Response:
         transport = httpx.ASGITransport(app, client=client)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
             return await http.get(path, headers=headers)
 
     return asyncio.run(fetch())

@@ -16,7 +16,8 @@ from benchmarks.rest_client import RefusedError, Visit
 from benchmarks.server import app_running
 from marigold_demo.depth import DepthMap
 from marigold_demo.progress import Progress
-from marigold_demo.ui import build_page, launch_options
+from marigold_demo.serving.listening import listen
+from marigold_demo.ui import build_page, launch
 from marigold_demo.ui.desk import Desk
 from marigold_demo.workflow import Workflow
 from tests.pages import LENIENT, draw_photo
@@ -75,7 +76,7 @@ def page(predict, tmp_path_factory):
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("visitors") / "cache"))
         workflow = Workflow(predict)
         page = build_page(workflow, desk=Desk(workflow), waiting_most=4 * COUNT)
-        page.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **launch_options())
+        launch(page, place=listen("127.0.0.1", 0))
         yield page
         page.close(verbose=False)
 

@@ -5,6 +5,7 @@ it. Defaults, units, limits and words stand here; `marigold-demo config` prints 
 """
 
 import ipaddress
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, get_args
@@ -14,6 +15,7 @@ from marigold_demo.errors import SettingsError
 
 LEAST_TOKEN = 16  # characters
 AUTO, ANY, LISTED = "auto", "any", "catalog"
+_HOST = re.compile(r"((?:\*\.)?[A-Za-z0-9_-][A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _ON, _OFF = ("1", "on", "true", "yes"), ("0", "off", "false", "no", "")
 
 
@@ -68,6 +70,16 @@ class Configuration:
         "",
         "Addresses whose X-Forwarded-For is believed, joined by commas; *: all",
         name="FORWARDED_ALLOW_IPS",
+    )
+    hosts: str = _variable(
+        "",
+        "Host names under which a proxy offers the page, joined by commas, such as depth.example.org; "
+        "*: any; loopback and the address that is bound always count",
+    )
+    connections: int = _variable(
+        1000,
+        "Connections at a time; a tenth of them from one address that is no proxy's",
+        limits=(32, 100_000),
     )
     checkpoint: str = _variable("", "Checkpoint the page begins with; unset: the best for this machine")
     checkpoints: str = _variable(
@@ -124,12 +136,30 @@ class Configuration:
                 f"GRADIO_ROOT_PATH is {self.root_path!r}; it must begin with /, such as /depth."
             )
         _check_proxies(self.trusted_proxies)
+        _check_hosts(self.hosts)
 
     @property
     def is_public(self) -> bool:
         """Tell whether others than the user of this machine can reach the page."""
         led_here = self.share or self.root_path or self.trusted_proxies
-        return not _is_loopback(self.server_name) or bool(led_here)
+        names = any(not is_loopback(name) for name in self.host_names)
+        return not is_loopback(self.server_name) or names or bool(led_here)
+
+    @property
+    def host_names(self) -> list[str]:
+        """Host names that were configured, in lower case and without ports; "*" among them means any."""
+        return [_HOST.sub(r"\1", name).lower() for name in _names(self.hosts)]
+
+    def is_proxy(self, address: str) -> bool:
+        """Tell whether an address may stand for many visitors: this machine's, or that of a trusted proxy."""
+        trusted = _names(self.trusted_proxies)
+        if "*" in trusted or is_loopback(address):
+            return True
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in ipaddress.ip_network(name) for name in trusted)
 
     @property
     def permitted_checkpoints(self) -> frozenset[str] | None:
@@ -216,6 +246,15 @@ def _check_proxies(text: str) -> None:
             ) from error
 
 
+def _check_hosts(text: str) -> None:
+    for name in _names(text):
+        if name != "*" and not _HOST.fullmatch(name):
+            raise SettingsError(
+                f"MARIGOLD_HOSTS has {name!r}; it must be a name such as depth.example.org, "
+                "all below one such as *.example.org, or *."
+            )
+
+
 def _range(about: Variable) -> str:
     unit = f" {about.unit}" if about.unit else ""
     if about.limits:
@@ -233,8 +272,9 @@ def _names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _is_loopback(name: str) -> bool:
+def is_loopback(name: str) -> bool:
+    """Tell whether a host name or address, in brackets or not, is this machine's own."""
     try:
-        return name == "localhost" or ipaddress.ip_address(name.strip("[]")).is_loopback
+        return name.lower() == "localhost" or ipaddress.ip_address(name.strip("[]")).is_loopback
     except ValueError:
         return False

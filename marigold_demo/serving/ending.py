@@ -1,4 +1,4 @@
-"""How the server ends: SIGTERM or Ctrl-C, a few seconds for what is under way, exit status 0.
+"""How the server ends: SIGTERM, SIGHUP or Ctrl-C, a few seconds for what is under way, exit status 0.
 
 Knows nothing of what is under way; it tells it to stop and closes the doors.
 """
@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn, Protocol
 
@@ -28,14 +29,21 @@ class Page(Protocol):
 
 
 def end_on_signals() -> None:
-    """Let SIGTERM and SIGINT raise `Ended` in the main thread."""
+    """Let SIGTERM, SIGHUP and SIGINT raise `Ended` in the main thread.
+
+    SIGHUP stays ignored where whoever started the process wanted that, as nohup does.
+    """
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+        numbers.append(hangup)
 
     def end(number: int, frame: FrameType | None) -> None:
-        for again in (signal.SIGTERM, signal.SIGINT):
+        for again in numbers:
             signal.signal(again, signal.SIG_IGN)
         raise Ended
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in numbers:
         signal.signal(number, end)
 
 
@@ -62,7 +70,8 @@ def close(page: Page, *, before: Callable[[], None]) -> None:
 
 def leave(status: int = 0) -> NoReturn:
     """End the process at once; threads inside the networks are not waited for."""
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with suppress(OSError, ValueError):  # the terminal they go to may be gone
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(status)

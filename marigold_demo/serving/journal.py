@@ -14,6 +14,9 @@ from typing import Any
 
 from marigold_demo.serving.configuration import Configuration
 
+SELDOM_S = 60.0  # between two lines of a library that tell the same
+LIBRARIES = ("asyncio", "uvicorn.error")  # they log what anybody can provoke, such as a malformed request
+
 _log = logging.getLogger(__name__)
 
 
@@ -29,6 +32,7 @@ def open_journal(configuration: Configuration, *, count: Callable[[str], None]) 
     lines = logging.StreamHandler(sys.stderr)
     lines.setFormatter(JsonLine() if configuration.log_format == "json" else PlainLine())
     lines.setLevel(configuration.log_level.upper())
+    lines.addFilter(Seldom())
     logging.basicConfig(handlers=[lines, _Counting(count)], level=logging.WARNING, force=True)
     logging.getLogger("marigold_demo").setLevel(min(lines.level, logging.INFO))
     for name in ("uvicorn", "uvicorn.error"):
@@ -36,6 +40,33 @@ def open_journal(configuration: Configuration, *, count: Callable[[str], None]) 
         logger.handlers, logger.propagate = [], True
     logging.getLogger("uvicorn.access").disabled = True  # it would tell addresses
     traceback.print_exc = _print_exc  # Gradio tells errors with it, messages and visitors' paths included
+
+
+class Seldom(logging.Filter):
+    """Keeps what libraries tell again and again to one line a minute, which says how many it stands for."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._last: dict[tuple[Any, ...], tuple[float, int]] = {}  # when it was told, and left out since
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a record becomes a line."""
+        if record.name not in LIBRARIES:
+            return True
+        error = record.exc_info[1] if record.exc_info else None
+        place = _places(error).rpartition(" > ")[2] if error is not None else ""
+        key, now_s = (record.name, _first_line(record), place), self._clock()
+        told_s, left_out = self._last.get(key, (-SELDOM_S, 0))
+        if now_s - told_s < SELDOM_S:
+            self._last[key] = told_s, left_out + 1
+            return False
+        if len(self._last) > 1000:
+            self._last.clear()
+        self._last[key] = now_s, 0
+        if left_out:
+            record.facts = {"left_out": left_out}
+        return True
 
 
 class _Counting(logging.Handler):
@@ -82,12 +113,17 @@ def told(record: logging.LogRecord) -> dict[str, Any]:
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
         "level": record.levelname.lower(),
         "logger": record.name,
-        "event": record.getMessage(),
+        "event": _first_line(record),
         **facts,
     }
     if record.exc_info and record.exc_info[1] is not None:
         line |= {"error": type(record.exc_info[1]).__name__, "trace": _places(record.exc_info[1])}
     return line
+
+
+def _first_line(record: logging.LogRecord) -> str:
+    """Return what happened; further lines name sockets and tasks."""
+    return record.getMessage().strip().partition("\n")[0]
 
 
 def _places(error: BaseException) -> str:

@@ -41,11 +41,16 @@ class Metrics:
             "marigold_refused_requests", "Requests refused by reason", ("reason",), registry=self._registry
         )
         self._queue = Gauge("marigold_queue_length", "Events that wait", registry=self._registry)
+        self._connections = Gauge("marigold_connections", "Open connections", registry=self._registry)
         self._kept = Gauge("marigold_kept_bytes", "Bytes kept in memory", ("what",), registry=self._registry)
 
     def watch_queue(self, length: Callable[[], int]) -> None:
         """Ask for the length of the queue whenever metrics are read."""
         self._queue.set_function(length)
+
+    def watch_connections(self, count: Callable[[], int]) -> None:
+        """Ask for the number of open connections whenever metrics are read."""
+        self._connections.set_function(count)
 
     def watch_bytes(self, what: str, size_bytes: Callable[[], int]) -> None:
         """Ask for the size of something kept whenever metrics are read."""

@@ -1,15 +1,15 @@
 """What a supervisor asks: /healthz and /metrics. Knows nothing of how a run is made or measured."""
 
 import hmac
-import ipaddress
 import json
 from enum import Enum
 
 from marigold_demo.serving.asgi import App, Message, Receive, Send, answer, header, refuse, route
-from marigold_demo.serving.configuration import Configuration
+from marigold_demo.serving.configuration import Configuration, is_loopback
 from marigold_demo.serving.metrics import CONTENT_TYPE, Metrics
+from marigold_demo.serving.request_head import host_name
 
-PROXIED = (b"x-forwarded-for", b"x-real-ip", b"forwarded", b"via")
+PROXIED = (b"x-forwarded-", b"x-real-ip", b"x-client-ip", b"forwarded", b"via", b"cf-", b"true-client-ip")
 
 
 class State(Enum):
@@ -51,14 +51,15 @@ class Probes:
             await self._app(scope, receive, send)
 
     def _may_read(self, scope: Message) -> bool:
-        """Tell whether the metrics may be told: to who has the token; without one, to this machine."""
+        """Tell whether the metrics may be told: to who has the token; without one, to this machine.
+
+        What a proxy on this machine passes on comes from here too, but by another name or with its headers.
+        """
         token = self._configuration.metrics_token
         if token:
             given = header(scope, b"authorization") or b""
             return hmac.compare_digest(given, f"Bearer {token}".encode())
-        proxied = any(header(scope, name) is not None for name in PROXIED)
+        proxied = any(name.startswith(PROXIED) for name, _ in scope["headers"])
+        host = host_name(scope)
         address = (scope.get("client") or ("", 0))[0]
-        try:
-            return not proxied and ipaddress.ip_address(address).is_loopback
-        except ValueError:
-            return False
+        return not proxied and is_loopback(address) and (not host or is_loopback(host))

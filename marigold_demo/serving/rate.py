@@ -26,7 +26,7 @@ class Rate:
 
     def wait_s(self, address: str) -> int:
         """Count a request and return 0, or return after how many seconds the visitor may ask again."""
-        now_s, visitor = self._clock(), self._visitor(address)
+        now_s, visitor = self._clock(), self._visitor(household(address))
         asked = self._asked.setdefault(visitor, deque())
         self._asked.move_to_end(visitor)
         while len(self._asked) > MOST_VISITORS:
@@ -39,10 +39,15 @@ class Rate:
         return 0
 
     def _visitor(self, address: str) -> bytes:
-        try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
-            parsed = None
-        if isinstance(parsed, ipaddress.IPv6Address):
-            address = str(ipaddress.ip_network((parsed, 64), strict=False))
         return hashlib.blake2b(address.encode(), key=self._salt, digest_size=16).digest()
+
+
+def household(address: str) -> str:
+    """Return what stands for the visitors of one line: an address, in IPv6 its network of 64 bits."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((parsed, 64), strict=False))
+    return address

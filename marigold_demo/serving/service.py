@@ -3,19 +3,24 @@
 from functools import cached_property
 from typing import Any
 
+from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from marigold_demo.files.cache_folder import CacheFolder
 from marigold_demo.files.private_folder import FileRoot, cache_root, served_folder
+from marigold_demo.serving.asgi import App
 from marigold_demo.serving.compression import Compression
 from marigold_demo.serving.configuration import Configuration
+from marigold_demo.serving.connections import Connections, most_connections
 from marigold_demo.serving.files import Files
 from marigold_demo.serving.gate import Gate
 from marigold_demo.serving.headers import HEADERS, SecurityHeaders
 from marigold_demo.serving.journal import open_journal
+from marigold_demo.serving.listening import Place, Server
 from marigold_demo.serving.metrics import Metrics
 from marigold_demo.serving.probes import Health, Probes, State
+from marigold_demo.serving.request_head import HeadCheck, Hosts
 from marigold_demo.serving.runs import Runs
 from marigold_demo.serving.uploads import Uploads
 
@@ -28,6 +33,7 @@ class Service:
     def __init__(self, configuration: Configuration | None = None) -> None:
         self.configuration = configuration or Configuration()
         self.metrics, self.health = Metrics(), Health()
+        self.hosts = Hosts(self.configuration)
         self.runs = Runs(self.metrics, permitted=self.configuration.permitted_checkpoints)
 
     @cached_property
@@ -50,14 +56,33 @@ class Service:
             (Files, (), {"root": root}),
             (Compression, (), {}),
         ]
+        misfit = {RequestValidationError: _misfit}
         if on_spaces:
-            return {"middleware": within}
+            return {"middleware": within, "exception_handlers": misfit}
         probes = (Probes, (), shared | {"health": self.health})
         # As starlette.middleware.Middleware unpacks: class, positional and named arguments.
         return {
             "middleware": [(SecurityHeaders, (), {}), probes, *within],
-            "exception_handlers": {Exception: _crashed},
+            "exception_handlers": {Exception: _crashed} | misfit,
         }
+
+    def server(self, app: App, place: Place) -> Server:
+        """Return the server of an app, which is not Hugging Face's; it does not begin yet.
+
+        Args:
+            app: What Gradio has made.
+            place: Where the server listens.
+        """
+        for address in place.addresses:
+            self.hosts.add_bound(address)
+        bounds = Connections(
+            most_connections(self.configuration.connections),
+            exempt=self.configuration.is_proxy,
+            refused=self.metrics.refused.labels("connections").inc,
+        )
+        self.metrics.watch_connections(lambda: len(bounds))
+        checked = HeadCheck(app, hosts=self.hosts, metrics=self.metrics)
+        return Server(checked, place, bounds=bounds, trusted_proxies=self.configuration.trusted_proxies)
 
     def open_journal(self) -> None:
         """Begin to log; again after launch, when uvicorn has set up its own way."""
@@ -67,6 +92,12 @@ class Service:
         """Say that the server ends, to its supervisor and to runs under way."""
         self.health.state = State.STOPPING
         self.runs.stopping.set()
+
+
+def _misfit(_: Request, __: Exception) -> JSONResponse:
+    """Answer for a request that has not the form of its address; FastAPI's own words repeat all of it."""
+    detail = "This request does not have the form that its address takes; /gradio_api/info describes it."
+    return JSONResponse({"detail": detail}, status_code=422)
 
 
 def _crashed(_: Request, __: Exception) -> JSONResponse:

@@ -1,20 +1,39 @@
-"""What a client sends, held against the fields before any handler sees it. Knows nothing of stages.
+"""What a client sends, held against the page before any handler sees it. Knows nothing of stages.
 
-Gradio checks types, choices and uploads itself, but says what it finds to the log only. Whoever sends what
-no field of the page can hold gets a sentence here, like everyone else.
+Gradio checks types, choices and uploads itself, but says what it finds to the log only, and it takes a body
+that names no event for an error of the server. Whoever sends what no field of the page can hold, or what no
+address takes, gets a sentence here, like everyone else.
 """
 
+import json
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
+from urllib.parse import parse_qs
 
 import gradio as gr
 from gradio.exceptions import InvalidPathError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
 from marigold_demo.files.private_folder import FileRoot, paths_in, served_folder
+from marigold_demo.serving.asgi import App, Message, Receive, Send, refuse, route
+from marigold_demo.ui.sessions import NAME
+
+API = "/gradio_api/"
+DEEPEST = 32  # levels of lists and objects in a body; the page itself sends six
+_CALL = re.compile(rf"{API}(?:(queue/join|cancel|reset)|(call/v2|call|run|api)/([^/]+))")
+_EVENT = re.compile(rf"{API}call/(?:v2/)?[^/]+/([^/]+)")
+_STREAM = re.compile(rf"{API}(?:queue/data|call/.+)")
+Problem = tuple[int, str]  # status and sentence of a refusal
 
 _log = logging.getLogger(__name__)
 _NOT_UPLOADED = "This file was not uploaded here; upload it first."
+_NO_ENDPOINT = "There is no endpoint of that name; /gradio_api/info lists those there are."
+_NO_SESSION = "There is no such session here; the server may have been restarted. Reload the page."
+_NO_EVENT = "There is no such event here; it may be over, or the server has been restarted."
 _DOES_NOT_FIT = "A value does not fit its field; send what the page or the endpoint's description offers."
 
 
@@ -39,3 +58,159 @@ class Intake(gr.Blocks):  # type: ignore[misc]  # gradio is not typed
         except Exception as error:
             _log.info("refused a value: %s", type(error).__name__)
             raise gr.Error(_DOES_NOT_FIT, print_exception=False) from error
+
+
+class Calls:
+    """ASGI middleware that holds the body of a call against what the page has, and knows which streams exist.
+
+    What passes has the right form; whether values fit their fields is told by the event.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it with a sentence."""
+        blocks = getattr(scope.get("app"), "blocks", None)
+        path = route(scope).rstrip("/") if scope["type"] == "http" and blocks is not None else ""
+        if path and scope["method"] == "POST" and (call := _CALL.fullmatch(path)):
+            body = await Request(scope, receive).body()  # the gate bounds it
+            if problem := _wrong_with_call(blocks, call, body):
+                await refuse(send, *problem)
+            else:
+                await self._app(scope, _again(body, receive), send)
+        elif (
+            path
+            and scope["method"] in ("GET", "HEAD")
+            and (problem := _wrong_with_stream(blocks, path, scope))
+        ):
+            await refuse(send, *problem)
+        elif _STREAM.fullmatch(path):
+            await self._stream(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _stream(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Pass a stream on; when its session goes away meanwhile, it ends as others do."""
+        began = False
+
+        async def noted(message: Message) -> None:
+            nonlocal began
+            began = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except (KeyError, HTTPException, RuntimeError) as error:
+            gone = isinstance(error, KeyError) or isinstance(error.__cause__ or error, HTTPException)
+            if not began or not gone:
+                raise
+            _log.debug("a session went away while its stream was open")
+            with suppress(RuntimeError):  # it had ended
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _wrong_with_call(blocks: Any, call: re.Match[str], body: bytes) -> Problem | None:
+    """Return how the body of a call is refused, None where it has the right form."""
+    try:
+        values = json.loads(body)
+        _check_json(values)
+    except RecursionError:
+        return 400, f"The body of this request is nested too deeply; at most {DEEPEST} levels are taken."
+    except UnicodeError:
+        return 400, "The text of this request is not valid Unicode."
+    except ValueError:
+        return 400, "The body of this request cannot be read as JSON."
+    if not isinstance(values, dict):
+        return 422, 'The body of this request must be a JSON object, such as {"data": []}.'
+    _, kind, name = call.groups()
+    if kind == "call/v2":
+        return _wrong_with_names(blocks, name, values)
+    session, index = values.get("session_hash"), values.get("fn_index")
+    if session is not None and not (isinstance(session, str) and NAME.fullmatch(session)):
+        return 422, "session_hash must be a text of at most 100 letters and digits."
+    if index is not None and (not isinstance(index, int) or isinstance(index, bool)):
+        return 422, "fn_index must be a whole number."
+    if kind in ("run", "api") and index is not None:
+        name = None  # the number counts
+    if name is not None and name not in _endpoints(blocks):
+        return 404, _NO_ENDPOINT
+    if (
+        call[1] not in ("cancel", "reset")
+        and kind != "call"
+        and index is not None
+        and index not in blocks.fns
+    ):
+        return 404, "The page has no event of that number; reload the page."
+    return None
+
+
+def _check_json(value: Any) -> None:
+    """Look at every value of a body.
+
+    Raises:
+        RecursionError: It is nested too deeply.
+        UnicodeError: A text has half a character, which cannot be written anywhere.
+    """
+    todo = [(value, 1)]
+    while todo:
+        value, depth = todo.pop()
+        if isinstance(value, dict):
+            todo += [(inner, depth + 1) for inner in (*value, *value.values())]
+        elif isinstance(value, list):
+            todo += [(inner, depth + 1) for inner in value]
+        elif isinstance(value, str):
+            value.encode()
+        if depth > DEEPEST + 1:
+            raise RecursionError
+
+
+def _endpoints(blocks: Any) -> set[str]:
+    return {fn.api_name for fn in blocks.fns.values() if fn.api_visibility != "private"}
+
+
+def _wrong_with_names(blocks: Any, name: str, values: Mapping[str, Any]) -> Problem | None:
+    """Hold parameters by name against an endpoint."""
+    if name not in _endpoints(blocks):
+        return 404, _NO_ENDPOINT
+    taken = blocks.get_api_info()["named_endpoints"][f"/{name}"]["parameters"]
+    names = {parameter["parameter_name"] for parameter in taken}
+    if set(values) - names - {"oauth_token"}:
+        return (
+            422,
+            f"There is a parameter that this endpoint does not have; it has {', '.join(sorted(names))}.",
+        )
+    wanted = [p["parameter_name"] for p in taken if not p["parameter_has_default"]]
+    missing = [parameter for parameter in wanted if parameter not in values]
+    return (422, f"Send {missing[0]} too; this endpoint cannot work without it.") if missing else None
+
+
+def _wrong_with_stream(blocks: Any, path: str, scope: Message) -> Problem | None:
+    """Return how a request for news of something that is not there is refused."""
+    queue = blocks._queue
+    if path.startswith(f"{API}heartbeat/") and not NAME.fullmatch(path.removeprefix(f"{API}heartbeat/")):
+        return 404, _NO_SESSION
+    if path == f"{API}queue/data":
+        asked = parse_qs(scope["query_string"].decode("latin-1")).get("session_hash")
+        if not asked:
+            return 422, "Name the session with ?session_hash=."
+        return None if asked[-1] in queue.pending_messages_per_session else (404, _NO_SESSION)
+    if event := _EVENT.fullmatch(path):
+        known = event[1] in queue.event_ids_to_events or event[1] in queue.pending_messages_per_session
+        if not known and not any(event[1] in ids for ids in queue.pending_event_ids_session.values()):
+            return 404, _NO_EVENT
+    return None
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that gives a body that was read already."""
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again

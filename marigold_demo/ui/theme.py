@@ -4,10 +4,13 @@ from importlib.resources import files
 from typing import Any
 
 import gradio as gr
+from gradio import http_server
 from gradio.themes.utils import colors, sizes
 
+from marigold_demo.serving.listening import Place, Server, listen
 from marigold_demo.serving.service import MB, Service
 from marigold_demo.ui import sessions
+from marigold_demo.ui.intake import Calls
 from marigold_demo.ui.tools import mcp_server
 
 MARIGOLD = colors.Color(
@@ -100,6 +103,8 @@ def launch_options(service: Service | None = None, *, on_spaces: bool = False) -
     """
     service = service or Service()
     here = files("marigold_demo.ui")
+    app_options = service.app_options(on_spaces=on_spaces)
+    app_options["middleware"] += [(Calls, (), {}), (sessions.Streams, (), {})]
     script = (here / "page.js").read_text(encoding="utf-8")
     return {
         "theme": Theme(),
@@ -112,5 +117,36 @@ def launch_options(service: Service | None = None, *, on_spaces: bool = False) -
         "mcp_server": mcp_server(service.configuration.mcp),
         "state_session_capacity": sessions.MOST,
         "max_file_size": service.configuration.upload_mb * MB,
-        "app_kwargs": service.app_options(on_spaces=on_spaces),
+        "app_kwargs": app_options,
     }
+
+
+def launch(page: gr.Blocks, service: Service | None = None, place: Place | None = None) -> str:
+    """Serve a page with our own server in place of Gradio's, and return its address on this machine.
+
+    Args:
+        page: The page.
+        service: What stands around the page; None takes one with all defaults.
+        place: Where the server listens; None: where the configuration says.
+
+    Raises:
+        AddressError: Its port is in use, or it cannot listen there for another reason.
+    """
+    service = service or Service()
+    chosen = service.configuration
+    place = place or listen(chosen.server_name, chosen.server_port)
+
+    def start_server(app: Any, **_: Any) -> tuple[str, int, str, Server]:
+        sessions.keep_sessions(app)
+        server = service.server(app, place)
+        server.begin()
+        return place.host, place.port, place.url, server
+
+    original, http_server.start_server = http_server.start_server, start_server
+    try:
+        page.launch(prevent_thread_lock=True, quiet=True, **launch_options(service))
+    finally:
+        http_server.start_server = original
+    if page.share_url:
+        service.hosts.add(page.share_url)
+    return place.url

@@ -1,0 +1,212 @@
+"""Connections of the server: how many there may be, and how long one may wait for a request or a reader.
+
+A connection that sends no complete request head in time is closed. When there are as many connections as
+the server takes, the one that has waited longest for its request gives way to a new one; where all are in
+use, the new one gets a sentence and is closed. So file descriptors cannot run out, whoever connects.
+"""
+
+import asyncio
+import json
+import logging
+import socket
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from marigold_demo.serving.rate import household
+
+HEAD_S = 20.0  # for the head of a request, from the connection or the end of the response before
+UNREAD_S = 60.0  # for a client that takes nothing of what is sent
+CLOSING_S = 2.0  # for the last words on a connection
+SHARE = 10  # one address has at most the tenth part of all connections
+LEAST_SHARE = 16
+LINGERING_MOST = 64  # refused connections that are still open
+DESCRIPTORS_BESIDE = 512  # open files that are no connections, and connections not yet counted
+
+_FULL = "This server has as many connections as it takes; try again in a minute."
+_MANY = "There are too many connections from your address; close some and try again."
+_LATE = "The request did not arrive in time; try again."
+
+_log = logging.getLogger(__name__)
+
+
+class Connections:
+    """Counts the connections of one server and says which may stay."""
+
+    def __init__(
+        self,
+        most: int,
+        *,
+        exempt: Callable[[str], bool] = lambda address: False,
+        refused: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Take the bounds.
+
+        Args:
+            most: Connections at a time.
+            exempt: Tells whether an address stands for many visitors (a proxy) and has no share of its own.
+            refused: Called for each connection that is refused.
+        """
+        self.most, self.share = most, max(LEAST_SHARE, most // SHARE)
+        self._exempt, self._refused = exempt, refused
+        self._open: Counter[str] = Counter()  # by address
+        self._waiting: dict[Connection, None] = {}  # for a request, the longest first
+        self.lingering = 0
+
+    def __len__(self) -> int:
+        return self._open.total()
+
+    def admit(self, connection: "Connection") -> str:
+        """Count a new connection, or return the sentence with which it is refused."""
+        address = connection.address
+        is_full = self._open[address] >= self.share and not self._exempt(connection.peer)
+        if is_full and not self._give_way(address):
+            self._refused()
+            return _MANY
+        if len(self) >= self.most and not self._give_way():
+            self._refused()
+            return _FULL
+        self._open[address] += 1
+        connection.is_counted = True
+        return ""
+
+    def waits(self, connection: "Connection") -> None:
+        """Note that a connection waits for a request from now on."""
+        self._waiting[connection] = None
+
+    def works(self, connection: "Connection") -> None:
+        """Note that a request is under way on a connection."""
+        self._waiting.pop(connection, None)
+
+    def leaves(self, connection: "Connection") -> None:
+        """Count an admitted connection no longer; nothing happens the second time."""
+        self.works(connection)
+        if connection.is_counted:
+            connection.is_counted = False
+            self._open[connection.address] -= 1
+            if not self._open[connection.address]:
+                del self._open[connection.address]
+
+    def _give_way(self, address: str | None = None) -> bool:
+        """Close the connection that has waited longest, of one address or of all."""
+        for connection in self._waiting:
+            if address in (None, connection.address):
+                self.leaves(connection)
+                connection.transport.abort()
+                return True
+        return False
+
+
+class Connection(H11Protocol):
+    """uvicorn's HTTP/1.1 connection, with bounds."""
+
+    def __init__(self, *, bounds: Connections, **given: Any) -> None:
+        super().__init__(**given)
+        self.peer, self.address, self.is_counted = "", "", False
+        self._bounds, self._is_refused = bounds, False
+        self._late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection, or refuse it with a sentence."""
+        super().connection_made(transport)
+        self.peer = self.client[0] if self.client else ""
+        self.address = household(self.peer)
+        _end_when_unread(transport)
+        if sentence := self._bounds.admit(self):
+            self._refuse(sentence)
+        else:
+            self._follow()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what a client sends."""
+        if not self._is_refused:
+            super().data_received(data)
+            self._follow()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        super().on_response_complete()
+        self._follow()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._stop_clock()
+        self._bounds.leaves(self)
+        if self._is_refused:
+            self._bounds.lingering -= 1
+        super().connection_lost(exc)
+
+    def _follow(self) -> None:
+        """Let the time for a request's head run exactly while no request is under way."""
+        waits = self.cycle is None or self.cycle.response_complete
+        if self.transport.is_closing() or not waits:
+            self._stop_clock()
+            self._bounds.works(self)
+        elif self._late is None:
+            self._late = self.loop.call_later(HEAD_S, self._end_late)
+            self._bounds.waits(self)
+
+    def _stop_clock(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _end_late(self) -> None:
+        began = bool(self.conn.trailing_data[0])  # a part of a head is there
+        self._end(408, _LATE if began else "")
+
+    def _refuse(self, sentence: str) -> None:
+        self._is_refused = True
+        self._bounds.lingering += 1
+        if self._bounds.lingering > LINGERING_MOST:
+            self.transport.abort()
+        else:
+            self._end(503, sentence)
+
+    def _end(self, status: int, sentence: str) -> None:
+        """Close the connection; a sentence goes before, with time to read it."""
+        self.loop.call_later(CLOSING_S, self.transport.abort)
+        if not sentence or self.transport.is_closing():
+            self.transport.close()
+            return
+        body = json.dumps({"detail": sentence}).encode()
+        phrase = {408: "Request Timeout", 503: "Service Unavailable"}[status]
+        head = f"HTTP/1.1 {status} {phrase}\r\ncontent-type: application/json\r\n"
+        head += f"content-length: {len(body)}\r\nretry-after: 10\r\nconnection: close\r\n\r\n"
+        self.transport.write(head.encode() + body)
+        with suppress(OSError, NotImplementedError):
+            self.transport.write_eof()  # closed at once, unread data would take the answer with it
+
+
+def _end_when_unread(transport: asyncio.Transport) -> None:
+    """Let the system end a connection whose client takes nothing for `UNREAD_S`, where it can (Linux)."""
+    option, connected = getattr(socket, "TCP_USER_TIMEOUT", None), transport.get_extra_info("socket")
+    if option is not None and connected is not None:
+        with suppress(OSError):
+            connected.setsockopt(socket.IPPROTO_TCP, option, int(UNREAD_S * 1000))
+
+
+def most_connections(wanted: int) -> int:
+    """Raise the process's limit on open files as far as connections need it, and return how many fit.
+
+    Args:
+        wanted: Connections at a time; each may have a file open besides itself.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return wanted
+    needed = 2 * wanted + DESCRIPTORS_BESIDE
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    fit = wanted if soft == resource.RLIM_INFINITY else max(LEAST_SHARE, (soft - DESCRIPTORS_BESIDE) // 2)
+    if fit < wanted:
+        _log.warning("the limit on open files allows %d connections", fit)
+    return min(wanted, fit)
