@@ -1,5 +1,6 @@
 """Running pages for tests: a server around a predictor, and predictors that need no network."""
 
+import asyncio
 import gc
 import os
 import re
@@ -79,6 +80,30 @@ def draw_photo(folder: Path, name: str = "holiday.jpg", *, size: tuple[int, int]
 def readme_examples() -> list[str]:
     """Return the Python examples of the README."""
     return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+
+
+async def small_app(scope, receive, send):
+    """Answer with the length of the body; /slow holds on, /endless sends for ever."""
+    if scope["type"] == "lifespan":
+        for kind in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{kind}.complete"})
+        return
+    if scope["path"] == "/slow":
+        await asyncio.sleep(1.5)
+    if scope["path"] == "/refused":  # without reading the body
+        await send({"type": "http.response.start", "status": 413, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+        return
+    read, more = 0, True
+    while more:
+        message = await receive()
+        read += len(message.get("body", b""))
+        more = message.get("more_body", False)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    while scope["path"] == "/endless":
+        await send({"type": "http.response.body", "body": bytes(2**16), "more_body": True})
+    await send({"type": "http.response.body", "body": b"%d" % read})
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +21,7 @@ from marigold_demo.serving.rate import household
 
 HEAD_S = 20.0  # for the head of a request, from the connection or the end of the response before
 UNREAD_S = 60.0  # for a client that takes nothing of what is sent
+PATIENT_S = 1.0  # a connection that waits for less may have its request on the way, and does not give way
 CLOSING_S = 2.0  # for the last words on a connection
 SHARE = 10  # one address has at most the tenth part of all connections
 LEAST_SHARE = 16
@@ -53,7 +55,7 @@ class Connections:
         self.most, self.share = most, max(LEAST_SHARE, most // SHARE)
         self._exempt, self._refused = exempt, refused
         self._open: Counter[str] = Counter()  # by address
-        self._waiting: dict[Connection, None] = {}  # for a request, the longest first
+        self._waiting: dict[Connection, float] = {}  # for a request since when, the longest first
         self.lingering = 0
 
     def __len__(self) -> int:
@@ -75,7 +77,7 @@ class Connections:
 
     def waits(self, connection: "Connection") -> None:
         """Note that a connection waits for a request from now on."""
-        self._waiting[connection] = None
+        self._waiting[connection] = time.monotonic()
 
     def works(self, connection: "Connection") -> None:
         """Note that a request is under way on a connection."""
@@ -92,7 +94,9 @@ class Connections:
 
     def _give_way(self, address: str | None = None) -> bool:
         """Close the connection that has waited longest, of one address or of all."""
-        for connection in self._waiting:
+        for connection, since_s in self._waiting.items():
+            if time.monotonic() - since_s < PATIENT_S:
+                return False
             if address in (None, connection.address):
                 self.leaves(connection)
                 connection.transport.abort()
