@@ -90,6 +90,11 @@ def advise(size: tuple[int, int], settings: DepthSettings) -> Advice:
     return estimate.advise(size, settings)
 
 
+def foresee(size: tuple[int, int], settings: DepthSettings) -> Advice:
+    """Foresee the price of a prediction as far as it is known at once."""
+    return advise(size, settings) if WARM.is_set() else Advice(download_bytes=None)
+
+
 @cache
 def first_checkpoint() -> str:
     """Return the checkpoint that the page begins with."""
@@ -123,7 +128,15 @@ def make_page(folder: Path) -> gr.Blocks:
     keep_s = CONFIGURATION.keep_minutes * 60.0
     # On ZeroGPU the networks are in a process of their own.
     predictor = SERVICE.runs.watched(predict if ZERO_GPU else in_one_thread(predict))
-    workflow = Workflow(predictor, keep_bytes=CONFIGURATION.finished_mb * MB, keep_s=keep_s)
+    # Behind the proxy of Hugging Face all visitors have one address.
+    share = None if ON_SPACES else CONFIGURATION.waiting_per_visitor or None
+    workflow = Workflow(
+        predictor,
+        keep_bytes=CONFIGURATION.finished_mb * MB,
+        keep_s=keep_s,
+        waiting_per_visitor=share,
+        admit=SERVICE.runs.admission(foresee),
+    )
     desk = Desk(workflow, keep_bytes=CONFIGURATION.visitors_mb * MB, keep_s=keep_s, cache=SERVICE.cache)
     page = build_page(
         workflow,

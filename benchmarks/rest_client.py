@@ -24,11 +24,18 @@ class FullError(RefusedError):
 class Visit:
     """One visitor's connection: uploads, wishes through the public endpoints, events of the page."""
 
-    def __init__(self, url: str, *, session: str = "") -> None:
-        """Come to a server, as a page that is open already where `session` names it."""
+    def __init__(self, url: str, *, session: str = "", address: str | None = None) -> None:
+        """Come to a server.
+
+        Args:
+            url: Its address.
+            session: Of a page that is open already; empty: a new one.
+            address: Where to come from, such as 127.0.1.7; the server tells visitors apart by it.
+        """
         self.session = session or secrets.token_hex(8)
         self._url = url.rstrip("/")
-        self._http = httpx.Client(base_url=f"{self._url}/gradio_api", timeout=PATIENCE_S)
+        transport = httpx.HTTPTransport(local_address=address)
+        self._http = httpx.Client(base_url=f"{self._url}/gradio_api", timeout=PATIENCE_S, transport=transport)
 
     def __enter__(self) -> "Visit":
         return self

@@ -2,7 +2,8 @@
 
     .venv/bin/python -m benchmarks.visitors [--quick] [--visitors 50] [--minutes 3] [--requests 1000]
 
-Starts `python app.py` on loopback, with its own port and cache folder. Each visitor has a photo of their own,
+Starts `python app.py` on loopback, with its own port and cache folder. Each visitor has an address of their
+own (127.0.1.k, as Linux allows) and a photo of their own,
 whose depth, relief and mesh are computed here beforehand, and wishes in turn: depth by the API, a private run
 of the page, relief, mesh, a run that is left in its middle, a run that is cancelled, files that are no photo
 or no depth. Then a stream of small requests looks for leaks. Ends with 1 on a wrong result, on any error but
@@ -62,6 +63,7 @@ class Person:
     depth: np.ndarray  # [H, W]
     relief: str  # digest of the STL
     mesh: str  # digest of the GLB
+    address: str  # on loopback, for the server tells visitors apart by it
 
 
 @dataclass
@@ -104,6 +106,7 @@ def make_people(count: int, *, size: tuple[int, int], settings: DepthSettings, f
                 depth=depth.values,
                 relief=digest(workflow.relief_file(photo.stem, relief)[1]),
                 mesh=digest(workflow.surface_file(photo.stem, surface)[1]),
+                address=f"127.0.{1 + number // 200}.{1 + number % 200}",
             )
         )
     return people
@@ -159,8 +162,9 @@ class Visitors:
         """Bring a photo to so many pages and do no more there."""
         takes_photo = self._page.event(takes="photo", gives="photo-notes")
         for number in range(count):
-            with Visit(self._url) as visit:
-                photo = visit.upload("photo.png", self._people[number % len(self._people)].photo)
+            person = self._people[number % len(self._people)]
+            with Visit(self._url, address=person.address) as visit:
+                photo = visit.upload("photo.png", person.photo)
                 visit.click(self._page, takes_photo, photo=photo)
 
     def ask(self, count: int, *, threads: int = 4) -> None:
@@ -190,7 +194,7 @@ class Visitors:
         name = chance.choices(list(self._wishes), weights=self._weights)[0]
         began = time.monotonic()
         try:
-            with Visit(self._url) as visit:
+            with Visit(self._url, address=person.address) as visit:
                 problem = self._wishes[name](visit, person, chance)
         except FullError:
             with self.tally.lock:

@@ -15,11 +15,13 @@ class Advice:
         memory_bytes: Peak memory of the networks, weights included; None while unknown.
         download_bytes: What has to be fetched first; 0 when the weights are on this machine; None where they
             are not and nobody here knows how large they are.
+        limit_s: Most time in the networks that this server gives one prediction; None: no limit.
     """
 
     seconds: float | None = None
     memory_bytes: int | None = None
     download_bytes: int | None = 0
+    limit_s: float | None = None
 
 
 class Advisor(Protocol):

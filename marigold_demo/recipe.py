@@ -82,7 +82,9 @@ class Recipe:
             )
         mine = {"Marigold Demo": __version__, **libraries()}
         theirs = {"Marigold Demo": self.version, **self.libraries}
-        others = [f"{name} {theirs[name]}" for name in mine if theirs.get(name, mine[name]) != mine[name]]
+        others = [
+            f"{name} {theirs[name][:20]}" for name in mine if theirs.get(name, mine[name]) != mine[name]
+        ]
         if others:
             found.append(f"The recipe was made with {', '.join(others)}; what is here may give other bytes.")
         return found
@@ -100,7 +102,7 @@ def recipe_from_json(text: str) -> Recipe:
         used = found.pop("libraries", {})
         strange = [name for name, word in {**used, **found}.items() if not isinstance(word, str)]
         if strange:
-            raise ValueError(f"{strange[0]} is no text")
+            raise ValueError("A word is no text.")
         return Recipe(libraries=MappingProxyType(used), **found, **parts)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise SettingsError(f"This is no recipe that version {__version__} can read ({error}).") from error
+        raise SettingsError(f"This is no recipe that version {__version__} can read.") from error

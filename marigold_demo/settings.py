@@ -4,7 +4,6 @@ Sliders, command-line flags, examples and recipes all read the fields of these c
 limit or a help text stands here and nowhere else.
 """
 
-import reprlib
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, Protocol, get_args
 
@@ -59,11 +58,9 @@ def check(settings: Settings) -> None:
         if value is None and about.optional:
             continue
         if f.type is str and not isinstance(value, str):
-            raise SettingsError(f"{f.name} is {reprlib.repr(value)}; it must be text.")
+            raise SettingsError(f"{f.name} must be text.")
         if about.choices and value not in about.choices:
-            raise SettingsError(
-                f"{f.name} is {reprlib.repr(value)}; it must be one of {', '.join(about.choices)}."
-            )
+            raise SettingsError(f"{f.name} must be one of {', '.join(about.choices)}.")
         if about.limits:
             _check_number(f.name, value, about=about, whole=_is_whole(f))
 
@@ -72,12 +69,21 @@ def _check_number(name: str, value: object, *, about: Knob, whole: bool) -> None
     low, high = about.limits or (0, 0)
     unit = f" {about.unit}" if about.unit else ""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not low <= value <= high:  # type: ignore[operator]  # NaN fails the comparison too
-        raise SettingsError(
-            f"{name} is {str(value)[:40]}; it must be a number from {low:g} to {high:g}{unit}."
-        )
+    if not is_number:
+        raise SettingsError(f"{name} must be a number from {low:g} to {high:g}{unit}.")
+    if not low <= value <= high:  # type: ignore[operator]  # NaN fails the comparison too
+        said = shortly(value)  # type: ignore[arg-type]
+        raise SettingsError(f"{name} is {said}; it must be a number from {low:g} to {high:g}{unit}.")
     if whole and value != int(value):  # type: ignore[call-overload]
-        raise SettingsError(f"{name} is {value}; it must be a whole number.")
+        raise SettingsError(f"{name} is {shortly(value)}; it must be a whole number.")  # type: ignore[arg-type]
+
+
+def shortly(number: float) -> str:
+    """Return a number for a message in at most 13 characters, however many digits it has."""
+    try:
+        return f"{float(number):.6g}"
+    except OverflowError:
+        return "too large"
 
 
 def _is_whole(f: Field[Any]) -> bool:

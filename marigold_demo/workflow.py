@@ -53,6 +53,8 @@ class Workflow:
         keep_bytes: int = 512 * 2**20,
         keep_s: float = 2 * 3600.0,
         poll_s: float = 0.25,
+        waiting_per_visitor: int | None = None,
+        admit: Callable[[Photo, DepthSettings], None] | None = None,
     ) -> None:
         """Take the predictor.
 
@@ -61,9 +63,12 @@ class Workflow:
             keep_bytes: Finished depth maps are found again until they fill this many bytes.
             keep_s: Or until nobody wished for them for so long.
             poll_s: How often a waiting prediction says that it waits, which is when it can be cancelled.
+            waiting_per_visitor: How many predictions of one visitor may wait; None: any number.
+            admit: Raises a DemoError for a prediction that should not even wait.
         """
-        self._predict = predict
-        self._line = Line(poll_s=poll_s)
+        self._predict, self._admit = predict, admit
+        self.waiting_per_visitor = waiting_per_visitor
+        self._line = Line(poll_s=poll_s, waiting_per_visitor=waiting_per_visitor)
         self._finished: Shelf[DepthMap] = Shelf(max_bytes=keep_bytes, max_idle_s=keep_s)
 
     @property
@@ -79,21 +84,31 @@ class Workflow:
         """Keep a depth map that is known already, so that the network is not asked for it."""
         self._finished.put((photo.digest, settings), depth, size_bytes=size_bytes(depth))
 
-    def stream(self, photo: Photo, settings: DepthSettings) -> Generator[Step, None, None]:
+    def stream(
+        self, photo: Photo, settings: DepthSettings, *, visitor: str | None = None
+    ) -> Generator[Step, None, None]:
         """Yield Progress until the DepthMap, which comes last.
 
         While others are before this one, yields Progress("wait", 0, how many). Closing the generator ends
         the prediction before its next network call and lets the next one in.
 
+        Args:
+            photo: What to predict the depth of.
+            settings: How.
+            visitor: Who asks, where visitors take turns; None: somebody of their own.
+
         Raises:
-            DemoError: Whatever the predictor cannot do with this photo and these settings.
+            DemoError: Too many predictions of this visitor wait, or whatever the predictor cannot do with
+                this photo and these settings.
         """
         key = (photo.digest, settings)
         depth = self._finished.get(key)
         if depth is not None:
             yield depth
             return
-        with closing(self._line.stand()) as ahead:
+        if self._admit is not None:
+            self._admit(photo, settings)
+        with closing(self._line.stand(visitor)) as ahead:
             for count in ahead:
                 if not count:
                     break

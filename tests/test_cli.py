@@ -199,7 +199,7 @@ def test_every_format_of_a_relief_is_written_and_reported_on(tmp_path, capsys):
         (["relief", "PHOTO", "--width-mm", "wide"], "'wide' is not a number"),
         (["relief", "PHOTO", "--steps", "1.5"], "'1.5' is not a whole number"),
         (["relief", "PHOTO", "--width-mm", "nan"], "width_mm is nan"),
-        (["relief", "PHOTO", "--frame", "golden"], "frame is 'golden'"),
+        (["relief", "PHOTO", "--frame", "golden"], "frame must be one of none, flat"),
         (["relief", "PHOTO", "--format", "step"], "format is 'step'"),
         (["relief", "PHOTO", "--format", ""], "format is empty"),
         (["relief", "PHOTO", "--preset", "vase"], "preset is 'vase'"),

@@ -266,7 +266,7 @@ def test_every_label_tells_its_unit():
 
 
 def test_a_word_where_a_number_belongs_gets_a_sentence():
-    with pytest.raises(SettingsError, match="steps is 'many'; it must be a number, or empty for automatic"):
+    with pytest.raises(SettingsError, match="steps must be a number, or empty for automatic"):
         knob_widgets.read(DepthSettings, {"steps": "many"})
 
 

@@ -102,7 +102,8 @@ def depth_by_page(visit: Visit, photo: bytes) -> np.ndarray:
 def test_visitors_at_the_same_time_each_get_the_depth_of_their_own_photo(url):
     def visit_twice(number: int) -> list[float]:
         photo, depth = picture(number)
-        with Visit(url) as first, Visit(url) as second:
+        address = f"127.0.1.{1 + number}"
+        with Visit(url, address=address) as first, Visit(url, address=address) as second:
             return [
                 float(np.abs(found - depth).max())
                 for found in (depth_by_api(first, photo), depth_by_page(second, photo))

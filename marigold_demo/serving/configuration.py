@@ -110,6 +110,15 @@ class Configuration:
         1500, "Memory of each process that decodes an uploaded file", unit="MB", limits=(500, 100_000)
     )
     queue: int = _variable(24, "Visitors who may wait; the next one is told to come back", limits=(1, 10_000))
+    waiting_per_visitor: int = _variable(
+        2, "Runs of one visitor that may wait while others are served; 0: no limit", limits=(0, 10_000)
+    )
+    run_minutes: int = _variable(
+        5,
+        "Longest time in the network of one run, waiting not counted; 0: no limit",
+        unit="min",
+        limits=(0, 1440),
+    )
     requests_per_minute: int = _variable(
         0, "Most requests for work of one visitor in a minute; 0: no limit", limits=(0, 100_000)
     )

@@ -1,4 +1,4 @@
-"""A Predictor that is watched: permitted checkpoints, one log line and metrics for each run, an early end.
+"""A Predictor that is watched: permitted checkpoints, a time limit, one log line and metrics for each run.
 
 Knows nothing of networks: it stands before the real predictor, so page, API and MCP all go through it.
 """
@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from marigold_demo.advice import Advice, Advisor
 from marigold_demo.catalog import CATALOG
@@ -22,10 +22,18 @@ from marigold_demo.workflow import Predictor, Step
 
 _log = logging.getLogger(__name__)
 OTHER = "other"  # a checkpoint out of the catalog: its name may be a folder, or a visitor's invention
+NOT_IN_NETWORK = ("start", "download", "load")  # stages that do not count against the time limit
+# A run is refused beforehand where its estimate, which is right within 1.7 x, is this many times the limit.
+CLEARLY = 2.0
+_SHORTER = "fewer steps, fewer predictions to combine (ensemble) or a lower resolution take less"
 
 
 class ServerEndsError(DemoError):
     """The server is being stopped."""
+
+
+class RunTooLongError(DemoError):
+    """A run takes, or would take, more time in the network than the server gives it."""
 
 
 @dataclass
@@ -36,6 +44,11 @@ class _Run:
     stages: dict[str, float] = field(default_factory=dict)  # seconds by stage
     end: str = "cancelled"
 
+    @property
+    def network_s(self) -> float:
+        """Seconds in the network."""
+        return sum(seconds for stage, seconds in self.stages.items() if stage not in NOT_IN_NETWORK)
+
 
 class Runs:
     """Watches the runs of one server."""
@@ -45,6 +58,7 @@ class Runs:
         metrics: Metrics,
         *,
         permitted: frozenset[str] | None,
+        limit_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take what is measured into.
@@ -52,10 +66,12 @@ class Runs:
         Args:
             metrics: Counts and durations.
             permitted: Checkpoints that visitors may name; None: any.
+            limit_s: Most seconds that one run may take in the network, not counting what it waits, downloads
+                and loads; None: no limit. It is looked at between network calls, none is broken off.
             clock: Seconds, for tests.
         """
         self.stopping = threading.Event()
-        self._metrics, self._permitted, self._clock = metrics, permitted, clock
+        self._metrics, self._permitted, self._limit_s, self._clock = metrics, permitted, limit_s, clock
 
     def watched(self, predict: Predictor) -> Predictor:
         """Return a predictor that is permitted, measured and ended with the server."""
@@ -80,12 +96,32 @@ class Runs:
         return watched
 
     def advised(self, advise: Advisor) -> Advisor:
-        """Return an advisor that knows nothing of checkpoints which are not permitted."""
+        """Return an advisor that tells the limit, and nothing of checkpoints which are not permitted."""
 
         def advised(size: tuple[int, int], settings: DepthSettings, /) -> Advice:
-            return advise(size, settings) if self._may(settings.checkpoint) else Advice()
+            advice = advise(size, settings) if self._may(settings.checkpoint) else Advice()
+            return replace(advice, limit_s=self._limit_s)
 
         return advised
+
+    def admission(self, advise: Advisor) -> Callable[[Photo, DepthSettings], None]:
+        """Return what refuses a run before it waits in line: not permitted, or clearly longer than the limit.
+
+        The returned function raises CheckpointError or RunTooLongError.
+        """
+
+        def admit(photo: Photo, settings: DepthSettings) -> None:
+            self._permit(settings)
+            if self._limit_s is None:
+                return
+            seconds = advise(photo.size, settings).seconds
+            if seconds is not None and seconds > CLEARLY * self._limit_s:
+                raise RunTooLongError(
+                    f"This would take about {_minutes(seconds)}, and one run may take "
+                    f"{_minutes(self._limit_s)} here; {_SHORTER}."
+                )
+
+        return admit
 
     def _may(self, checkpoint: str) -> bool:
         return self._permitted is None or checkpoint in self._permitted
@@ -106,9 +142,20 @@ class Runs:
             if isinstance(step, DepthMap):
                 run.end = "done"
             yield step
-            if self.stopping.is_set() and isinstance(step, Progress):
-                raise ServerEndsError("The server is being restarted; try again in a minute.")
+            if isinstance(step, Progress):
+                self._end_early(run, step)
             stage, since_s = step.stage if isinstance(step, Progress) else "end", self._clock()
+
+    def _end_early(self, run: _Run, step: Progress) -> None:
+        """End a run before its next network call where the server ends, or the run's time is over."""
+        if self.stopping.is_set():
+            raise ServerEndsError("The server is being restarted; try again in a minute.")
+        is_last = 0 < step.total <= step.done  # no network call comes after this one
+        if self._limit_s is not None and run.network_s >= self._limit_s and not is_last:
+            raise RunTooLongError(
+                f"This run was ended after {_minutes(run.network_s)} in the network, more than "
+                f"one run may take here; {_SHORTER}."
+            )
 
     def _note(self, run: _Run, photo: Photo, settings: DepthSettings) -> None:
         seconds = self._clock() - run.began_s
@@ -133,3 +180,8 @@ class Runs:
 
 def _label(checkpoint: str) -> str:
     return checkpoint if any(known.name == checkpoint for known in CATALOG) else OTHER
+
+
+def _minutes(seconds: float) -> str:
+    """Return a time in words; whole seconds below two minutes."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"

@@ -34,7 +34,11 @@ class Service:
         self.configuration = configuration or Configuration()
         self.metrics, self.health = Metrics(), Health()
         self.hosts = Hosts(self.configuration)
-        self.runs = Runs(self.metrics, permitted=self.configuration.permitted_checkpoints)
+        self.runs = Runs(
+            self.metrics,
+            permitted=self.configuration.permitted_checkpoints,
+            limit_s=self.configuration.run_minutes * 60.0 or None,
+        )
 
     @cached_property
     def cache(self) -> CacheFolder:

@@ -110,7 +110,7 @@ def stream_depth(
     """
     photo = desk.photo(photo_key)
     teller = Teller()
-    with closing(desk.workflow.stream(photo, settings)) as steps:
+    with closing(desk.workflow.stream(photo, settings, visitor=visitor())) as steps:
         for step in steps:
             if isinstance(step, DepthMap):
                 key = desk.keep_piece(Piece(photo, step, settings), photo_key=photo_key)

@@ -136,7 +136,7 @@ def _depth(
 ) -> Iterator[tuple[Any, ...]]:
     """Yield no news before each network call, which is when a client that left is noticed, then the files."""
     look, shot = Look(colormap=colormap), _photo(photo)
-    with closing(desk.workflow.stream(shot, settings)) as steps:
+    with closing(desk.workflow.stream(shot, settings, visitor=visitor())) as steps:
         for step in steps:
             if not isinstance(step, DepthMap):
                 yield gr.skip(), gr.skip(), gr.skip()

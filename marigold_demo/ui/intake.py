@@ -1,8 +1,8 @@
 """What a client sends, held against the page before any handler sees it. Knows nothing of stages.
 
-Gradio checks types, choices and uploads itself, but says what it finds to the log only, and it takes a body
-that names no event for an error of the server. Whoever sends what no field of the page can hold, or what no
-address takes, gets a sentence here, like everyone else.
+Gradio checks types, choices and uploads itself, but says what it finds to the log only, or quotes what was
+sent, and it takes a body that names no event for an error of the server. Whoever sends what no field of the
+page can hold, or what no address takes, gets a sentence here, like everyone else, and nothing of it is kept.
 """
 
 import json
@@ -20,7 +20,9 @@ from starlette.requests import Request
 
 from marigold_demo.files.private_folder import FileRoot, paths_in, served_folder
 from marigold_demo.serving.asgi import App, Message, Receive, Send, refuse, route
+from marigold_demo.ui.queue import LISTEN_S, BoundedQueue
 from marigold_demo.ui.sessions import NAME
+from marigold_demo.ui.speech import sentence
 
 API = "/gradio_api/"
 DEEPEST = 32  # levels of lists and objects in a body; the page itself sends six
@@ -40,7 +42,38 @@ _DOES_NOT_FIT = "A value does not fit its field; send what the page or the endpo
 class Intake(gr.Blocks):  # type: ignore[misc]  # gradio is not typed
     """Blocks whose refusals of a client's values are sentences."""
 
-    async def preprocess_data(self, block_fn: Any, inputs: Sequence[Any], *values: Any, **named: Any) -> Any:
+    _queue: Any
+
+    def bounded_queue(
+        self, *, max_size: int, concurrency: int, listen_s: float = LISTEN_S, share_out: bool = False
+    ) -> None:
+        """Process events in a queue with bounds, and in no other way.
+
+        Args:
+            max_size: How many events may wait.
+            concurrency: How many events run at the same time, of those that do not say it themselves.
+            listen_s: After how many seconds without a reader an event ends.
+            share_out: Whether one visitor may take no more than half of the places that are free.
+        """
+        self.queue(max_size=max_size, default_concurrency_limit=concurrency, api_open=False)
+        self._queue = BoundedQueue(self._queue, listen_s=listen_s, share_out=share_out)
+
+    async def process_api(self, *about: Any, **named: Any) -> Any:
+        """Run an event.
+
+        Raises:
+            gr.Error: With a sentence, and without the frames it went through, which hold what was sent.
+        """
+        try:
+            return await super().process_api(*about, **named)
+        except Exception as error:
+            told = sentence(error)
+            told.__cause__ = told.__context__ = None
+            raise told.with_traceback(None) from None
+
+    async def preprocess_data(
+        self, block_fn: Any, inputs: Sequence[Any], state: Any, *about: Any, **named: Any
+    ) -> Any:
         """Turn what a client sent into what handlers take.
 
         Raises:
@@ -49,8 +82,10 @@ class Intake(gr.Blocks):  # type: ignore[misc]  # gradio is not typed
         root = FileRoot(served_folder())
         if not all(root.has(path) for path in set(paths_in(inputs))):
             raise gr.Error(_NOT_UPLOADED, print_exception=False)
+        if state is not None:
+            state.config_values = _NOTHING
         try:
-            return await super().preprocess_data(block_fn, inputs, *values, **named)
+            return await super().preprocess_data(block_fn, inputs, state, *about, **named)
         except gr.Error:
             raise
         except InvalidPathError as error:
@@ -58,6 +93,25 @@ class Intake(gr.Blocks):  # type: ignore[misc]  # gradio is not typed
         except Exception as error:
             _log.info("refused a value: %s", type(error).__name__)
             raise gr.Error(_DOES_NOT_FIT, print_exception=False) from error
+
+
+class _Nothing(dict[int, dict[str, Any]]):
+    """Keeps nothing of a session, where Gradio keeps 0.4 MB of descriptions and the last value of each field.
+
+    It wants them for links to the state of a page, which are off.
+    """
+
+    def __contains__(self, key: object) -> bool:
+        return True
+
+    def __getitem__(self, key: int) -> dict[str, Any]:
+        return {}
+
+    def __setitem__(self, key: int, value: Any) -> None:
+        pass
+
+
+_NOTHING = _Nothing()
 
 
 class Calls:

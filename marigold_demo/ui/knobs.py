@@ -130,5 +130,4 @@ def _number(text: str, field: Field[Any]) -> float | None:
     try:
         return float(text.replace(",", "."))
     except ValueError as error:
-        told = f"{field.name} is {text!r}; it must be a number, or empty for automatic."
-        raise SettingsError(told) from error
+        raise SettingsError(f"{field.name} must be a number, or empty for automatic.") from error

@@ -147,7 +147,5 @@ def _metres(text: str) -> float | None:
     except ValueError:
         metres = math.nan
     if not 0 < metres <= LONGEST_M:
-        raise SettingsError(
-            f"The distance is {text!r}; it must be a number of metres above 0 and at most {LONGEST_M:,.0f}."
-        )
+        raise SettingsError(f"The distance must be a number of metres above 0 and at most {LONGEST_M:,.0f}.")
     return metres

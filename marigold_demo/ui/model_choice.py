@@ -51,6 +51,8 @@ def price(advice: Advice) -> str:
     parts = ["Ready on this machine" if missing == 0 else f"Downloads {_amount(missing)} once"]
     if advice.seconds is not None:
         parts.append(f"about {duration(advice.seconds)}")
+        if advice.limit_s is not None and advice.seconds > advice.limit_s:
+            parts.append(f"more than the {duration(advice.limit_s)} that one run may take here")
     if advice.memory_bytes is not None:
         parts.append(f"{size_in_words(advice.memory_bytes)} of memory")
     return " · ".join(parts)

@@ -108,7 +108,7 @@ class ObjectWiring:
             if other == name:
                 return shape.settings(chosen[start : start + len(shape.knobs)])
             start += len(shape.knobs)
-        raise SettingsError(f"{name!r} is no object; it must be one of {', '.join(self.made.shapes)}.")
+        raise SettingsError(f"This is no object; it must be one of {', '.join(self.made.shapes)}.")
 
     def _outputs(self, name: str, filled: Sequence[Any]) -> list[Any]:
         """Put the outputs of one shape between those of the others, which stay as they are."""

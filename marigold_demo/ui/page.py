@@ -11,6 +11,7 @@ from marigold_demo.ui.endpoints import add_endpoints
 from marigold_demo.ui.intake import Intake
 from marigold_demo.ui.object_stage import ObjectStage
 from marigold_demo.ui.photo_stage import PhotoStage
+from marigold_demo.ui.queue import LISTEN_S
 from marigold_demo.ui.wiring import Wiring
 from marigold_demo.workflow import Workflow
 
@@ -25,6 +26,7 @@ def build_page(
     advise: Advisor | None = None,
     desk: Desk | None = None,
     waiting_most: int = WAITING_MOST,
+    listen_s: float = LISTEN_S,
 ) -> gr.Blocks:
     """Return the page over a workflow; nothing is loaded or run yet.
 
@@ -34,6 +36,7 @@ def build_page(
         advise: Foresees what a run costs; without it the page says nothing of that.
         desk: Keeps what visitors made; None: one with its own bounds.
         waiting_most: How many events may wait.
+        listen_s: After how many seconds without a reader of its messages an event ends.
     """
     desk = desk or Desk(workflow)
     with Intake(
@@ -50,7 +53,12 @@ def build_page(
     desk.cache.keep_what_is_there()  # the pictures of the page itself
     desk.known_files = page.temp_file_sets
     desk.upkeep.begin()
-    page.queue(max_size=waiting_most, default_concurrency_limit=HANDS_MOST)
+    page.bounded_queue(
+        max_size=waiting_most,
+        concurrency=HANDS_MOST,
+        listen_s=listen_s,
+        share_out=workflow.waiting_per_visitor is not None,
+    )
     return page
 
 

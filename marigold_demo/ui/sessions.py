@@ -1,4 +1,4 @@
-"""What Gradio itself remembers of each visitor, and when it forgets. Knows nothing of what the page keeps.
+"""Whose event runs now, and what Gradio remembers of that session. Knows nothing of what the page keeps.
 
 Gradio copies the description of the whole page for every session, 0.4 MB of it, and takes each call of an
 endpoint by a program for a session of its own. There are at most `MOST` of them here. A session whose page is
@@ -15,6 +15,7 @@ from gradio.state_holder import SessionState, StateHolder
 from starlette.exceptions import HTTPException
 
 from marigold_demo.serving.asgi import App, Message, Receive, Send, route
+from marigold_demo.ui.queue import visitor_of_request
 
 MOST = 300
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")  # what pages and clients call their sessions
@@ -126,6 +127,12 @@ def keep_sessions(app: object) -> None:
     app.state_holder = sessions  # type: ignore[attr-defined]
 
 
+def visitor() -> str | None:
+    """Return the key of the visitor whose event runs now; None outside of events."""
+    request = LocalContext.request.get(None)
+    return None if request is None else visitor_of_request(request)
+
+
 def forget_session() -> None:
     """Forget the session of the event that runs now; for endpoints, which keep nothing between two calls."""
     blocks, request = LocalContext.blocks.get(None), LocalContext.request.get(None)
@@ -133,10 +140,3 @@ def forget_session() -> None:
         return
     if isinstance(blocks.state_holder, Sessions):
         blocks.state_holder.forget(request.session_hash)
-
-
-def visitor() -> str | None:
-    """Return the address of the client whose event runs now; None outside of one."""
-    request = LocalContext.request.get(None)
-    client = getattr(request, "client", None)
-    return getattr(client, "host", None)

@@ -37,22 +37,23 @@ def spoken(handler: Handler, *, also: Callable[[str], Any] | None = None) -> Han
         try:
             return handler(*values, **named)
         except Exception as error:
-            raise _sentence(error) from error
+            raise sentence(error) from error
 
     @functools.wraps(handler)
     def iterate(*values: Any, **named: Any) -> Iterator[Any]:
         try:
             yield from handler(*values, **named)
         except Exception as error:
-            sentence = _sentence(error)
+            told = sentence(error)
             if also is not None:
-                yield also(html.unescape(sentence.message))
-            raise sentence from error
+                yield also(html.unescape(told.message))
+            raise told from error
 
     return iterate if inspect.isgeneratorfunction(handler) else call  # type: ignore[return-value]
 
 
-def _sentence(error: Exception) -> gr.Error:
+def sentence(error: Exception) -> gr.Error:
+    """Return an error as the page says it; what nobody foresaw is logged."""
     if isinstance(error, gr.Error):
         return error
     if isinstance(error, DemoError):

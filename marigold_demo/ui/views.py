@@ -75,7 +75,7 @@ def check_sides(piece: Piece, wanted: Sequence[str]) -> None:
     for name in wanted:
         if name not in sides(piece):
             why = _MISSING.get(name) if isinstance(name, str) else None
-            raise SettingsError(why or f"{name!r} is no picture of depth; choose one of {', '.join(SIDES)}.")
+            raise SettingsError(why or f"This is no picture of depth; choose one of {', '.join(SIDES)}.")
 
 
 def title(piece: Piece, name: str) -> str:
