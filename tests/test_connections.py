@@ -160,7 +160,7 @@ def test_idle_connections_give_way_and_busy_ones_do_not(monkeypatch):
             assert eventually(lambda: len(bounds) == 32)
             time.sleep(0.3)
             assert [httpx.get(place.url, timeout=10).text for _ in range(3)] == ["0"] * 3
-            assert (len(bounds), refused) == (32, [])
+            assert eventually(lambda: len(bounds) == 31) and refused == []  # one gave way, once
             assert b"200" not in answer_of(idle[0])  # the oldest went
         assert eventually(lambda: len(bounds) == 0)
         with held(place, 32, GET.replace(b"/ ", b"/slow ")) as busy:
