@@ -15,10 +15,10 @@ import pytest
 from starlette.exceptions import HTTPException
 
 from benchmarks.rest_client import RefusedError, Visit
-from marigold_demo.serving import connections
+from marigold_demo.serving import connections, listening
 from marigold_demo.serving.configuration import Configuration
 from marigold_demo.serving.connections import Connections, most_connections
-from marigold_demo.serving.listening import Place, Server, listen
+from marigold_demo.serving.listening import AddressError, Place, Server, listen
 from marigold_demo.serving.service import Service
 from marigold_demo.ui import build_page, launch, sessions
 from marigold_demo.ui.intake import Calls
@@ -241,6 +241,62 @@ def test_the_limit_on_open_files_rises_with_the_connections(monkeypatch):
     assert (most_connections(1000), limit[0]) == (1000, (2512, 20_000))
     limit[0] = (256, 1024)  # and the system allows no more
     assert (most_connections(1000), limit[0]) == (256, (1024, 1024))
+
+
+# -- where it listens ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "reached_by"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:", ["127.0.0.1"]),
+        ("localhost", "http://localhost:", ["localhost"]),
+        ("0.0.0.0", "http://127.0.0.1:", ["127.0.0.1"]),
+        ("::1", "http://[::1]:", ["::1"]),
+        ("[::1]", "http://[::1]:", ["::1"]),
+        ("::", "http://127.0.0.1:", ["127.0.0.1", "::1"]),
+        ("[::]", "http://127.0.0.1:", ["127.0.0.1", "::1"]),
+    ],
+)
+def test_every_way_to_write_an_address_is_listened_on(name, url, reached_by):
+    place = listen(name, 0)
+    try:
+        assert place.url == f"{url}{place.port}/"
+        for address in reached_by:
+            socket.create_connection((address, place.port), timeout=5).close()
+    finally:
+        place.close()
+
+
+@pytest.mark.parametrize(
+    "name", ["nobody.invalid", "192.0.2.254", "127.0.0.1:80", "a..b", "x" * 70, "::g", ""]
+)
+def test_what_is_no_address_of_this_machine_is_a_sentence_that_names_the_variable(name):
+    with pytest.raises(AddressError, match=r"^GRADIO_SERVER_NAME is '.*such as 127\.0\.0\.1 or ::1\.$"):
+        listen(name, 0)
+
+
+def test_a_port_in_use_is_a_sentence_and_only_an_unset_one_is_replaced(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        for name in ("127.0.0.1", "0.0.0.0", "::"):
+            with pytest.raises(AddressError, match=f"^Port {port} is in use; .* GRADIO_SERVER_PORT "):
+                listen(name, port)
+        monkeypatch.setattr(listening, "FIRST_PORT", port)
+        place = listen("127.0.0.1", None)
+        assert port < place.port < port + 100
+        place.close()
+        monkeypatch.setattr(listening, "PORTS", 1)
+        with pytest.raises(AddressError, match="All ports from"):
+            listen("127.0.0.1", None)
+
+
+def test_two_servers_that_start_at_once_do_not_share_a_port():
+    first = listen("127.0.0.1", 0)
+    with pytest.raises(AddressError, match="in use"):
+        listen("127.0.0.1", first.port)  # though the first one takes no connection yet
+    first.close()
+    listen("127.0.0.1", first.port).close()
 
 
 # -- the page's server: lengths, hosts, origins -------------------------------------------------------

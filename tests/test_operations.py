@@ -55,11 +55,11 @@ class App:
     """A process of app.py with a log of its own."""
 
     def __init__(self, folder: Path, **variables: str) -> None:
-        port = free_port()
-        self.url, self.cache = f"http://127.0.0.1:{port}", folder / "cache"
-        self._log = folder / "app.log"
+        port, host = free_port(), variables.get("GRADIO_SERVER_NAME", "127.0.0.1")
+        self.url, self.cache = f"http://{host}:{port}", folder / "cache"
+        self._log, self.out = folder / "app.log", folder / "app.out"
         environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": str(self.cache)}
-        with self._log.open("w") as log, (folder / "app.out").open("w") as out:
+        with self._log.open("w") as log, self.out.open("w") as out:
             command = [sys.executable, "app.py"]
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=environment | variables, stdout=out, stderr=log
@@ -87,10 +87,10 @@ class App:
         """Return whether a path answers with a text, to be asked again."""
         return lambda: text in httpx.get(self.url + path, timeout=10).text
 
-    def end(self) -> float:
-        """Send SIGTERM and return how many seconds the process took to end."""
+    def end(self, number: int = signal.SIGTERM) -> float:
+        """Send a signal and return how many seconds the process took to end."""
         began_s = time.monotonic()
-        self.process.send_signal(signal.SIGTERM)
+        self.process.send_signal(number)
         self.process.wait(30)
         return time.monotonic() - began_s
 
@@ -170,6 +170,78 @@ def test_sigterm_while_the_checkpoint_is_loading_ends_within_ten_seconds(start):
     assert app.end() < 10
     assert (app.process.returncode, "Traceback" in app.log) == (0, False)
     assert not [path for path in app.cache.rglob("*") if path.is_file()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not socket.has_ipv6, reason="there is no IPv6")
+def test_an_ipv6_address_is_served_and_a_terminal_that_goes_ends_it_like_sigterm(start):
+    app = start(GRADIO_SERVER_NAME="[::1]", MARIGOLD_LOG_LEVEL="debug")
+    app.wait_for(app.answers("/healthz", "status"))
+    app.wait_for(lambda: app.url in app.out.read_text())
+    assert httpx.get(f"{app.url}/config").json()["root"] == app.url
+    assert app.end(signal.SIGHUP) < 10
+    assert (app.process.returncode, "Traceback" in app.log) == (0, False)
+    assert not [path for path in app.cache.rglob("*") if path.is_file()]
+
+
+@pytest.mark.slow
+def test_a_port_in_use_or_a_folder_that_cannot_be_written_is_one_sentence_and_status_2(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        wrong = {
+            "GRADIO_SERVER_PORT": (str(port), f"Port {port} is in use"),
+            "GRADIO_TEMP_DIR": (str(tmp_path / "file"), "cannot be used"),
+        }
+        usual = {"GRADIO_SERVER_PORT": str(free_port()), "GRADIO_TEMP_DIR": str(tmp_path / "cache")}
+        processes = {
+            name: subprocess.Popen(
+                [sys.executable, "app.py"],
+                cwd=ROOT,
+                env=os.environ | usual | {name: value},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for name, (value, _) in wrong.items()
+        }
+        for name, process in processes.items():
+            out, told = process.communicate(timeout=120)
+            assert (process.returncode, out) == (2, "")
+            assert wrong[name][1] in told and name in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize(("ignored", "status"), [(False, 7), (True, 0)])
+def test_a_hangup_ends_the_process_unless_nohup_has_it_ignored(ignored, status):
+    words = f"""
+import os, signal
+from marigold_demo.serving import ending
+if {ignored}:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+ending.end_on_signals()
+try:
+    os.kill(os.getpid(), signal.SIGHUP)
+except ending.Ended:
+    ending.leave(7)
+"""
+    assert subprocess.run([sys.executable, "-c", words], cwd=ROOT).returncode == status
+
+
+def test_the_process_ends_where_nobody_reads_its_output_any_more():
+    words = """
+import sys
+from marigold_demo.serving import ending
+sys.stdin.read()
+sys.stdout.write("on the way to nobody")
+ending.leave()
+"""
+    command, environment = [sys.executable, "-c", words], os.environ | {"PYTHONUNBUFFERED": ""}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        process.stdin.close()
+        assert process.wait(20) == 0
 
 
 def test_the_dockerfile_is_sound():
