@@ -30,7 +30,7 @@ screenshots: install ## pictures of the page in light, dark and on a phone, into
 lint: install ## ruff and mypy
 	scripts/check
 
-audit: install ## what is installed against known vulnerabilities: a database where one answers, else a list
+audit: install ## what is installed against known vulnerabilities: a dated list, and a database where one answers
 	$(BIN)/python scripts/audit
 
 format: install ## let ruff put the code in order

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import pickle
+import re
 import runpy
 import shutil
 import signal
@@ -14,6 +15,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
+from datetime import date, timedelta
 from pathlib import Path
 
 import httpx
@@ -271,22 +273,78 @@ def test_what_the_image_copies_is_enough_for_a_page_with_examples(tmp_path):
     assert (tmp_path / "marigold_demo" / "embedded" / "model_index.json").is_file()
 
 
-def test_nothing_installed_is_below_a_floor_of_the_audit():
-    audit = runpy.run_path(str(ROOT / "scripts" / "audit"))
-    floors = tomllib.loads((ROOT / "scripts" / "floors.toml").read_text())["floors"]
-    assert audit["below"](floors, audit["installed"]()) == []
-    old = audit["below"](floors, {"pillow": "9.0", "torch": "2.13.0+cpu", "unheard-of": "0.1"})
-    assert [line.split()[:2] for line in old] == [["pillow", "9.0"]]
+@pytest.fixture(scope="module")
+def audit():
+    return runpy.run_path(str(ROOT / "scripts" / "audit"))
 
 
-def test_what_is_required_never_lies_below_a_floor_of_the_audit():
+def test_nothing_installed_has_a_known_weakness_that_could_be_fixed(audit):
+    """Fails on the day a Gradio that allows the Pillow without CVE-2026-112403 is installed."""
+    command = [sys.executable, str(ROOT / "scripts" / "audit"), "--offline"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert "days old" in done.stdout
+    is_open = (
+        r"OPEN  pillow \S+ \(fixed in 13.0.0\): CVE-2026-112403 .* because gradio \S+ requires pillow<13"
+    )
+    assert (re.search(is_open, done.stdout) is not None) == (audit["installed"]()["pillow"] < "13")
+    assert "FIX" not in done.stdout
+
+
+@pytest.fixture
+def held_against(audit, tmp_path, capsys):
+    """Return a function that holds what is installed against a list: its status and what it says."""
+
+    def hold(*, of_day: date, **entries: tuple[str, str]) -> tuple[int, str]:
+        lines = [
+            f'{name} = [{{ version = "{version}", why = "{why}" }}]'
+            for name, (version, why) in entries.items()
+        ]
+        path = tmp_path / "list.toml"
+        path.write_text("\n".join([f"date = {of_day}", "[floors]", *lines]))
+        return audit["main"](["--offline", "--list", str(path)]), capsys.readouterr().out
+
+    return hold
+
+
+def test_audit_fails_on_what_could_be_fixed_only(held_against):
+    status, told = held_against(of_day=date.today(), numpy=("900", "CVE-1"), unheard=("2", "CVE-2"))
+    assert status == 0  # SciPy refuses that numpy
+    assert re.search(r"OPEN  numpy .*CVE-1; cannot be fixed here, because .*scipy \S+ requires", told)
+    assert "CVE-2" not in told
+    status, told = held_against(of_day=date.today(), psutil=("7.999", "CVE-3"))
+    assert status == 1
+    assert re.search(r"FIX   psutil \S+ \(fixed in 7.999\): CVE-3; nothing refuses 7.999", told)
+
+
+@pytest.mark.parametrize(("days", "trusted"), [(3, True), (90, False)])
+def test_audit_says_how_old_its_list_is_and_does_not_trust_an_old_one(days, trusted, held_against):
+    status, told = held_against(of_day=date.today() - timedelta(days), unheard=("2", "CVE-2"))
+    assert status == 0
+    assert f"{days} days old" in told
+    assert ("Nothing that they list is installed" in told) == trusted
+    assert ("too old to say what is safe" in told) == (not trusted)
+
+
+def test_audit_finds_the_package_that_refuses_a_fix_and_the_day_it_allows_it(audit):
+    finding = audit["Finding"]("pillow", "12.3.0", ("13.0.0",), "CVE")
+    pinned = [("gradio 6.31.0", Requirement("pillow<13,>=8")), ("matplotlib 3.11", Requirement("Pillow>=9"))]
+    assert "gradio 6.31.0 requires pillow<13" in audit["why_open"](finding, pinned, online=False)
+    allowed = [("gradio 6.32.0", Requirement("pillow<14,>=8")), *pinned[1:]]
+    assert audit["why_open"](finding, allowed, online=False) == ""
+    unpublished = audit["Finding"]("pillow", "12.3.0", (), "CVE")
+    assert "no version without it is published" in audit["why_open"](unpublished, allowed, online=False)
+
+
+def test_what_is_required_never_lies_below_a_floor_of_the_audit_that_can_be_had(audit):
     floors = tomllib.loads((ROOT / "scripts" / "floors.toml").read_text())["floors"]
-    for line in (ROOT / "requirements.txt").read_text().splitlines():
-        if line and not line.startswith("#"):
-            asked = Requirement(line)
-            floor = floors.get(canonicalize_name(asked.name))
-            least = min(Version(part.version) for part in asked.specifier if part.operator in (">=", "=="))
-            assert floor is None or least >= Version(floor["version"]), line
+    for asked in audit["project_requirements"]():
+        least = min(Version(part.version) for part in asked.specifier if part.operator in (">=", "=="))
+        for floor in floors.get(canonicalize_name(asked.name), []):
+            refused = audit["holders"](
+                canonicalize_name(asked.name), floor["version"], audit["requirements"]()
+            )
+            assert refused or least >= Version(floor["version"]), str(asked)
 
 
 def test_weights_are_read_from_safetensors_only_and_never_run_code(toy_folder, monkeypatch):
