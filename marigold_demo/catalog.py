@@ -1,8 +1,14 @@
-"""The checkpoints this app knows by name. Knows nothing of how they are loaded."""
+"""The checkpoints this app knows by name, and how a name is written. Knows nothing of how they are loaded."""
 
 from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+from marigold_demo.errors import SettingsError
 
 EMBEDDED = "embedded"
+LONGEST_NAME = 1000  # characters
+HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
+_QUOTES = {"'": "'", '"': '"', "`": "`", "“": "”", "‘": "’", "<": ">"}
 
 
 @dataclass(frozen=True)
@@ -73,3 +79,44 @@ CATALOG: tuple[KnownCheckpoint, ...] = (
 def find(name: str) -> KnownCheckpoint | None:
     """Return what is known of a checkpoint, or None."""
     return next((known for known in CATALOG if known.name == name), None)
+
+
+def plain_name(text: str) -> str:
+    """Return the name of a checkpoint as it is meant, of what was typed or pasted.
+
+    Spaces and quotes around it and slashes at its end go, and the address of a model on the hub becomes
+    owner/repository or owner/repository@revision; all else stays as it is. Nothing is looked up.
+
+    Raises:
+        SettingsError: It is too long to be a name, or has control characters in it.
+    """
+    if len(text) > LONGEST_NAME or any(ord(sign) < 32 for sign in text.strip()):
+        raise SettingsError(f"checkpoint must be a name of at most {LONGEST_NAME} characters in one line.")
+    name, before = text, None
+    while name != before:
+        before = name
+        name = name.strip()
+        if len(name) > 1 and _QUOTES.get(name[0]) == name[-1]:
+            name = name[1:-1]
+        if len(name) > 1:
+            name = name.rstrip("/") or "/"
+    return _of_address(name)
+
+
+def _of_address(name: str) -> str:
+    """Return owner/repository@revision of a model's address on the hub, anything else as it is."""
+    whole = f"https://{name}" if name.lower().startswith(tuple(f"{host}/" for host in HUB_HOSTS)) else name
+    try:
+        address = urlsplit(whole)
+    except ValueError:
+        return name
+    parts = [part for part in address.path.split("/") if part]
+    if address.scheme == "hf":
+        parts = [address.netloc, *parts]
+    elif address.scheme not in ("http", "https") or address.netloc.lower() not in HUB_HOSTS:
+        return name
+    if len(parts) < 2 or parts[0] in ("datasets", "spaces"):
+        return name
+    named = "/".join(parts[:2])
+    revision = unquote(parts[3]) if len(parts) > 3 and parts[2] in ("tree", "blob", "resolve") else "main"
+    return named if revision == "main" else f"{named}@{revision}"

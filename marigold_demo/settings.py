@@ -7,6 +7,7 @@ limit or a help text stands here and nowhere else.
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, Protocol, get_args
 
+from marigold_demo.catalog import plain_name
 from marigold_demo.errors import SettingsError
 
 
@@ -131,6 +132,7 @@ class DepthSettings:
 
     def __post_init__(self) -> None:
         check(self)
+        object.__setattr__(self, "checkpoint", plain_name(self.checkpoint))  # one spelling everywhere
         if not self.checkpoint:
             raise SettingsError("checkpoint is empty; name a folder, a hub repository or 'embedded'.")
         if self.resolution and (self.resolution < 64 or self.resolution % 8):

@@ -7,7 +7,7 @@ import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
@@ -21,23 +21,29 @@ class LoopbackHub:
     Attributes:
         cache: Where the client puts what it downloads.
         refuse: Status and X-Error-Code of every answer, where it is to be an error.
+        refuse_files: The same of answers to requests for files, as gated repositories have it.
         wait_s: Passes before each answer, and between pieces of a file.
         cut: Files of this ending are only half there.
         fetched: Files whose content was asked for.
+        asked: Paths of all requests.
     """
 
     def __init__(self, repositories: dict[str, Path], *, cache: Path) -> None:
         self.repositories, self.cache = repositories, cache
         self.refuse: tuple[int, str] | None = None
+        self.refuse_files: tuple[int, str] | None = None
         self.wait_s, self.cut = 0.0, ""
         self.fetched: list[str] = []
+        self.asked: list[str] = []
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         time.sleep(self.wait_s)
-        path = urlsplit(request.path).path
+        path = unquote(urlsplit(request.path).path)
+        self.asked.append(path)
         name = next((name for name in self.repositories if f"/{name}" in path), None)
-        if self.refuse or name is None:
-            status, code = self.refuse or (404, "RepoNotFound")
+        refuse = self.refuse or (None if path.startswith("/api/") else self.refuse_files)
+        if refuse or name is None:
+            status, code = refuse or (404, "RepoNotFound")
             send(request, status, b"{}", **{"X-Error-Code": code, "X-Error-Message": code})
         elif path.startswith("/api/models/"):
             self._describe(request, name, tree="/tree/" in path)

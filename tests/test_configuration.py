@@ -111,7 +111,7 @@ def test_the_user_of_this_machine_may_name_any_checkpoint(name):
 
 def test_listed_checkpoints_are_all_there_are_and_the_first_one_is_always_among_them():
     configuration = read_configuration(
-        {"MARIGOLD_CHECKPOINTS": "embedded, me/mine", "MARIGOLD_CHECKPOINT": "/w"}
+        {"MARIGOLD_CHECKPOINTS": "embedded, https://huggingface.co/me/mine", "MARIGOLD_CHECKPOINT": "/w/"}
     )
     assert configuration.permitted_checkpoints == {"embedded", "me/mine", "/w"}
 

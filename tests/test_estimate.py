@@ -61,9 +61,9 @@ def test_flop_of_the_toy_are_those_of_a_real_run(toy_folder, monkeypatch):
     estimate.prepare(settings)
     (plan,) = estimate._plans.values()
     foreseen, _ = plan.price((128, 96), settings)
-    photo = make_photo(96, 128)
+    photo, pipeline = make_photo(96, 128), load_pipeline(str(toy_folder))
     with FlopCounterMode(display=False) as counter:
-        list(load_pipeline(str(toy_folder)).stream(photo, settings))
+        list(pipeline.stream(photo, settings))
     assert foreseen.flop == pytest.approx(counter.get_total_flops(), rel=0.1)  # attention is counted apart
 
 

@@ -49,6 +49,8 @@ LIBRARIES = {
     "network.guided": ALIGNMENT,
     "network.order_statistics": {"numpy"},
     "network.hub": LIGHT,
+    "network.hub_cache": LIGHT,
+    "network.hub_errors": LIGHT,
     "network.weights": NETWORKS | {"huggingface_hub"},
     "serving": {"fastapi", "prometheus_client", "python_multipart", "starlette", "uvicorn"},
     "training": NETWORKS | LIGHT | {"h5py"},

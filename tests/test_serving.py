@@ -504,7 +504,8 @@ def test_a_checkpoint_that_is_not_permitted_never_reaches_the_network_or_the_adv
         return Advice(seconds=1.0)
 
     runs = Runs(Metrics(), permitted=frozenset({"embedded"}))
-    for name in ("/etc", "evil/pickles", "../embedded", "Embedded"):
+    refused = ("/etc", "evil/pickles", "../embedded", "Embedded", "embedded@main", "https://hf.co/a/embedded")
+    for name in (*refused, "'/etc/'", "hf://embedded", "embedded/unet", "./embedded"):
         with pytest.raises(CheckpointError, match="choose one of embedded"):
             list(runs.watched(predict)(make_photo(4, 4), DepthSettings(checkpoint=name)))
         assert runs.advised(advise)((4, 4), DepthSettings(checkpoint=name)) == Advice()
@@ -512,6 +513,23 @@ def test_a_checkpoint_that_is_not_permitted_never_reaches_the_network_or_the_adv
     list(runs.watched(predict)(make_photo(4, 4), DepthSettings()))
     assert runs.advised(advise)((4, 4), DepthSettings()).seconds == 1
     assert asked == ["embedded", "embedded"]
+
+
+def test_a_permitted_checkpoint_may_be_spelled_as_it_is_pasted_but_reaches_the_network_by_its_name():
+    asked = []
+
+    def predict(photo, settings):
+        asked.append(settings.checkpoint)
+        yield from flat(photo, settings)
+
+    runs = Runs(Metrics(), permitted=Configuration(checkpoints="catalog").permitted_checkpoints)
+    name = "prs-eth/marigold-depth-v1-1"
+    for typed in (f"https://huggingface.co/{name}/tree/main", f'"{name}"', f" {name}/ "):
+        list(runs.watched(predict)(make_photo(4, 4), DepthSettings(checkpoint=typed)))
+    assert asked == [name] * 3
+    for typed in (f"{name}@other", f"https://huggingface.co/{name}/tree/other", f"{name}/../../etc"):
+        with pytest.raises(CheckpointError, match="This server does not load that checkpoint"):
+            list(runs.watched(predict)(make_photo(4, 4), DepthSettings(checkpoint=typed)))
 
 
 @on_server

@@ -1,5 +1,6 @@
 """The name of a checkpoint -> its DepthPipeline on a device, loaded once. Knows nothing of widgets."""
 
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -13,11 +14,12 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from marigold_demo.catalog import CATALOG, EMBEDDED, KnownCheckpoint
+from marigold_demo.catalog import CATALOG, EMBEDDED, KnownCheckpoint, plain_name
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import CheckpointError
 from marigold_demo.network import pace
-from marigold_demo.network.checkpoint_folder import read_pipeline, save_pipeline
+from marigold_demo.network.checkpoint_files import changed_file, find_folder
+from marigold_demo.network.checkpoint_folder import read_pipeline, save_pipeline, sketch_pipeline
 from marigold_demo.network.draft import check_draft, draft_folder, drafted, is_draft
 from marigold_demo.network.hub import (
     answers,
@@ -37,7 +39,9 @@ from marigold_demo.settings import DepthSettings
 
 __all__ = ["CATALOG", "KnownCheckpoint", "load_pipeline", "open_pipeline", "predict", "save_pipeline"]
 
+EMBEDDED_FOLDER = Path(__file__).parents[1] / "embedded"
 BEST, ANSWER_S = "prs-eth/marigold-depth-v1-1", 3.0
+LONGEST_SHOWN = 200  # characters of a name that a message repeats
 MOST_LOADED = 2  # networks of several gigabytes are not kept for ever
 LARGE_BYTES = 2**29
 
@@ -70,7 +74,7 @@ def _made_ready(settings: DepthSettings) -> Generator[Progress, None, DepthPipel
     name, device = settings.checkpoint, best_device()
     if _key(name, device=device) not in _loaded:
         if local_folder(name) is None:
-            yield from stream_checkpoint(name, half=_half(device))
+            yield from stream_checkpoint(name, half=_half(device), check=partial(sketch_pipeline, name=name))
         yield Progress("load", 0, 0)
     pipeline = load_pipeline(name, device=device)
     if settings.quality == "full" or is_draft(pipeline):
@@ -87,14 +91,14 @@ def load_pipeline(name: str, *, device: str | None = None, dtype: torch.dtype | 
     """Load a checkpoint once; later calls return the same object. Safe to call from several threads.
 
     Args:
-        name: "embedded", a folder, or a hub name such as "prs-eth/marigold-depth-v1-1".
+        name: "embedded", a folder, or a hub name such as "prs-eth/marigold-depth-v1-1", also with @revision.
         device: Any of torch's; None takes CUDA, then MPS, then the CPU.
         dtype: Number format of the networks; None: the fastest one that keeps depth smooth, see `best_dtype`.
 
     Raises:
         CheckpointError: The checkpoint is missing, damaged, out of reach or of the wrong kind.
     """
-    device = device or best_device()
+    name, device = plain_name(name), device or best_device()
     key = _key(name, device=device, dtype=dtype)
     with _loading:
         if key not in _loaded:
@@ -117,9 +121,13 @@ def open_pipeline(name: str, *, dtype: torch.dtype | None = None, device: str = 
     Raises:
         CheckpointError: The checkpoint is missing, damaged, out of reach or of the wrong kind.
     """
+    name = plain_name(name)
     folder = local_folder(name)
+    if name == EMBEDDED:
+        _check_embedded()
     if folder is None:
-        folder = fetch_checkpoint(name, half=_half(device, dtype=dtype))
+        check = partial(sketch_pipeline, name=name)
+        folder = fetch_checkpoint(name, half=_half(device, dtype=dtype), check=check)
     return read_pipeline(folder, name=name, dtype=dtype or best_dtype(device, folder=folder))
 
 
@@ -130,7 +138,7 @@ def best_dtype(device: str, *, folder: Path | None) -> torch.dtype:
     (measured). Large ones run in float16 on CUDA and in bfloat16 on a CPU that multiplies it in hardware.
     """
     weights = [] if folder is None else list((folder / "unet").glob("*.safetensors"))
-    if weights and sum(file.stat().st_size for file in weights) <= LARGE_BYTES:
+    if weights and sum(os.path.getsize(file) for file in weights if os.path.isfile(file)) <= LARGE_BYTES:
         return torch.float32
     if device.startswith("cuda"):
         return torch.float16
@@ -179,18 +187,33 @@ def local_folder(name: str) -> Path | None:
         CheckpointError: It is neither.
     """
     if name == EMBEDDED:
-        folder = Path(__file__).parents[1] / "embedded"
-        if not folder.is_dir():
+        if not EMBEDDED_FOLDER.is_dir():
             raise CheckpointError(
                 "The embedded checkpoint is not installed; install the app again, or name another checkpoint."
             )
-        return folder
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder.resolve()
-    if not is_hub_name(name):
+        return EMBEDDED_FOLDER
+    folder = find_folder(name)
+    if folder is None and not is_hub_name(name):
         raise CheckpointError(
-            f"There is no checkpoint folder {name}; give a folder in diffusers' layout, a hub name such as "
-            "prs-eth/marigold-depth-v1-1, or 'embedded'."
+            f"There is no checkpoint folder {_shortened(name)}; give a folder in diffusers' layout, a hub "
+            "name such as prs-eth/marigold-depth-v1-1, or 'embedded'."
         )
-    return None
+    return folder
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]}…"
+
+
+def _check_embedded() -> None:
+    """Hold the embedded checkpoint against the digests that were recorded when it was saved (0.05 s).
+
+    Raises:
+        CheckpointError: A file is not as it was.
+    """
+    changed = changed_file(EMBEDDED_FOLDER)
+    if changed:
+        raise CheckpointError(
+            f"The embedded checkpoint is damaged: {changed} is not as it was installed. Install the app "
+            "again, or name another checkpoint."
+        )

@@ -6,7 +6,6 @@ with a checkpoint is ever run.
 """
 
 import json
-import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,26 +14,30 @@ from uuid import uuid4
 import diffusers
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, LCMScheduler, UNet2DConditionModel
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import save_file
 
 from marigold_demo.catalog import find
-from marigold_demo.errors import CheckpointError
+from marigold_demo.errors import CheckpointError, SettingsError
+from marigold_demo.network.checkpoint_config import (
+    INSTEAD,
+    check_kind,
+    check_scheduler,
+    check_unet,
+    index_number,
+    scheduler_kind,
+)
+from marigold_demo.network.checkpoint_files import SCHEDULER, describe, write_sums
 from marigold_demo.network.defaults import Defaults
-from marigold_demo.network.hub import EMPTY_PROMPT
+from marigold_demo.network.empty_prompt import read_empty_prompt
 from marigold_demo.network.image_encoder import EfficientNetLite
 from marigold_demo.network.pipeline import DepthPipeline
-from marigold_demo.network.weights import DAMAGED, read_json, read_network
-
-logger = logging.getLogger(__name__)
+from marigold_demo.network.schedule import make_scheduler
+from marigold_demo.network.weight_files import EMPTY_PROMPT, INDEX, LAYOUT, read_json
+from marigold_demo.network.weights import DAMAGED, read_config, read_network
 
 VAES = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 SCHEDULERS = {"DDIMScheduler": DDIMScheduler, "LCMScheduler": LCMScheduler}
-OTHER_KINDS = {
-    "MarigoldNormalsPipeline": "surface normals",
-    "MarigoldIntrinsicsPipeline": "albedo and shading",
-}
+LATENT_SIDE = 16  # pixels of the latents with which the fit of the networks is tried
 
 
 def read_pipeline(folder: Path, *, name: str, dtype: torch.dtype = torch.float32) -> DepthPipeline:
@@ -48,28 +51,25 @@ def read_pipeline(folder: Path, *, name: str, dtype: torch.dtype = torch.float32
     Raises:
         CheckpointError: A part is missing, damaged or of the wrong kind.
     """
-    index = _read_index(folder, name=name)
-    scheduler = _read_scheduler(folder, name=name)
-    vae_class = _vae_class(folder, name=name)
-    unet = read_network(UNet2DConditionModel, folder / "unet", name=name, dtype=dtype)
-    vae = read_network(vae_class, folder / "vae", name=name, dtype=dtype)
+    sketch = sketch_pipeline(folder, name=name)  # refuses what cannot be run before memory is taken
+    if find(name) is None:
+        _check_fit(sketch, name=name)
     image_encoder = None
-    if (folder / "image_encoder").is_dir():
+    if sketch.image_encoder is not None:
         image_encoder = read_network(EfficientNetLite, folder / "image_encoder", name=name, dtype=dtype)
-    _check_channels(unet, vae=vae, image_encoder=image_encoder, name=name)
-    empty_prompt = _empty_prompt(folder, name=name)
-    if empty_prompt.ndim != 3 or empty_prompt.shape[-1] != unet.config.cross_attention_dim:
+    pipeline = DepthPipeline(
+        unet=read_network(UNet2DConditionModel, folder / "unet", name=name, dtype=dtype),
+        vae=read_network(type(sketch.vae), folder / "vae", name=name, dtype=dtype),
+        scheduler=sketch.scheduler,
+        empty_prompt=read_empty_prompt(folder, name=name).to(dtype),
+        defaults=sketch.defaults,
+        image_encoder=image_encoder,
+    )
+    if pipeline.empty_prompt.shape[-1] != pipeline.unet.config.cross_attention_dim:
         raise CheckpointError(
             f"The text encoder of {name} does not fit its UNet; take both from one checkpoint."
         )
-    return DepthPipeline(
-        unet=unet,
-        vae=vae,
-        scheduler=scheduler,
-        empty_prompt=empty_prompt.to(dtype),
-        defaults=_defaults(index, scheduler=scheduler, name=name),
-        image_encoder=image_encoder,
-    )
+    return pipeline
 
 
 def sketch_pipeline(folder: Path, *, name: str) -> DepthPipeline:
@@ -79,21 +79,28 @@ def sketch_pipeline(folder: Path, *, name: str) -> DepthPipeline:
         CheckpointError: A config is missing, damaged or of the wrong kind.
     """
     index = _read_index(folder, name=name)
-    scheduler = _read_scheduler(folder, name=name)
-    kinds = {"unet": UNet2DConditionModel, "vae": _vae_class(folder, name=name)}
-    if (folder / "image_encoder").is_dir():
-        kinds["image_encoder"] = EfficientNetLite
+    scheduler = _read_scheduler(folder, index=index, name=name)
+    unet = read_config(folder / "unet", name=name)
+    check_unet(unet, name=name)
+    parts: dict[str, tuple[Any, dict[str, Any]]] = {"unet": (UNet2DConditionModel, unet)}
+    for part, kinds in (("vae", VAES), ("image_encoder", {"EfficientNetLite": EfficientNetLite})):
+        if part == "vae" or (folder / part).is_dir():
+            config = read_config(folder / part, name=name)
+            parts[part] = (_kind(config, kinds, part=part, name=name), config)
     try:
         with torch.device("meta"):
-            networks = {
-                part: kind.from_config(read_json(folder / part / "config.json", name=name)).eval()
-                for part, kind in kinds.items()
-            }
+            networks = {part: kind.from_config(config).eval() for part, (kind, config) in parts.items()}
             prompt = torch.empty(1, 2, networks["unet"].config.cross_attention_dim)
+        pipeline = DepthPipeline(
+            **networks,
+            scheduler=scheduler,
+            empty_prompt=prompt,
+            defaults=_defaults(index, scheduler=scheduler, name=name),
+        )
     except DAMAGED as error:
         raise CheckpointError(f"A config of {name} is damaged; download the checkpoint again.") from error
-    defaults = _defaults(index, scheduler=scheduler, name=name)
-    return DepthPipeline(**networks, scheduler=scheduler, empty_prompt=prompt, defaults=defaults)
+    _check_channels(pipeline, name=name)
+    return pipeline
 
 
 def save_pipeline(pipeline: DepthPipeline, folder: Path | str) -> None:
@@ -150,6 +157,7 @@ def _write(pipeline: DepthPipeline, folder: Path) -> None:
     mode = (folder / "model_index.json").stat().st_mode
     for weights in folder.rglob("*.safetensors"):
         weights.chmod(mode)  # safetensors lets the owner alone read them
+    write_sums(folder)
 
 
 def _clean_config(network: Any, path: Path) -> None:
@@ -162,62 +170,88 @@ def _clean_config(network: Any, path: Path) -> None:
 
 
 def _read_index(folder: Path, *, name: str) -> dict[str, Any]:
-    index = read_json(folder / "model_index.json", name=name)
-    kind = OTHER_KINDS.get(str(index.get("_class_name")))
-    if kind is None and index.get("prediction_type", "depth") not in ("depth", None):
-        kind = str(index["prediction_type"])
-    if kind is not None:
+    if not (folder / INDEX).is_file() and not (folder / INDEX).is_symlink():
         raise CheckpointError(
-            f"{name} predicts {kind}, not depth; "
-            "choose a depth checkpoint such as prs-eth/marigold-depth-v1-1."
+            f"{name} is not a Marigold checkpoint: {INDEX} is missing, {describe(folder, name=name)}. "
+            f"Give {LAYOUT}."
         )
+    if not (folder / "scheduler").is_dir() and not (folder / "unet").is_dir():
+        raise CheckpointError(
+            f"{name} is not laid out as a checkpoint: {describe(folder, name=name)}. Give {LAYOUT}."
+        )
+    index = read_json(folder / INDEX, name=name)
+    check_kind(index, name=name)
     return index
 
 
-def _read_scheduler(folder: Path, *, name: str) -> Any:
-    path = folder / "scheduler" / "scheduler_config.json"
-    config = read_json(path, name=name)
-    kind = config.get("_class_name")
-    if kind not in SCHEDULERS:
-        raise CheckpointError(
-            f"{name} wants the scheduler {kind}; only {' and '.join(SCHEDULERS)} are known here."
-        )
+def _read_scheduler(folder: Path, *, index: dict[str, Any], name: str) -> Any:
+    config = read_json(folder / "scheduler" / SCHEDULER, name=name)
+    kind = scheduler_kind(config, index, known=list(SCHEDULERS), name=name)
+    check_scheduler(config, name=name)
     try:
-        return SCHEDULERS[kind].from_config(config)
-    except DAMAGED as error:
+        scheduler = SCHEDULERS[kind].from_config(config)
+        sound = bool(((scheduler.alphas_cumprod >= 0) & (scheduler.alphas_cumprod <= 1)).all())
+        if sound:
+            make_scheduler(scheduler, steps=1)
+            return scheduler
+    except (*DAMAGED, SettingsError) as error:
         raise CheckpointError(
-            f"scheduler/{path.name} of {name} is damaged; download the checkpoint again."
+            f"scheduler/{SCHEDULER} of {name} is damaged; download the checkpoint again."
         ) from error
+    raise CheckpointError(
+        f"scheduler/{SCHEDULER} of {name} gives noise that is no number; download it again."
+    )
 
 
-def _vae_class(folder: Path, *, name: str) -> Any:
-    kind = read_json(folder / "vae" / "config.json", name=name).get("_class_name")
-    if kind not in VAES:
+def _kind(config: dict[str, Any], kinds: dict[str, Any], *, part: str, name: str) -> Any:
+    kind = config.get("_class_name") or (config.get("architectures") or [None])[0]
+    if kind not in kinds:
         raise CheckpointError(
-            f"{name} has a VAE of the kind {kind}; only {' and '.join(VAES)} are known here."
+            f"{part} of {name} is of the kind {str(kind)[:60]}; only {' and '.join(kinds)} are known here."
         )
-    return VAES[kind]
+    return kinds[kind]
 
 
-def _check_channels(unet: Any, *, vae: Any, image_encoder: Any, name: str) -> None:
-    latent = vae.config.latent_channels
+def _check_channels(pipeline: DepthPipeline, *, name: str) -> None:
+    unet, image_encoder, latent = pipeline.unet, pipeline.image_encoder, pipeline.vae.config.latent_channels
     wanted = 2 * latent + (image_encoder.out_channels if image_encoder is not None else 0)
     if unet.config.in_channels != wanted or unet.config.out_channels != latent:
         raise CheckpointError(
             f"{name} is not a Marigold depth checkpoint: its UNet maps {unet.config.in_channels} to "
-            f"{unet.config.out_channels} channels where {wanted} to {latent} are expected."
+            f"{unet.config.out_channels} channels where {wanted} to {latent} are expected; {INSTEAD}."
         )
+
+
+def _check_fit(sketch: DepthPipeline, *, name: str) -> None:
+    """Run the networks without weights once, so that what does not fit shows before the weights are read.
+
+    Raises:
+        CheckpointError: They do not fit together, or ask for more than a photo.
+    """
+    side = LATENT_SIDE * sketch.multiple
+    try:
+        with torch.no_grad(), torch.device("meta"):
+            rgb, t = torch.empty(1, 3, side, side), torch.empty((), dtype=torch.int64)
+            seen = [sketch.encode_image(rgb)] * 2
+            if sketch.image_encoder is not None:
+                seen.append(sketch.image_encoder(rgb))
+            prompt = sketch.empty_prompt
+            (noise,) = sketch.unet(torch.cat(seen, dim=1), t, encoder_hidden_states=prompt, return_dict=False)
+            sketch.decode_depth(noise)
+    except DAMAGED as error:
+        raise CheckpointError(
+            f"The networks of {name} do not fit together or ask for more than a photo; {INSTEAD}."
+        ) from error
 
 
 def _defaults(index: dict[str, Any], *, scheduler: Any, name: str) -> Defaults:
     """Read what the checkpoint says; older ones leave it out."""
-    known = find(name)
+    known = find(name.partition("@")[0])
     few = isinstance(scheduler, LCMScheduler) or scheduler.config.get("timestep_spacing") == "trailing"
     zeros = index.get("start_latent") == "zeros" or (known is not None and known.start_zeros)
-    steps, resolution = index.get("default_denoising_steps"), index.get("default_processing_resolution")
-    ensemble = index.get("default_ensemble_size")
-    if not all(said is None or isinstance(said, int) for said in (steps, resolution, ensemble)):
-        raise CheckpointError(f"model_index.json of {name} is damaged; download the checkpoint again.")
+    steps = index_number(index, "default_denoising_steps", setting="steps", name=name)
+    resolution = index_number(index, "default_processing_resolution", setting="resolution", name=name)
+    ensemble = index_number(index, "default_ensemble_size", setting="ensemble", name=name)
     return Defaults(
         steps=steps or (1 if zeros else 4 if few else 10),
         resolution=768 if resolution is None else resolution,
@@ -226,51 +260,3 @@ def _defaults(index: dict[str, Any], *, scheduler: Any, name: str) -> Defaults:
         same_pixels=index.get("same_pixels") is True,
         ensemble=ensemble or 1,
     )
-
-
-def _empty_prompt(folder: Path, *, name: str) -> Tensor:
-    """Return the embedding of the empty prompt [1, L, D]; kept beside the weights where possible."""
-    path = folder / EMPTY_PROMPT
-    try:
-        if path.is_file():
-            stored: Tensor = load_file(path)["empty_prompt"]
-            return stored
-    except DAMAGED as error:
-        raise CheckpointError(
-            f"{EMPTY_PROMPT} of {name} is damaged; download the checkpoint again."
-        ) from error
-    embedding = encode_empty_prompt(folder, name=name)
-    fresh = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        save_file({"empty_prompt": embedding}, fresh)
-        fresh.rename(path)
-    except (OSError, SafetensorError) as error:  # read-only: the next start runs the text encoder again
-        logger.info("The empty prompt of %s could not be kept beside the weights: %s", name, error)
-    return embedding
-
-
-def encode_empty_prompt(folder: Path, *, name: str) -> Tensor:
-    """Run the text encoder on the empty prompt; it is dropped afterwards."""
-    from transformers import CLIPTextModel, CLIPTokenizer
-
-    read_json(folder / "tokenizer" / "tokenizer_config.json", name=name)
-    read_json(folder / "text_encoder" / "config.json", name=name)
-    try:
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-        halves = any((folder / "text_encoder").glob("*.fp16*.safetensors"))
-        wholes = any(".fp16" not in file.name for file in (folder / "text_encoder").glob("*.safetensors"))
-        text_encoder = CLIPTextModel.from_pretrained(
-            folder / "text_encoder",
-            variant="fp16" if halves and not wholes else None,
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-        )
-        ids = tokenizer("", padding="do_not_pad", truncation=True, return_tensors="pt").input_ids  # [1, 2]
-        with torch.no_grad():
-            return text_encoder(ids)[0].clone()  # type: ignore[no-any-return]
-    except DAMAGED as error:
-        raise CheckpointError(
-            f"text_encoder or tokenizer of {name} is damaged or has no safetensors; "
-            "download the checkpoint again."
-        ) from error

@@ -13,7 +13,8 @@ from diffusers import AutoencoderTiny
 from marigold_demo.errors import CheckpointError, SettingsError
 from marigold_demo.network.hub import cached, stream_files
 from marigold_demo.network.pipeline import DepthPipeline
-from marigold_demo.network.weights import read_json, read_network
+from marigold_demo.network.weight_files import read_json
+from marigold_demo.network.weights import read_network
 from marigold_demo.progress import Progress
 
 DRAFT_VAE = "draft_vae"  # a folder beside vae/, where a checkpoint has a tiny VAE of its own

@@ -17,8 +17,10 @@ from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DCondi
 
 from marigold_demo.advice import Advice
 from marigold_demo.catalog import find
+from marigold_demo.errors import CheckpointError
 from marigold_demo.network import architecture, hub, pace
 from marigold_demo.network.checkpoint import best_device, best_dtype, local_folder
+from marigold_demo.network.checkpoint_files import check_complete
 from marigold_demo.network.checkpoint_folder import sketch_pipeline
 from marigold_demo.network.cost import LARGE, SMALL, Cost, CostModel, EndingError, count
 from marigold_demo.network.defaults import Defaults
@@ -40,7 +42,7 @@ def advise(size: tuple[int, int], settings: DepthSettings) -> Advice:
     """Foresee the price of a prediction for a photo of this width and height.
 
     Raises:
-        CheckpointError: The settings name neither a folder nor a hub repository.
+        CheckpointError: The settings name neither a whole checkpoint folder nor a hub repository.
     """
     model = _Model.of(settings)
     missing = _missing_bytes(settings, model.folder)
@@ -73,9 +75,13 @@ class _Model:
 
     @classmethod
     def of(cls, settings: DepthSettings) -> "_Model":
-        folder = local_folder(settings.checkpoint) or hub.cached(settings.checkpoint)
-        if folder is not None and not hub.is_complete(folder):
-            folder = None
+        folder = local_folder(settings.checkpoint)
+        if folder is not None:
+            check_complete(folder, name=settings.checkpoint)
+        else:
+            folder = hub.cached(settings.checkpoint)
+            if folder is not None and not hub.is_complete(folder):
+                folder = None
         device = best_device()
         dtype = best_dtype(device, folder=folder)
         return cls(settings.checkpoint, folder, device, dtype, settings.quality == "draft")
@@ -180,7 +186,7 @@ _counting: set[_Model] = set()
 
 
 def _prepare_unless_ending(model: _Model) -> None:
-    with suppress(EndingError):
+    with suppress(EndingError, CheckpointError):  # what is wrong with a checkpoint is said where it is loaded
         _prepare(model)
 
 

@@ -1,40 +1,58 @@
 """A name on the Hugging Face hub -> a local folder with the files needed. Knows nothing of networks."""
 
-import re
+import glob
+import os
 import threading
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
-from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.utils.tqdm import tqdm
 
 from marigold_demo.errors import CheckpointError
+from marigold_demo.network.checkpoint_files import NETWORKS, TEXT
+from marigold_demo.network.hub_cache import (
+    cached,
+    cached_bytes,
+    cached_file,
+    fetched,
+    is_complete,
+    is_hub_name,
+    split_name,
+)
+from marigold_demo.network.hub_errors import UNREACHABLE, check_room, explained
+from marigold_demo.network.weight_files import (
+    EMPTY_PROMPT,
+    INDEX,
+    check_names,
+    choose_weights,
+)
 from marigold_demo.progress import Progress
 
-INDEX, EMPTY_PROMPT = "model_index.json", "empty_prompt.safetensors"
-NETWORKS = ("unet", "vae", "image_encoder")
-TEXT = ("text_encoder", "tokenizer")
+__all__ = [
+    "EMPTY_PROMPT",
+    "answers",
+    "cached",
+    "cached_bytes",
+    "fetch_checkpoint",
+    "fetched",
+    "is_complete",
+    "is_hub_name",
+    "stream_checkpoint",
+    "stream_files",
+    "wanted_files",
+]
+
 MB = 10**6
 POLL_S, ANSWER_S = 0.25, 10.0
-_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-_SHARD = re.compile(r"-\d+-of-(\d+)\.")
-# Besides its own errors the hub's client lets those of its HTTP library through: the base class of them all.
-UNREACHABLE: tuple[type[Exception], ...] = (HfHubHTTPError.__mro__[1], OSError)
-
 Choice = Callable[[list[str], bool], list[str]]  # files of a repository, is the prompt here -> files wanted
+Check = Callable[[Path], object]  # folder with all but the weights -> raises where they are not worth it
 
 
-def is_hub_name(name: str) -> bool:
-    """Tell whether a name has the form owner/repository."""
-    return _NAME.fullmatch(name) is not None
-
-
-def fetch_checkpoint(name: str, *, half: bool) -> Path:
+def fetch_checkpoint(name: str, *, half: bool, check: Check | None = None) -> Path:
     """Do what `stream_checkpoint` does without telling of progress."""
-    steps = stream_checkpoint(name, half=half)
+    steps = stream_checkpoint(name, half=half, check=check)
     while True:
         try:
             next(steps)
@@ -42,14 +60,17 @@ def fetch_checkpoint(name: str, *, half: bool) -> Path:
             return Path(end.value)
 
 
-def stream_checkpoint(name: str, *, half: bool) -> Generator[Progress, None, Path]:
+def stream_checkpoint(
+    name: str, *, half: bool, check: Check | None = None
+) -> Generator[Progress, None, Path]:
     """Yield progress while what is missing of a checkpoint is downloaded; return its folder in the cache.
 
     A checkpoint that is here as a whole is taken as it is, and the hub not asked.
 
     Args:
-        name: owner/repository.
+        name: owner/repository, or owner/repository@revision.
         half: Take the half-precision weights where there are some.
+        check: Looks at the configs before the weights are downloaded.
 
     Raises:
         CheckpointError: There is no such checkpoint, or neither the hub nor a finished download can be had.
@@ -60,12 +81,13 @@ def stream_checkpoint(name: str, *, half: bool) -> Generator[Progress, None, Pat
 
     def choose(files: list[str], prompt_is_here: bool) -> list[str]:
         with_text = EMPTY_PROMPT not in files and not prompt_is_here
+        check_repository(files, name=name, with_text=with_text)
         return wanted_files(files, half=half, with_text=with_text)
 
-    return (yield from stream_files(name, choose=choose))
+    return (yield from stream_files(name, choose=choose, check=check))
 
 
-def stream_files(name: str, *, choose: Choice) -> Generator[Progress, None, Path]:
+def stream_files(name: str, *, choose: Choice, check: Check | None = None) -> Generator[Progress, None, Path]:
     """Yield progress while files of a repository are downloaded; return their folder in the hub's cache.
 
     Closing the generator ends the download at its next piece; files that are finished stay, and a later call
@@ -74,7 +96,7 @@ def stream_files(name: str, *, choose: Choice) -> Generator[Progress, None, Path
     Raises:
         CheckpointError: There is no such repository, or it cannot be had.
     """
-    download = _Download(name, choose=choose)
+    download = _Download(name, choose=choose, check=check)
     thread = threading.Thread(target=download.run, daemon=True)
     thread.start()
     try:
@@ -86,7 +108,7 @@ def stream_files(name: str, *, choose: Choice) -> Generator[Progress, None, Path
     finally:
         download.stopped = True
     if download.error is not None:
-        raise _explained(name, download) from download.error
+        raise explained(name, download.error, done=download.here, total=download.total) from download.error
     return download.folder
 
 
@@ -104,8 +126,8 @@ class _Download:
         error: What ended it early.
     """
 
-    def __init__(self, name: str, *, choose: Choice) -> None:
-        self.name, self.choose = name, choose
+    def __init__(self, name: str, *, choose: Choice, check: Check | None) -> None:
+        self.name, self.choose, self.check = name, choose, check
         self.total = self.here = 0
         self.stopped = False
         self.error: Exception | None = None
@@ -118,18 +140,42 @@ class _Download:
             self.error = error
 
     def _run(self) -> None:
-        info = HfApi().model_info(self.name, files_metadata=True, timeout=ANSWER_S)
+        repository, revision = split_name(self.name)
+        info = HfApi().model_info(repository, revision=revision, files_metadata=True, timeout=ANSWER_S)
         sizes = {file.rfilename: int(file.size or 0) for file in info.siblings or ()}
-        wanted = self.choose(list(sizes), _is_here(self.name, EMPTY_PROMPT, revision=info.sha))
-        missing = [file for file in wanted if not _is_here(self.name, file, revision=info.sha)]
-        self.total = sum(sizes[file] for file in missing)
-        self.folder = Path(
-            snapshot_download(self.name, allow_patterns=wanted, tqdm_class=_counting_bar(self))
+
+        def is_here(file: str) -> bool:
+            return cached_file(self.name, file, commit=info.sha) is not None
+
+        wanted = self.choose(list(sizes), is_here(EMPTY_PROMPT))
+        for file in filter(is_here, wanted):
+            _drop_if_damaged(cached_file(self.name, file, commit=info.sha) or "", size=sizes[file])
+        self.total = sum(sizes[file] for file in wanted if not is_here(file))
+        check_room(self.name, self.total)
+        if self.check is not None:
+            self.check(self._fetch([file for file in wanted if not file.endswith(".safetensors")]))
+        self.folder = self._fetch(wanted)
+
+    def _fetch(self, files: list[str]) -> Path:
+        repository, revision = split_name(self.name)
+        folder = snapshot_download(
+            repository,
+            revision=revision,
+            allow_patterns=[glob.escape(file) for file in files],
+            tqdm_class=_counting_bar(self),
         )
+        return Path(folder)
+
+
+def _drop_if_damaged(path: str, *, size: int) -> None:
+    """Delete a cached file that is not as long as the hub says: the client would take it as it is."""
+    if os.path.getsize(path) != size:
+        os.unlink(os.path.realpath(path))
 
 
 def _counting_bar(download: _Download) -> type[tqdm]:
     """Return what the client takes for a progress bar: it counts bytes, and it can stop the download."""
+    before = download.here
 
     class Bar(tqdm):
         def __init__(self, *args: Any, **choices: Any) -> None:
@@ -141,34 +187,30 @@ def _counting_bar(download: _Download) -> type[tqdm]:
                 raise _StoppedError
             if self.in_bytes:  # there may be several of these, which count the same
                 self.bytes += int(n or 0)
-                download.here = max(download.here, self.bytes)
+                download.here = max(download.here, before + self.bytes)
 
     return Bar
 
 
-def _explained(name: str, download: _Download) -> Exception:
-    error = download.error
-    if isinstance(error, GatedRepoError):
-        return CheckpointError(
-            f"{name} asks for its terms to be accepted: do that on its page on the hub, "
-            "then log in with `hf auth login`."
+def check_repository(files: list[str], *, name: str, with_text: bool) -> None:
+    """See to it that the files of a repository make a checkpoint, before any of them is downloaded.
+
+    Raises:
+        CheckpointError: One is missing, or in a form that is not read.
+    """
+    if INDEX not in files:
+        raise CheckpointError(
+            f"{name} is not a Marigold checkpoint: the repository has no {INDEX}. Choose one such as "
+            "prs-eth/marigold-depth-v1-1."
         )
-    if isinstance(error, RepositoryNotFoundError | HFValidationError):
-        return CheckpointError(
-            f"The hub has no checkpoint called {name} (or it is private); check the spelling, "
-            "for instance prs-eth/marigold-depth-v1-1."
-        )
-    if not isinstance(error, UNREACHABLE):
-        return error or RuntimeError("the download ended without a reason")
-    if download.total:
-        return CheckpointError(
-            f"The download of {name} broke off after {download.here // MB} of {-(-download.total // MB)} MB; "
-            "check the connection and the free space on the disk, and try again: finished files are kept."
-        )
-    return CheckpointError(
-        f"{name} is not on this machine and the hub cannot be reached; connect to the internet for its "
-        "first use, name a folder that holds it, or choose the embedded checkpoint."
-    )
+    for part in ("unet", "vae", *(TEXT[:1] if with_text else ())):
+        check_names(_names(files, part), part=part, name=name)
+
+
+def _names(files: Iterable[str], part: str) -> list[str]:
+    """Return the names of files that lie in the folder of one part."""
+    start = f"{part}/"
+    return [file.removeprefix(start) for file in files if file.startswith(start) and file.count("/") == 1]
 
 
 def wanted_files(files: Iterable[str], *, half: bool, with_text: bool) -> list[str]:
@@ -179,70 +221,18 @@ def wanted_files(files: Iterable[str], *, half: bool, with_text: bool) -> list[s
         half: Prefer weights of the variant "fp16".
         with_text: Include the text encoder and its tokenizer.
     """
-    parts = NETWORKS + (TEXT if with_text else ())
-    by_part = {part: [file for file in files if file.startswith(f"{part}/")] for part in parts}
+    files = list(files)
     chosen = [file for file in files if file in (INDEX, EMPTY_PROMPT)]
     chosen += [file for file in files if file.startswith("scheduler/") and file.endswith(".json")]
-    for part in parts:
-        halves = [file for file in by_part[part] if ".fp16." in file]
-        wholes = [
-            file
-            for file in by_part[part]
-            if ".safetensors" in file and file not in halves and ".non_ema." not in file
-        ]
-        halves = [file for file in halves if ".safetensors" in file]
-        chosen += halves if halves and (half or not wholes) else wholes
+    for part in NETWORKS + (TEXT if with_text else ()):
+        names = _names(files, part)
+        weights = choose_weights(names, part=part, half=half)
+        if weights is not None:
+            chosen += [f"{part}/{file}" for file in (*weights.files, weights.index) if file]
         chosen += [
-            file for file in by_part[part] if file.endswith((".json", ".txt")) and ".safetensors" not in file
+            f"{part}/{file}" for file in names if file.endswith((".json", ".txt")) and ".index." not in file
         ]
     return sorted(set(chosen))
-
-
-def fetched(name: str) -> Path:
-    """Return the folder of an earlier download.
-
-    Raises:
-        CheckpointError: There is none.
-    """
-    folder = cached(name)
-    if folder is None:
-        raise CheckpointError(f"{name} is not on this machine; it is downloaded at its first use.")
-    return folder
-
-
-def cached(name: str, *, file: str = INDEX) -> Path | None:
-    """Return the cached folder that holds a file of a repository, however much else is missing."""
-    found = try_to_load_from_cache(name, file)
-    return Path(found).parent if isinstance(found, str) else None
-
-
-def cached_bytes(name: str) -> int:
-    """Return how much of a repository the cache holds, unfinished files not counted."""
-    blobs = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model") / "blobs"
-    return sum(file.stat().st_size for file in blobs.glob("*") if file.suffix != ".incomplete")
-
-
-def is_complete(folder: Path) -> bool:
-    """Tell whether a checkpoint folder lacks none of the files it cannot be read without."""
-    needed = [folder / INDEX, folder / "scheduler" / "scheduler_config.json"]
-    networks = [part for part in NETWORKS if part != "image_encoder" or (folder / part).is_dir()]
-    if not (folder / EMPTY_PROMPT).is_file():
-        networks.append("text_encoder")
-        needed.append(folder / "tokenizer" / "tokenizer_config.json")
-        if not (folder / "tokenizer" / "tokenizer.json").is_file():
-            needed += [folder / "tokenizer" / "vocab.json", folder / "tokenizer" / "merges.txt"]
-    return all(file.is_file() for file in needed) and all(_has_weights(folder / part) for part in networks)
-
-
-def _has_weights(folder: Path) -> bool:
-    names = [file.name for file in folder.glob("*.safetensors")]
-    shards = [shard for name in names if (shard := _SHARD.search(name))]
-    whole = len(shards) < len(names) or any(len(shards) >= int(shard[1]) for shard in shards)
-    return whole and bool(names) and (folder / "config.json").is_file()
-
-
-def _is_here(name: str, file: str, *, revision: str | None) -> bool:
-    return isinstance(try_to_load_from_cache(name, file, revision=revision), str)
 
 
 def answers(name: str, *, within_s: float) -> bool:

@@ -3,7 +3,6 @@
 Only safetensors are read, and no code that comes with a checkpoint is ever run.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,13 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from marigold_demo.errors import CheckpointError
+from marigold_demo.network.checkpoint_config import QUANTIZERS, check_numbers, check_quantization
+from marigold_demo.network.weight_files import find_weights, part_of, read_json
 
 # What diffusers, transformers and safetensors raise on files that are cut off, mixed up or edited by hand.
 DAMAGED = (
-    OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, ArithmeticError, SafetensorError,
-    StrictDataclassError,
+    OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, AttributeError, ArithmeticError,
+    AssertionError, SafetensorError, StrictDataclassError,
 )  # fmt: skip
 
 
@@ -30,17 +31,10 @@ def read_network(kind: Any, folder: Path, *, name: str, dtype: torch.dtype) -> A
         dtype: Number format of the weights in memory.
 
     Raises:
-        CheckpointError: Something is missing or damaged.
+        CheckpointError: Something is missing or damaged, or needs a library that is not installed.
     """
-    read_json(folder / "config.json", name=name)
-    if not any(folder.glob("*.safetensors")):
-        raise CheckpointError(
-            f"{name} is not complete: {folder.name} has no weights in safetensors; "
-            "download the checkpoint again."
-        )
-    wholes = [file for file in folder.glob("*.safetensors") if ".fp16" not in file.name]
-    halves = any(folder.glob("*.fp16*.safetensors"))
-    variant = "fp16" if halves and (dtype == torch.float16 or not wholes) else None
+    config = read_config(folder, name=name)
+    variant = variant_of(folder, name=name, half=dtype == torch.float16)
     try:
         network, info = kind.from_pretrained(
             folder,
@@ -50,36 +44,49 @@ def read_network(kind: Any, folder: Path, *, name: str, dtype: torch.dtype) -> A
             local_files_only=True,
             output_loading_info=True,
         )
+    except ImportError as error:
+        raise missing_library(part_of(folder), error, name=name) from error
     except DAMAGED as error:
+        if "quantization_config" in config:
+            raise CheckpointError(
+                f"The quantized {part_of(folder)} of {name} cannot be read on this machine; take the "
+                "checkpoint that is not quantized."
+            ) from error
         raise CheckpointError(
-            f"{folder.name} of {name} is damaged; download the checkpoint again."
+            f"The weights of {part_of(folder)} of {name} do not fit its config.json, or one of them is "
+            "damaged; download both again."
         ) from error
     if info["missing_keys"] or info["mismatched_keys"]:
         raise CheckpointError(
-            f"{folder.name} of {name} lacks some of its weights; download the checkpoint again."
+            f"{part_of(folder)} of {name} lacks some of its weights; download the checkpoint again."
         )
     return network.eval()
 
 
-def read_json(path: Path, *, name: str) -> dict[str, Any]:
-    """Read a JSON object of a checkpoint.
+def read_config(folder: Path, *, name: str) -> dict[str, Any]:
+    """Read the config of one network.
 
     Raises:
-        CheckpointError: It is missing or damaged.
+        CheckpointError: It is missing, damaged or of an absurd size, or needs a library that is not here.
     """
-    if not path.is_file():
-        raise CheckpointError(
-            f"{name} is not a Marigold checkpoint: {path.parent.name}/{path.name} is missing. "
-            "Give a folder in diffusers' layout, with model_index.json, unet, vae and scheduler."
-        )
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path.parent.name}/{path.name} of {name} is damaged; download the checkpoint again."
-        ) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(
-            f"{path.parent.name}/{path.name} of {name} is damaged; download the checkpoint again."
-        )
-    return content
+    config = read_json(folder / "config.json", name=name)
+    check_numbers(config, file=f"{part_of(folder)}/config.json", name=name)
+    check_quantization(config, part=part_of(folder), name=name)
+    return config
+
+
+def variant_of(folder: Path, *, name: str, half: bool = False) -> str | None:
+    """Return the variant of the weights that are read, None for the plain ones.
+
+    Raises:
+        CheckpointError: There are none that can be read.
+    """
+    return find_weights(folder, name=name, half=half).variant or None
+
+
+def missing_library(part: str, error: ImportError, *, name: str) -> CheckpointError:
+    """Return the sentence on a network that needs a library which is not installed."""
+    told = f"{error.name or ''} {error}"
+    package = next((package for package in QUANTIZERS.values() if package in told), error.name)
+    wanted = f"{package}, which is not installed: `pip install {package}`" if package else "another library"
+    return CheckpointError(f"{part} of {name} needs {wanted}, or take the checkpoint that is not quantized.")

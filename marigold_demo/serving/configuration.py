@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, get_args
 
-from marigold_demo.catalog import CATALOG
+from marigold_demo.catalog import CATALOG, plain_name
 from marigold_demo.errors import SettingsError
 
 LEAST_TOKEN = 16  # characters
@@ -146,6 +146,7 @@ class Configuration:
             )
         _check_proxies(self.trusted_proxies)
         _check_hosts(self.hosts)
+        self.permitted_checkpoints  # noqa: B018  # checked here, read later
 
     @property
     def is_public(self) -> bool:
@@ -177,7 +178,7 @@ class Configuration:
         if asked == ANY:
             return None
         listed = (known.name for known in CATALOG) if asked == LISTED else _names(asked)
-        return frozenset((*listed, self.checkpoint)) - {""}
+        return frozenset(map(plain_name, (*listed, self.checkpoint))) - {""}  # as settings spell them
 
 
 def variables() -> dict[str, Variable]:

@@ -9,8 +9,8 @@ from torch import nn
 
 from marigold_demo.errors import CheckpointError
 from marigold_demo.network.checkpoint import open_pipeline
-from marigold_demo.network.checkpoint_folder import encode_empty_prompt
 from marigold_demo.network.defaults import Defaults
+from marigold_demo.network.empty_prompt import encode_empty_prompt
 from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.training.tiny import load_published_encoder, make_scheduler, make_tiny
 from marigold_demo.training.train_settings import TrainSettings

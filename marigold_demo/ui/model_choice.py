@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from marigold_demo.advice import Advice, Advisor
 from marigold_demo.catalog import CATALOG, EMBEDDED, KnownCheckpoint, find
+from marigold_demo.errors import DemoError
 from marigold_demo.settings import DepthSettings
 from marigold_demo.ui.desk import Piece
 from marigold_demo.ui.speech import duration, size_in_words
@@ -21,7 +22,10 @@ def choices(advise: Advisor | None) -> list[tuple[str, str]]:
 
 
 def _presence(advise: Advisor, known: KnownCheckpoint) -> str:
-    missing = advise(USUAL_SIZE, DepthSettings(checkpoint=known.name)).download_bytes
+    try:
+        missing = advise(USUAL_SIZE, DepthSettings(checkpoint=known.name)).download_bytes
+    except DemoError:
+        return "cannot be used here"
     if missing is None:
         return "to download"
     return f"{size_in_words(missing)} to download" if missing else "ready"
