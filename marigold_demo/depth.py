@@ -18,12 +18,15 @@ class DepthMap:
             units of `values`; None where there was one member only. Read-only.
         revision: Of the checkpoint that made it: the hub's commit or a digest of its weights; None where no
             checkpoint did.
+        device: What computed it, such as "CPU (AVX512, 2 threads, float32)"; None where not known. Only the
+            same device gives the same bytes.
         notes: Sentences on what was done otherwise than wished for, such as a lower resolution.
     """
 
     values: Depth  # [H, W]
     uncertainty: Depth | None = None  # [H, W]
     revision: str | None = None
+    device: str | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ from marigold_demo.settings import ReliefSettings
 FOLDER = Path(__file__).parents[1] / "examples"  # beside the package, in a clone as on Spaces
 MANIFEST = "manifest.json"
 _NOTE = "This depth came with the example."
+_STORED = "a file that came with the example"
 _TEXTS = ("file", "title", "licence", "source")
 
 
@@ -50,7 +51,7 @@ class Example:
             return None
         with Image.open(self.depth) as image:
             levels = np.asarray(image, dtype=np.uint16)  # [H, W]
-        return replace(DepthMap.from_uint16(levels), revision=self.revision, notes=(_NOTE,))
+        return replace(DepthMap.from_uint16(levels), revision=self.revision, device=_STORED, notes=(_NOTE,))
 
 
 def load_examples(folder: Path = FOLDER) -> tuple[Example, ...]:

@@ -18,7 +18,7 @@ from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 KEY = "marigold-demo-recipe"  # under which files keep it
 LIBRARIES = ("torch", "diffusers", "numpy", "scipy", "pillow")  # whose versions may change a result
 _PARTS = {"depth": DepthSettings, "relief": ReliefSettings, "mesh": MeshSettings}
-_WORDS = ("version", "photo", "revision")
+_WORDS = ("version", "photo", "revision", "device")
 
 
 @cache
@@ -42,6 +42,7 @@ class Recipe:
         libraries: Versions of the libraries it used.
         photo: Digest of the photo (`Photo.digest`), where there was one.
         revision: Of the checkpoint: the hub's commit or a digest of its weights (`DepthMap.revision`).
+        device: What computed the depth (`DepthMap.device`).
         depth: How the photo became depth; None where depth was brought.
         relief: How depth became a relief.
         mesh: How depth became a surface.
@@ -51,6 +52,7 @@ class Recipe:
     libraries: Mapping[str, str] = field(default_factory=libraries, hash=False)
     photo: str | None = None
     revision: str | None = None
+    device: str | None = None
     depth: DepthSettings | None = None
     relief: ReliefSettings | None = None
     mesh: MeshSettings | None = None
@@ -65,12 +67,15 @@ class Recipe:
         """Return one line of ASCII."""
         return json.dumps(self.to_dict(), separators=(",", ":"))
 
-    def doubts(self, *, photo: str | None = None, revision: str | None = None) -> list[str]:
+    def doubts(
+        self, *, photo: str | None = None, revision: str | None = None, device: str | None = None
+    ) -> list[str]:
         """Return, in sentences, why a result made here may differ from the one that carries this recipe.
 
         Args:
             photo: Digest of the photo that is at hand.
             revision: Of the checkpoint that is at hand.
+            device: What computed the depth that is at hand.
         """
         found = []
         if photo and self.photo and photo != self.photo:
@@ -79,6 +84,10 @@ class Recipe:
             found.append(
                 f"The recipe's checkpoint was at revision {self.revision[:12]}, the one here is at"
                 f" {revision[:12]}; the depth may differ."
+            )
+        if device and self.device and device != self.device:
+            found.append(
+                f"The recipe's depth is from {self.device}, the one here from {device}; its bytes may differ."
             )
         mine = {"Marigold Demo": __version__, **libraries()}
         theirs = {"Marigold Demo": self.version, **self.libraries}

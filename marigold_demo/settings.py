@@ -113,7 +113,7 @@ class DepthSettings:
     )
     resolution: int | None = knob(
         None,
-        "Longest edge the network sees; 0: the photo's own; unset: the checkpoint's own",
+        "Longest edge the network sees, a multiple of 8 from 64 on; 0: the photo's own; unset: the checkpoint's own",
         unit="px",
         limits=(0, 2048),
         optional=True,

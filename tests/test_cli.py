@@ -92,7 +92,7 @@ def test_a_photo_that_cannot_be_used_is_named_and_the_others_are_done(tmp_path, 
     assert run("depth", bad, good, tmp_path / "missing.png", "--out", tmp_path / "out") == 2
     assert "photo_depth.npy" in files_of(tmp_path / "out")
     complaints = capsys.readouterr().err.splitlines()
-    assert len(complaints) == 2
+    assert complaints[2:] == ["marigold-demo: 2 of 3 photos could not be used; the reasons are above."]
     assert (
         "bad.jpg: The file is empty" in complaints[0]
         and "missing.png: There is no such file" in complaints[1]

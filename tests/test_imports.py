@@ -32,6 +32,7 @@ ROWS = {
     "command_line.cli": 5,
     "command_line.commands": 5,
     "command_line.configuration": 5,
+    "command_line.models": 5,
     "__main__": 5,
 }
 UNNAMED_ROW = 2

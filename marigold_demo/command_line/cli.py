@@ -1,19 +1,22 @@
 """The command line: commands, flags and exit status. Does none of the work itself.
 
 Paths of written files go to stdout, what is meant for a person to stderr. Exit status: 0 done, 2 something
-the caller can put right (said in a sentence), 130 stopped by Ctrl-C. Torch, images and geometry are imported
+the caller can put right (said in a sentence), or not all that stdout should have got has reached it; 130
+stopped by Ctrl-C. Torch, images and geometry are imported
 by the command that needs them, so that --help answers at once.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from marigold_demo import __version__
 from marigold_demo.command_line.flags import Parser, add_flags
-from marigold_demo.command_line.terminal import PROGRAM, say
-from marigold_demo.errors import DemoError
+from marigold_demo.command_line.terminal import PROGRAM, say, undelivered
+from marigold_demo.errors import DemoError, SettingsError
+from marigold_demo.presets import RELIEF_PRESETS
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.training.train_settings import TrainSettings
 
@@ -23,7 +26,10 @@ if TYPE_CHECKING:
 DONE, WRONG, STOPPED = 0, 2, 130
 MESH_FORMATS = ("glb", "obj", "ply")
 RELIEF_FORMATS = ("stl", "3mf", "obj", "ply", "glb", "heightmap")
+DEPTH_FILES = ("npy", "png16", "colored")
+COLORMAPS = ("viridis", "magma", "inferno", "plasma", "cividis", "gray", "turbo", "Spectral")
 BASELINES = ("rows-only", "constant")
+_PICTURE = "a picture (JPEG, PNG, HEIC, AVIF, WebP, TIFF, ...), a pipe, or - for standard input"
 
 
 def main(arguments: Sequence[str] | None = None, *, predict: "Predictor | None" = None) -> int:
@@ -33,17 +39,24 @@ def main(arguments: Sequence[str] | None = None, *, predict: "Predictor | None" 
         arguments: As typed after the program's name; None takes the process's own.
         predict: Stands in for the networks; None takes the checkpoint that the settings name.
     """
+    undelivered()  # of an earlier command in this process
     try:
-        said = make_parser().parse_args(arguments)
-        _run(said, predict)
+        _run(_parse(sys.argv[1:] if arguments is None else arguments), predict)
+        status = DONE
     except DemoError as error:
-        for sentence in str(error).splitlines():
-            say(sentence)
-        return WRONG
+        say(str(error))
+        status = WRONG
     except KeyboardInterrupt:
         say("Stopped. Files named so far are complete.")
-        return STOPPED
-    return DONE
+        status = STOPPED
+    except SystemExit:  # --help and --version end like this
+        if problem := undelivered():
+            say(problem)
+            raise SystemExit(WRONG) from None
+        raise
+    if problem := undelivered():
+        say(problem)
+    return status or (WRONG if problem else DONE)
 
 
 def make_parser() -> Parser:
@@ -60,27 +73,44 @@ def make_parser() -> Parser:
     return parser
 
 
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    try:
+        return make_parser().parse_args(arguments)
+    except SettingsError as error:
+        files = [name for name in arguments if name.startswith("-") and Path(name).is_file()]
+        hint = f" A file whose name begins with a dash is given as ./{files[0]}" if files else ""
+        raise SettingsError(f"{error}{hint}") from error
+
+
 def _run(said: argparse.Namespace, predict: "Predictor | None") -> None:
-    from marigold_demo.command_line import commands, configuration
+    from marigold_demo.command_line import commands, configuration, models
 
     work = {
         "depth": commands.depth,
         "relief": commands.relief,
         "mesh": commands.mesh,
-        "evaluate": commands.evaluate,
-        "train": commands.train,
+        "evaluate": models.evaluate,
+        "train": models.train,
         "config": configuration.config,
     }
     work[said.command](said, predict)
 
 
 def _add_depth(commands: "argparse._SubParsersAction[Parser]") -> None:
-    parser = _command(commands, "depth", "photos -> depth as .npy, 16-bit PNG and coloured PNG")
-    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="any picture file")
+    parser = _command(commands, "depth", "photos -> depth as .npy, 16-bit PNG and colored PNG")
+    help_text = f"{_PICTURE}; any number of them"
+    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help=help_text)
     _add_out(parser)
+    help_text = f"any of {', '.join(DEPTH_FILES)}, joined by commas (default all)"
+    parser.add_argument("--files", default=",".join(DEPTH_FILES), metavar="NAMES", help=help_text)
     parser.add_argument(
-        "--colormap", default="Spectral", metavar="NAME", help="of the coloured PNG (default Spectral)"
+        "--invert",
+        action="store_true",
+        help="near is 1 (white) and far 0 in all files, as some programs want it; their names say _inverted;"
+        " relief and mesh take depth that is not inverted",
     )
+    help_text = f"of the colored PNG: any of {', '.join(COLORMAPS)} (default Spectral)"
+    parser.add_argument("--colormap", default="Spectral", metavar="NAME", help=help_text)
     parser.add_argument(
         "--contours", type=int, default=0, metavar="N", help="lines of equal depth in it, 0 to 40 (default 0)"
     )
@@ -89,28 +119,29 @@ def _add_depth(commands: "argparse._SubParsersAction[Parser]") -> None:
 
 
 def _add_relief(commands: "argparse._SubParsersAction[Parser]") -> None:
-    parser = _command(commands, "relief", "photo or depth -> watertight relief in millimetres")
-    _add_source(parser, photo_for="brightness, where --source is luminance")
+    parser = _command(commands, "relief", "photo or depth -> watertight relief in millimeters")
+    photo_for = "--photo-detail, --source luminance and --cutout alpha"
+    _add_source(parser, photo_for=photo_for)
     _add_out(parser)
     _add_format(parser, RELIEF_FORMATS)
-    parser.add_argument(
-        "--preset", metavar="NAME", help="start from the settings of portrait, landscape, coin, ..."
-    )
+    help_text = f"start from the settings of one of {', '.join(RELIEF_PRESETS)}; flags override them"
+    parser.add_argument("--preset", metavar="NAME", help=help_text)
     parser.add_argument(
         "--report",
         action="store_true",
-        help="check the file for printing: tell size, weight, slopes, soundness",
+        help="examine the stl and 3mf for printing: size, weight, slopes, whether they are closed; printed, and"
+        " written as .report.json",
     )
-    _add_recipe(parser)
+    _add_recipe(parser, more="; so does a preset")
     add_flags(parser, DepthSettings(), title="depth, where a photo is given")
     add_flags(parser, ReliefSettings(), title="relief", renamed={"resolution": "relief_resolution"})
 
 
 def _add_mesh(commands: "argparse._SubParsersAction[Parser]") -> None:
-    parser = _command(commands, "mesh", "photo or depth -> textured surface, .glb")
-    _add_source(parser, photo_for="the texture")
+    parser = _command(commands, "mesh", "photo or depth -> textured surface as .glb, OBJ or PLY")
+    _add_source(parser, photo_for="the texture; without it the mesh wears the depth's colors")
     _add_out(parser)
-    _add_format(parser, MESH_FORMATS)
+    _add_format(parser, MESH_FORMATS, more="; obj is a .zip with its texture, ply has a color at each vertex")
     _add_recipe(parser)
     add_flags(parser, DepthSettings(), title="depth, where a photo is given")
     add_flags(parser, MeshSettings(), title="mesh", renamed={"resolution": "mesh_resolution"})
@@ -128,13 +159,14 @@ def _add_evaluate(commands: "argparse._SubParsersAction[Parser]") -> None:
         "--output", type=Path, metavar="TABLE.json", help="write the table; a .csv of all images beside it"
     )
     parser.add_argument(
-        "--resume", action="store_true", help="go on with the images that are not in the .csv yet"
+        "--resume", action="store_true", help="with --output: go on with the images that are not in its .csv"
     )
     parser.add_argument("--only", metavar="NAMES", help="sources to evaluate, joined by commas")
     parser.add_argument(
         "--every", type=int, default=1, metavar="N", help="take every N-th image only (default 1)"
     )
-    parser.add_argument("--baseline", choices=BASELINES, help="score this in place of a checkpoint")
+    help_text = "score this in place of a checkpoint; the flags below then have no effect"
+    parser.add_argument("--baseline", type=str.lower, choices=BASELINES, help=help_text)
     add_flags(parser, DepthSettings(), title="depth")
 
 
@@ -148,7 +180,7 @@ def _command(commands: "argparse._SubParsersAction[Parser]", name: str, purpose:
 
 
 def _add_source(parser: Parser, *, photo_for: str) -> None:
-    help_text = "any picture file, or a depth file: .npy, .npz or 16-bit grey PNG (0 near, 1 far)"
+    help_text = f"{_PICTURE}; or a depth file: .npy, .npz or 16-bit gray PNG (0 near, 1 far)"
     parser.add_argument("source", type=Path, metavar="PHOTO_OR_DEPTH", help=help_text)
     parser.add_argument(
         "--photo", type=Path, metavar="PHOTO", help=f"with a depth file: the photo, for {photo_for}"
@@ -156,16 +188,15 @@ def _add_source(parser: Parser, *, photo_for: str) -> None:
 
 
 def _add_out(parser: Parser) -> None:
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder to write to; made where missing"
-    )
+    help_text = "folder to write to; made where missing; files of the same names are replaced"
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help=help_text)
 
 
-def _add_recipe(parser: Parser) -> None:
-    help_text = "start from a recipe, or from a 3MF, PNG or GLB that carries one; flags override it"
+def _add_recipe(parser: Parser, *, more: str = "") -> None:
+    help_text = f"start from a recipe, or from a 3MF, PNG or GLB that carries one; flags override it{more}"
     parser.add_argument("--recipe", type=Path, metavar="FILE", help=help_text)
 
 
-def _add_format(parser: Parser, formats: tuple[str, ...]) -> None:
-    help_text = f"any of {', '.join(formats)}, joined by commas (default {formats[0]})"
+def _add_format(parser: Parser, formats: tuple[str, ...], *, more: str = "") -> None:
+    help_text = f"any of {', '.join(formats)}, joined by commas (default {formats[0]}){more}"
     parser.add_argument("--format", default=formats[0], metavar="NAMES", help=help_text)

@@ -1,11 +1,12 @@
 """Settings classes -> command-line flags, and back. Knows no command and does none of the work."""
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import Field, fields, replace
 from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar, get_args
 
+from marigold_demo.command_line.terminal import answer
 from marigold_demo.errors import SettingsError
 from marigold_demo.settings import Knob, Settings
 
@@ -23,6 +24,10 @@ class Parser(argparse.ArgumentParser):
         """
         sentence = message[0].upper() + message[1:]
         raise SettingsError(f"{sentence}; {self.prog} --help tells what there is.")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print help or version as any other answer: whatever becomes of stdout."""
+        answer(message.removesuffix("\n"))
 
 
 def add_flags(
@@ -65,11 +70,36 @@ def from_flags(arguments: argparse.Namespace, defaults: S) -> S:
     return replace(defaults, **{name: said[key] for key, name in names.items() if key in said})
 
 
+def one_of(text: str, choices: Collection[str]) -> str:
+    """Return the choice that is meant, in upper or lower case; what is none of them stays as it is."""
+    if text in choices:
+        return text
+    return {choice.casefold(): choice for choice in choices}.get(text.strip().casefold(), text)
+
+
+def choices_of(names: str, known: Collection[str], *, name: str) -> list[str]:
+    """Split names joined by commas and find each, in upper or lower case, among what there is.
+
+    Raises:
+        SettingsError: One of them is not there, or there is no name.
+    """
+    asked = [part.strip() for part in names.split(",") if part.strip()]
+    found = [one_of(part, known) for part in asked]
+    strange = [part for part in found if part not in known]
+    if strange or not asked:
+        told = repr(strange[0]) if strange else "empty"
+        raise SettingsError(f"{name} is {told}; it must be one of {', '.join(known)}.")
+    return list(dict.fromkeys(found))
+
+
 def _destination(settings: Settings, field: Field[Any]) -> str:
     return f"{type(settings).__name__}.{field.name}"
 
 
 def _reader(field: Field[Any]) -> Callable[[str], object]:
+    choices = field.metadata["knob"].choices
+    if choices:
+        return lambda text: one_of(text, choices)
     kinds = {field.type, *get_args(field.type)}
     if float in kinds:
         return _number

@@ -25,6 +25,7 @@ from marigold_demo.geometry.rtin import compact
 from marigold_demo.geometry.surface import Camera, Surface
 from marigold_demo.recipe import KEY, Recipe
 
+NEAR_KEY = "marigold-demo-near"  # text of a PNG: near is white
 UNLIT = "KHR_materials_unlit"
 PREVIEW_FACES = 200_000
 PREVIEW_BYTES = 8_000_000
@@ -156,16 +157,20 @@ def colored_ply(surface: Surface, *, points: bool = False) -> bytes:
     return to_ply(surface.vertices, faces, comment=surface.scale_note, colors=colors)
 
 
-def depth_npy(depth: DepthMap) -> bytes:
-    """Return depth as .npy: float32 [H, W], 0 near .. 1 far."""
+def depth_npy(depth: DepthMap, *, invert: bool = False) -> bytes:
+    """Return depth as .npy: float32 [H, W], 0 near .. 1 far; inverted 1 near .. 0 far."""
     buffer = io.BytesIO()
-    np.save(buffer, depth.values, allow_pickle=False)
+    values = np.float32(1) - depth.values if invert else depth.values
+    np.save(buffer, values, allow_pickle=False)
     return buffer.getvalue()
 
 
-def depth_png16(depth: DepthMap, *, recipe: Recipe | None = None) -> bytes:
-    """Return depth as 16-bit grey PNG, 0 near .. 65535 far."""
-    return to_png(depth.to_uint16(), text=_text(recipe))
+def depth_png16(depth: DepthMap, *, recipe: Recipe | None = None, invert: bool = False) -> bytes:
+    """Return depth as 16-bit gray PNG, 0 near .. 65535 far; inverted the other way round, and it says so."""
+    levels, text = depth.to_uint16(), _text(recipe)
+    if invert:
+        levels, text = np.uint16(65535) - levels, text | {NEAR_KEY: "white"}
+    return to_png(levels, text=text)
 
 
 def heightmap_png(relief: Relief, *, recipe: Recipe | None = None) -> bytes:

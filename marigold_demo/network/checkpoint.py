@@ -65,7 +65,7 @@ def predict(photo: Photo, settings: DepthSettings) -> Generator[Progress | Depth
         for step in steps:
             if isinstance(step, DepthMap):
                 pace.note_run(photo.size, settings, seconds=time.perf_counter() - start)
-                step = replace(step, revision=_revision(settings.checkpoint))
+                step = replace(step, revision=_revision(settings.checkpoint), device=device_name(pipeline))
             yield step
 
 
@@ -152,6 +152,21 @@ def best_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def device_name(pipeline: DepthPipeline) -> str:
+    """Return what decides on the last digits of a prediction: processor, threads, number format.
+
+    On a CPU the number of threads is among it: torch splits rows between them, computes SiLU and GELU less
+    exactly within a vector than in what is left of a split, and sums group norms split by split.
+    """
+    dtype = str(pipeline.dtype).removeprefix("torch.")
+    if pipeline.device.type == "cpu":
+        capability, threads = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
+        return f"CPU ({capability}, {threads} thread{'' if threads == 1 else 's'}, {dtype})"
+    if pipeline.device.type == "cuda":
+        return f"CUDA ({torch.cuda.get_device_name(pipeline.device)}, {dtype})"
+    return f"{pipeline.device.type.upper()} ({dtype})"
 
 
 def default_checkpoint() -> str:

@@ -98,6 +98,7 @@ class Piece:
         return Recipe(
             photo=self.photo.digest,
             revision=self.depth.revision,
+            device=self.depth.device,
             depth=self.settings,
             relief=relief,
             mesh=mesh,

@@ -142,7 +142,7 @@ def _depth(
                 yield gr.skip(), gr.skip(), gr.skip()
                 continue
             folder = desk.folder()
-            recipe = Recipe(photo=shot.digest, revision=step.revision, depth=settings)
+            recipe = Recipe(photo=shot.digest, revision=step.revision, device=step.device, depth=settings)
             colored = workflow.colored_file(shot.stem, look.colored(step.values), recipe=recipe)
             files = (*workflow.depth_files(shot.stem, step, recipe=recipe), colored)
             yield tuple(lay(folder, name, data) for name, data in files)
