@@ -107,13 +107,15 @@ class DepthSettings:
     )
     ensemble: int | None = knob(
         None,
-        "Predictions that are aligned and reduced to one; unset: the checkpoint's own",
+        "Predictions that are aligned and reduced to one, at most 10 where no chance is in them (embedded);"
+        " unset: the checkpoint's own",
         limits=(1, 20),
         optional=True,
     )
     resolution: int | None = knob(
         None,
-        "Longest edge the network sees, a multiple of 8 from 64 on; 0: the photo's own; unset: the checkpoint's own",
+        "Longest edge the network sees, a multiple of 8 from 64 on; 0: the photo's own; unset: what suits the"
+        " checkpoint",
         unit="px",
         limits=(0, 2048),
         optional=True,
@@ -159,7 +161,10 @@ class ReliefSettings:
     """How depth becomes a solid that can be printed or carved. Lengths in millimetres."""
 
     width_mm: float = knob(
-        100.0, "Longest side of the whole piece, frame included", unit="mm", limits=(10, 1000)
+        100.0,
+        "Longest side of the whole piece, frame included, before it is bent",
+        unit="mm",
+        limits=(10, 1000),
     )
     relief_mm: float = knob(
         3.0, "From the lowest to the highest point of the picture", unit="mm", limits=(0.2, 100)
@@ -197,7 +202,7 @@ class ReliefSettings:
     )
     bend_radius_mm: float = knob(
         0.0,
-        "Radius of the cylinder the back lies on; 0: flat; negative: the picture lies inside the curve",
+        "Radius of the cylinder the back lies on, at least 5; 0: flat; negative: the picture is inside the curve",
         unit="mm",
         limits=(-5000, 5000),
     )
@@ -209,7 +214,7 @@ class ReliefSettings:
     cutout_depth: float = knob(0.5, "Depth behind which a cut-out ends", limits=(0.01, 1))
     hole: Hole = knob(
         "none",
-        "How it hangs: not at all, a hole through it, or a keyhole in the back",
+        "How it hangs: not at all, a hole through it, or a keyhole in the back (base of 4 mm or more)",
         choices=get_args(Hole),
     )
     hole_mm: float = knob(4.0, "Diameter of the hole, or of the screw's shank", unit="mm", limits=(1, 20))

@@ -123,14 +123,14 @@ def _add_relief(commands: "argparse._SubParsersAction[Parser]") -> None:
     photo_for = "--photo-detail, --source luminance and --cutout alpha"
     _add_source(parser, photo_for=photo_for)
     _add_out(parser)
-    _add_format(parser, RELIEF_FORMATS)
+    _add_format(parser, RELIEF_FORMATS, more="; heightmap is a 16-bit .png")
     help_text = f"start from the settings of one of {', '.join(RELIEF_PRESETS)}; flags override them"
     parser.add_argument("--preset", metavar="NAME", help=help_text)
     parser.add_argument(
         "--report",
         action="store_true",
-        help="examine the stl and 3mf for printing: size, weight, slopes, whether they are closed; printed, and"
-        " written as .report.json",
+        help="examine stl and 3mf for printing: size, weight, slopes, whether they are closed; on stderr, and"
+        " as .report.json",
     )
     _add_recipe(parser, more="; so does a preset")
     add_flags(parser, DepthSettings(), title="depth, where a photo is given")
