@@ -202,7 +202,7 @@ class ReliefSettings:
     )
     bend_radius_mm: float = knob(
         0.0,
-        "Radius of the cylinder the back lies on, at least 5; 0: flat; negative: the picture is inside the curve",
+        "Radius of the cylinder the back lies on, from 5 on; 0: flat; negative: the picture lies inside",
         unit="mm",
         limits=(-5000, 5000),
     )

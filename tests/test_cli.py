@@ -1,9 +1,7 @@
 import io
 import json
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -401,23 +399,3 @@ def test_python_m_is_the_same_program():
     command = [sys.executable, "-m", "marigold_demo"]
     version = subprocess.run([*command, "--version"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert version.stdout == f"marigold-demo {__version__}\n"
-
-
-def test_a_signal_from_the_keyboard_reaches_the_program(tmp_path):
-    write_pairs(tmp_path, 1)
-    code = (
-        "import signal, sys, time; from marigold_demo.command_line.cli import main\n"
-        # A shell that starts the tests in the background has told them to ignore it.
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "def slow(photo, settings):\n    print('running', flush=True); time.sleep(60); yield\n"
-        f"sys.exit(main(['evaluate', {str(tmp_path)!r}], predict=slow))"
-    )
-    program = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    with program:
-        assert program.stdout.readline() == "running\n"
-        time.sleep(0.05)
-        program.send_signal(signal.SIGINT)
-        _, said = program.communicate(timeout=30)
-    assert program.returncode == 130 and said == "marigold-demo: Stopped. Files named so far are complete.\n"
