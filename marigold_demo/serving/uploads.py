@@ -27,12 +27,12 @@ IDLE_S = 30.0  # without a byte, after which an upload is given up
 FIRST_S, LEAST_BYTES_PER_S = 60.0, 10_000  # an upload may take this long, and longer at this pace
 MOST_AT_ONCE, MOST_OF_ONE = 64, 16  # uploads, and those of one address; each holds less than 1 MB of memory
 WAIT_S = 10.0  # until there is room among them
+TEXT = "text/plain; charset=utf-8"
 BUFFER_BYTES = 2**18  # kept in memory before they are written
 TURN_EVERY_S, TOLD_EVERY_S, FOUND_WITHIN_S, KNOWN_MOST = 0.02, 0.1, 3.0, 4 * MOST_AT_ONCE
 
 _log = logging.getLogger(__name__)
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_CLOSE = {"connection": "close"}
 
 
 class _SenderLeftError(Exception):
@@ -86,7 +86,9 @@ class Uploads:
             self._metrics.refused.labels(refused.reason).inc()
             event(_log, "refused", level=logging.DEBUG, reason=refused.reason)
             await body.drain()
-            await refuse(send, refused.status, str(refused), headers={} if body.is_read else _CLOSE)
+            # As text: the page shows an upload's answer as it comes.
+            headers = {} if body.is_read else {"connection": "close"}
+            await answer(send, refused.status, str(refused).encode(), kind=TEXT, headers=headers)
         finally:
             progress.is_over = True
 
