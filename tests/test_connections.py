@@ -15,7 +15,7 @@ import pytest
 from starlette.exceptions import HTTPException
 
 from benchmarks.rest_client import RefusedError, Visit
-from marigold_demo.serving import connections, listening
+from marigold_demo.serving import connections, gate, listening
 from marigold_demo.serving.configuration import Configuration
 from marigold_demo.serving.connections import Connections, most_connections
 from marigold_demo.serving.listening import AddressError, Place, Server, listen
@@ -68,6 +68,7 @@ GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 def timed():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(connections, "HEAD_S", HEAD_S)
+        patch.setattr(connections, "BODY_S", HEAD_S)
         bounds = Connections(1000)
         with small_server(bounds) as place:
             yield place, bounds
@@ -120,6 +121,15 @@ def test_a_body_that_trickles_after_its_refusal_ends_too(timed):
             for _ in range(200):
                 connection.sendall(b"X")
                 time.sleep(0.05)
+    assert eventually(lambda: len(bounds) == 0)
+
+
+def test_a_body_that_stands_still_ends_its_connection(timed):
+    place, bounds = timed
+    with connect(place, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf") as connection:
+        began_s = time.monotonic()
+        assert b"200" not in answer_of(connection)
+        assert time.monotonic() - began_s < 8
     assert eventually(lambda: len(bounds) == 0)
 
 
@@ -557,6 +567,24 @@ def test_a_stream_whose_session_goes_away_ends_like_others():
     scope |= {"query_string": b"session_hash=s", "app": SimpleNamespace(blocks=blocks)}
     asyncio.run(Calls(gradio)(scope, None, send))
     assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+@pytest.mark.parametrize("pause_s", [10, 0.05], ids=["still", "trickle"])
+def test_an_event_that_does_not_arrive_gets_a_sentence(page, monkeypatch, pause_s):
+    monkeypatch.setattr(gate, "EVENT_S", 0.5)
+    head = b"POST /gradio_api/cancel HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n{"
+    with socket.create_connection(("127.0.0.1", page.server_port), timeout=10) as connection:
+        connection.sendall(head)
+        connection.settimeout(pause_s)
+        for _ in range(200):
+            try:
+                said = connection.recv(4000)
+                break
+            except TimeoutError:
+                connection.sendall(b" ")
+        connection.settimeout(10)
+        said += answer_of(connection)
+    assert said.startswith(b"HTTP/1.1 408 ") and b"did not arrive in time" in said
 
 
 # -- sessions -----------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from marigold_demo.progress import Progress
 from marigold_demo.serving import rate
 from marigold_demo.serving.configuration import Configuration
 from marigold_demo.serving.headers import HEADERS
-from marigold_demo.serving.journal import JsonLine, PlainLine
+from marigold_demo.serving.journal import JsonLine, PlainLine, Seldom
 from marigold_demo.serving.metrics import Metrics
 from marigold_demo.serving.probes import State
 from marigold_demo.serving.rate import Rate
@@ -571,6 +571,22 @@ def test_an_exception_is_told_by_kind_and_places_never_by_its_words(form):
     line = form.format(made)
     assert "OSError" in line and "ValueError" in line and "test_serving.py" in line
     assert "holiday" not in line and "192.0.2.7" not in line and "\n" not in line
+
+
+def test_what_anybody_can_provoke_is_one_line_a_minute_that_says_how_many_it_stands_for():
+    now = [0.0]
+    seldom = Seldom(clock=lambda: now[0])
+
+    def told(name="uvicorn.error", words="Invalid HTTP request received.\nfrom <socket 7>"):
+        made = logging.LogRecord(name, logging.WARNING, __file__, 1, words, (), None)
+        return PlainLine().format(made) if seldom.filter(made) else ""
+
+    assert told().endswith('event="Invalid HTTP request received."')
+    assert [told() for _ in range(50)] == [""] * 50
+    assert told(words="something else") and told("marigold_demo.x") and told("marigold_demo.x")
+    now[0] = 61
+    assert told().endswith("left_out=50")
+    assert told() == ""
 
 
 def test_what_gradio_prints_becomes_a_line_without_its_words_and_is_counted():

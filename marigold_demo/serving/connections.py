@@ -1,8 +1,9 @@
 """Connections of the server: how many there may be, and how long one may wait for a request or a reader.
 
-A connection that sends no complete request head in time is closed. When there are as many connections as
-the server takes, the one that has waited longest for its request gives way to a new one; where all are in
-use, the new one gets a sentence and is closed. So file descriptors cannot run out, whoever connects.
+A connection that sends no complete request head in time, or stands still within a body, is closed. When there
+are as many connections as the server takes, the one that has waited longest for its request gives way to a
+new one; where all are in use, the new one gets a sentence and is closed. So file descriptors cannot run out,
+whoever connects.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from marigold_demo.serving.rate import household
 
 HEAD_S = 20.0  # for the head of a request, from the connection or the end of the response before
+BODY_S = 60.0  # for the next part of a body; those who read bodies are less patient, and say so
 UNREAD_S = 60.0  # for a client that takes nothing of what is sent
 PATIENT_S = 1.0  # a connection that waits for less may have its request on the way, and does not give way
 CLOSING_S = 2.0  # for the last words on a connection
@@ -111,7 +113,8 @@ class Connection(H11Protocol):
         super().__init__(**given)
         self.peer, self.address, self.is_counted = "", "", False
         self._bounds, self._is_refused = bounds, False
-        self._late: asyncio.TimerHandle | None = None
+        self._is_waiting = False  # for a head
+        self._clock: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, or refuse it with a sentence."""
@@ -144,23 +147,34 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def _follow(self) -> None:
-        """Let the time for a request's head run exactly while no request is under way."""
+        """Let the time for a request's head run while no request is under way, then that for its body."""
         waits = self.cycle is None or self.cycle.response_complete
-        if self.transport.is_closing() or not waits:
-            self._stop_clock()
-            self._bounds.works(self)
-        elif self._late is None:
-            self._late = self.loop.call_later(HEAD_S, self._end_late)
+        if waits and self._is_waiting and not self.transport.is_closing():
+            return  # what trickles gets no more time
+        self._stop_clock()
+        self._is_waiting = waits and not self.transport.is_closing()
+        if self._is_waiting:
+            self._clock = self.loop.call_later(HEAD_S, self._end_late)
             self._bounds.waits(self)
+        else:
+            self._bounds.works(self)
+            if not self.transport.is_closing() and self.cycle.more_body:
+                self._clock = self.loop.call_later(BODY_S, self._end_still)
 
     def _stop_clock(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
 
     def _end_late(self) -> None:
         began = bool(self.conn.trailing_data[0])  # a part of a head is there
         self._end(408, _LATE if began else "")
+
+    def _end_still(self) -> None:
+        if self.flow.read_paused:  # it is we who do not read
+            self._clock = self.loop.call_later(BODY_S, self._end_still)
+        else:
+            self.transport.abort()
 
     def _refuse(self, sentence: str) -> None:
         self._is_refused = True

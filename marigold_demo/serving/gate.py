@@ -4,6 +4,7 @@ Gradio brings more paths than the page uses (proxies, development, monitoring, r
 listed here is not found. Bodies must declare their length, so one that is too large is never stored.
 """
 
+import asyncio
 import json
 import logging
 import math
@@ -22,6 +23,7 @@ MB = 10**6
 EVENT_BYTES = 2**20  # what the page sends with a click: keys, numbers, names of uploads
 FRAME_BYTES = 2**16  # what a form adds to its files
 DRAIN_S = 30.0  # how long the rest of a body is waited for that is not taken
+EVENT_S = 40.0  # how long what comes with a click may take to arrive
 WORK = r"/gradio_api/(queue/join|call/.+|run/.+|api/.+)"
 UPLOAD = r"/gradio_api/upload"
 MCP = r"/gradio_api/mcp(/.*)?"
@@ -73,7 +75,13 @@ class Gate:
         elif re.fullmatch(f"{UPLOAD}|{MCP}", path):
             await self._app(scope, receive, send)
         else:
-            body = await _read(receive)
+            try:
+                async with asyncio.timeout(EVENT_S):
+                    body = await _read(receive)
+            except TimeoutError:
+                late = "The request did not arrive in time; try again."
+                await self._refuse(send, 408, late, reason="late", headers={"connection": "close"})
+                return
             if sentence := _wrong_with(body, self._root):
                 await self._refuse(send, 400, sentence, reason="body")
             else:

@@ -140,11 +140,14 @@ def launch(page: gr.Blocks, service: Service | None = None, place: Place | None 
         sessions.keep_sessions(app)
         server = service.server(app, place)
         server.begin()
-        return place.host, place.port, place.url, server
+        return place.host.strip("[]"), place.port, place.url, server
 
     original, http_server.start_server = http_server.start_server, start_server
     try:
-        page.launch(prevent_thread_lock=True, quiet=True, **launch_options(service))
+        # Neither workers nor a proxy of Gradio's own: they would answer beside all this.
+        page.launch(
+            prevent_thread_lock=True, quiet=True, ssr_mode=False, num_workers=0, **launch_options(service)
+        )
     finally:
         http_server.start_server = original
     if page.share_url:
