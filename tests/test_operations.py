@@ -450,7 +450,11 @@ def nginx(tmp_path) -> Iterator[Callable[[str], str]]:
 def test_uploads_and_progress_pass_through_the_documented_nginx(nginx, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
     ball = Ball()
-    configuration = Configuration(metrics=True, requests_per_minute=60, trusted_proxies="127.0.0.1")
+    block = (ROOT / "docs" / "running_in_public.md").read_text()
+    assert "MARIGOLD_HOSTS=depth.example.org" in block and "server_name depth.example.org;" in block
+    configuration = Configuration(
+        metrics=True, requests_per_minute=60, trusted_proxies="127.0.0.1", hosts="depth.example.org"
+    )
     with served(ball, Service(configuration)) as url:
         front = nginx(url)
         noise = np.random.default_rng(0).integers(0, 256, (2000, 2000, 3), dtype=np.uint8)
@@ -469,5 +473,8 @@ def test_uploads_and_progress_pass_through_the_documented_nginx(nginx, tmp_path,
         assert np.load(npy).shape == (2000, 2000)
         assert npy.endswith("noise_depth.npy")
         assert httpx.get(f"{front}/metrics").status_code == 404
+        named = httpx.get(f"{front}/config", headers={"host": "depth.example.org"})
+        assert named.json()["root"] == "http://depth.example.org"
+        assert httpx.get(f"{front}/config", headers={"host": "evil.example"}).status_code == 421
         too_large = {"files": ("big.jpg", bytes(102 * 10**6))}
         assert httpx.post(f"{front}/gradio_api/upload", files=too_large, timeout=60).status_code == 413

@@ -46,6 +46,8 @@ class Connections:
         *,
         exempt: Callable[[str], bool] = lambda address: False,
         refused: Callable[[], None] = lambda: None,
+        head_s: float = HEAD_S,
+        body_s: float = BODY_S,
     ) -> None:
         """Take the bounds.
 
@@ -53,7 +55,10 @@ class Connections:
             most: Connections at a time.
             exempt: Tells whether an address stands for many visitors (a proxy) and has no share of its own.
             refused: Called for each connection that is refused.
+            head_s: Time for the head of a request.
+            body_s: Time for the next part of a body.
         """
+        self.head_s, self.body_s = head_s, body_s
         self.most, self.share = most, max(LEAST_SHARE, most // SHARE)
         self._exempt, self._refused = exempt, refused
         self._open: Counter[str] = Counter()  # by address
@@ -154,12 +159,12 @@ class Connection(H11Protocol):
         self._stop_clock()
         self._is_waiting = waits and not self.transport.is_closing()
         if self._is_waiting:
-            self._clock = self.loop.call_later(HEAD_S, self._end_late)
+            self._clock = self.loop.call_later(self._bounds.head_s, self._end_late)
             self._bounds.waits(self)
         else:
             self._bounds.works(self)
             if not self.transport.is_closing() and self.cycle.more_body:
-                self._clock = self.loop.call_later(BODY_S, self._end_still)
+                self._clock = self.loop.call_later(self._bounds.body_s, self._end_still)
 
     def _stop_clock(self) -> None:
         if self._clock is not None:
@@ -172,7 +177,7 @@ class Connection(H11Protocol):
 
     def _end_still(self) -> None:
         if self.flow.read_paused:  # it is we who do not read
-            self._clock = self.loop.call_later(BODY_S, self._end_still)
+            self._clock = self.loop.call_later(self._bounds.body_s, self._end_still)
         else:
             self.transport.abort()
 
