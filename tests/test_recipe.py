@@ -13,6 +13,7 @@ from marigold_demo import __version__
 from marigold_demo.command_line.cli import main
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import SettingsError
+from marigold_demo.examples import load_examples
 from marigold_demo.files.recipe_file import load_recipe
 from marigold_demo.network.revision import revision_of
 from marigold_demo.reading.photo import load_photo
@@ -129,18 +130,20 @@ def test_a_file_that_is_no_recipe_gets_one_sentence_and_status_2(tmp_path, capsy
     seed=st.integers(0, 2**31 - 1),
     width=st.floats(10, 1000),
     revision=st.none() | st.text(max_size=40),
+    device=st.none() | st.text(max_size=40),
     fov=st.none() | st.floats(10, 120),
 )
-def test_a_recipe_survives_its_json(seed, width, revision, fov):
+def test_a_recipe_survives_its_json(seed, width, revision, device, fov):
     recipe = Recipe(
         photo="p",
         revision=revision,
+        device=device,
         depth=DepthSettings(seed=seed),
         relief=ReliefSettings(width_mm=width),
         mesh=MeshSettings(fov_deg=fov),
     )
     assert recipe_from_json(recipe.to_json()) == recipe
-    assert recipe.doubts(photo="p", revision=revision) == []
+    assert recipe.doubts(photo="p", revision=revision, device=device) == []
 
 
 JSON = st.recursive(
@@ -180,11 +183,39 @@ def test_a_revision_is_the_hubs_commit_or_tells_every_change_of_a_folder(tmp_pat
     assert revision_of(tmp_path / "models--a--b/snapshots/0123abcd") == "0123abcd"
 
 
-def test_the_network_stamps_its_depth_with_the_revision(toy_folder, tmp_path):
+def test_the_network_stamps_its_depth_with_revision_device_and_threads(toy_folder, tmp_path, capsys):
+    import torch
+
     from marigold_demo.network import checkpoint
 
-    photo = load_photo(draw_photo(tmp_path, size=(64, 48)))
+    photo = draw_photo(tmp_path, size=(64, 48))
     settings = DepthSettings(checkpoint=str(toy_folder), steps=1, resolution=64)
-    *_, depth = checkpoint.predict(photo, settings)
+    *_, depth = checkpoint.predict(load_photo(photo), settings)
     assert depth.revision == revision_of(toy_folder)
     assert np.isfinite(depth.values).all()
+    assert depth.device.startswith("CPU (") and depth.device.endswith(", 1 thread, float32)")
+
+    flags = ("--checkpoint", toy_folder, "--steps", 1, "--resolution", 64)
+    assert run("depth", photo, *flags, "--out", tmp_path / "one", predict=checkpoint.predict) == 0
+    recipe = tmp_path / "one" / f"{photo.stem}_depth_16bit.png"
+    assert load_recipe(recipe).device == depth.device
+    replay = ("depth", photo, "--recipe", recipe, "--out")
+    assert run(*replay, tmp_path / "again", predict=checkpoint.predict) == 0
+    assert capsys.readouterr().err == ""
+    for path in (tmp_path / "one").iterdir():
+        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
+    torch.set_num_threads(2)
+    try:
+        assert run(*replay, tmp_path / "two", predict=checkpoint.predict) == 0
+    finally:
+        torch.set_num_threads(1)
+    [said] = capsys.readouterr().err.splitlines()
+    assert f"is from {depth.device}, the one here from CPU (" in said and "2 threads" in said
+
+
+def test_the_stored_depth_of_an_example_is_told_from_a_computed_one(tmp_path):
+    stored = next(filter(None, (example.known_depth() for example in load_examples())))
+    assert stored.device == "a file that came with the example"
+    recipe = Recipe(revision=stored.revision, device=stored.device)
+    [doubt] = recipe.doubts(revision=stored.revision, device="CPU (AVX2, 4 threads, float32)")
+    assert "is from a file that came with the example" in doubt and "bytes may differ" in doubt

@@ -306,7 +306,7 @@ def test_photos_of_one_stem_are_told_apart_in_a_sentence_in_any_case(tmp_path, c
     [said] = capsys.readouterr().err.splitlines()
     assert (
         said
-        == f"marigold-demo: {two}: Another photo of this run is called img; the files of this are img_2_...."
+        == f"marigold-demo: {two}: Another photo of this run is called img; this one is written as img_2."
     )
 
 

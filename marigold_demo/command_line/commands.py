@@ -108,9 +108,7 @@ def depth(said: argparse.Namespace, predict: Predictor | None) -> None:
         recipe = _recipe_of(photo, estimated, settings)
         stem = outbox.free_stem(photo.stem)
         if stem != photo.stem:
-            say(
-                f"{path}: Another photo of this run is called {photo.stem}; the files of this are {stem}_...."
-            )
+            say(f"{path}: Another photo of this run is called {photo.stem}; this one is written as {stem}.")
         for name in files:
             outbox.put(*look.written(name, stem, estimated, recipe=recipe))
     if refused:

@@ -157,8 +157,8 @@ def best_device() -> str:
 def device_name(pipeline: DepthPipeline) -> str:
     """Return what decides on the last digits of a prediction: processor, threads, number format.
 
-    On a CPU the number of threads is among it: torch splits rows between them, computes SiLU and GELU less
-    exactly within a vector than in what is left of a split, and sums group norms split by split.
+    On a CPU the number of threads is among it: torch gives each a part of a map, rounds SiLU and GELU
+    otherwise in full vectors than in the rest of a part, and sums group norms part by part.
     """
     dtype = str(pipeline.dtype).removeprefix("torch.")
     if pipeline.device.type == "cpu":
