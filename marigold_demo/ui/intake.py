@@ -62,14 +62,12 @@ class Intake(gr.Blocks):  # type: ignore[misc]  # gradio is not typed
         """Run an event.
 
         Raises:
-            gr.Error: With a sentence, and without the frames it went through, which hold what was sent.
+            gr.Error: With a sentence.
         """
         try:
             return await super().process_api(*about, **named)
         except Exception as error:
-            told = sentence(error)
-            told.__cause__ = told.__context__ = None
-            raise told.with_traceback(None) from None
+            raise self._queue.noted(sentence(error), named.get("event_id")) from None
 
     async def preprocess_data(
         self, block_fn: Any, inputs: Sequence[Any], state: Any, *about: Any, **named: Any

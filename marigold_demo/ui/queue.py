@@ -142,6 +142,7 @@ class BoundedQueue(Queue):  # type: ignore[misc]  # gradio is not typed
             default_concurrency_limit=plain.default_concurrency_limit,
         )
         self.listen_s, self._share_out = listen_s, share_out
+        self._errors: dict[str, Exception] = {}  # that ended an event which is not over yet, by its id
         self.pending_messages_per_session = Mailboxes()
         self.pending_event_ids_session = _EventIds()
 
@@ -168,18 +169,24 @@ class BoundedQueue(Queue):  # type: ignore[misc]  # gradio is not typed
                 )
         return await super().push(body, request, username)
 
-    async def process_events(self, events: list[Event], *about: Any, **named: Any) -> None:
-        """Run events, then forget what was sent with them.
+    def noted(self, error: Exception, event_id: str | None) -> Exception:
+        """Return the error that ends an event, and note it until the event has ended."""
+        if event_id in self.event_ids_to_events:
+            self._errors[event_id] = error
+        return error
 
-        Gradio keeps the last error in a circle with its own frames, and what these hold, until Python looks
-        for circles, which it seldom does.
+    async def process_events(self, events: list[Event], *about: Any, **named: Any) -> None:
+        """Run events, then let go of what was sent with them.
+
+        The frames of `super().process_events` hold the error, whose traceback holds the frames, with the
+        request and its values in them; Python seldom looks for such circles.
         """
         try:
             await super().process_events(events, *about, **named)
         finally:
             for event in events:
-                if event.data is not None:
-                    event.data.data.clear()
+                if (error := self._errors.pop(event._id, None)) is not None:
+                    error.__traceback__ = error.__cause__ = error.__context__ = None
 
     def get_events(self) -> Any:
         """Return what is processed next: of the visitor of whom the least is being processed."""
