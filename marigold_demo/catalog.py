@@ -88,7 +88,7 @@ def plain_name(text: str) -> str:
     owner/repository or owner/repository@revision; all else stays as it is. Nothing is looked up.
 
     Raises:
-        SettingsError: It is too long to be a name, or has control characters in it.
+        SettingsError: It is empty, too long to be a name, or has control characters in it.
     """
     if len(text) > LONGEST_NAME or any(ord(sign) < 32 for sign in text.strip()):
         raise SettingsError(f"checkpoint must be a name of at most {LONGEST_NAME} characters in one line.")
@@ -100,6 +100,8 @@ def plain_name(text: str) -> str:
             name = name[1:-1]
         if len(name) > 1:
             name = name.rstrip("/") or "/"
+    if not name:
+        raise SettingsError("checkpoint is empty; name a folder, a hub repository or 'embedded'.")
     return _of_address(name)
 
 

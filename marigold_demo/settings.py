@@ -135,8 +135,6 @@ class DepthSettings:
     def __post_init__(self) -> None:
         check(self)
         object.__setattr__(self, "checkpoint", plain_name(self.checkpoint))  # one spelling everywhere
-        if not self.checkpoint:
-            raise SettingsError("checkpoint is empty; name a folder, a hub repository or 'embedded'.")
         if self.resolution and (self.resolution < 64 or self.resolution % 8):
             raise SettingsError(
                 f"resolution is {self.resolution} px; it must be 0 or a multiple of 8 from 64 to 2048 px."

@@ -178,7 +178,7 @@ class Configuration:
         if asked == ANY:
             return None
         listed = (known.name for known in CATALOG) if asked == LISTED else _names(asked)
-        return frozenset(map(plain_name, (*listed, self.checkpoint))) - {""}  # as settings spell them
+        return frozenset(plain_name(name) for name in (*listed, self.checkpoint) if name)
 
 
 def variables() -> dict[str, Variable]:
