@@ -24,18 +24,23 @@ class FullError(RefusedError):
 class Visit:
     """One visitor's connection: uploads, wishes through the public endpoints, events of the page."""
 
-    def __init__(self, url: str, *, session: str = "", address: str | None = None) -> None:
+    def __init__(
+        self, url: str, *, session: str = "", address: str | None = None, timeout_s: float = PATIENCE_S
+    ) -> None:
         """Come to a server.
 
         Args:
             url: Its address.
             session: Of a page that is open already; empty: a new one.
             address: Where to come from, such as 127.0.1.7; the server tells visitors apart by it.
+            timeout_s: Of each read.
         """
         self.session = session or secrets.token_hex(8)
         self._url = url.rstrip("/")
         transport = httpx.HTTPTransport(local_address=address)
-        self._http = httpx.Client(base_url=f"{self._url}/gradio_api", timeout=PATIENCE_S, transport=transport)
+        self._http = httpx.Client(
+            base_url=f"{self._url}/gradio_api", timeout=timeout_s, transport=transport, trust_env=False
+        )
 
     def __enter__(self) -> "Visit":
         return self
@@ -92,8 +97,12 @@ class Visit:
             event: One of its events.
             values: By `elem_id` with "_" for "-": what the visitor has put into a widget.
         """
+        return self.trigger(event, [page.value(number, values) for number in event["inputs"]])
+
+    def trigger(self, event: dict[str, Any], data: list[Any]) -> list[Any]:
+        """Trigger an event of the page with a value for each of its inputs, and wait for what it returns."""
         body = {
-            "data": [page.value(number, values) for number in event["inputs"]],
+            "data": data,
             "fn_index": event["id"],
             "session_hash": self.session,
             "trigger_id": event["targets"][0][0],
@@ -137,6 +146,19 @@ class Page:
             if event["queue"] and (not takes or takes in ids[0]) and gives in ids[1]:
                 return event
         raise LookupError(f"no event from {takes} to {gives}")
+
+    def upload_event(self, kind: str) -> tuple[dict[str, Any], int]:
+        """Return the event that takes uploads of a kind such as ".npz", and the widget that holds them."""
+        for event in self.events:
+            for number in event["inputs"]:
+                if event["queue"] and kind in (self._widgets[number].get("file_types") or ()):
+                    return event, number
+        raise LookupError(f"no event takes {kind}")
+
+    def given(self, event: dict[str, Any], outputs: list[Any], name: str) -> Any:
+        """Return what an event gave to a widget."""
+        ids = [self._widgets[number].get("elem_id") for number in event["outputs"]]
+        return outputs[ids.index(name)]
 
     def value(self, number: int, values: dict[str, Any]) -> Any:
         """Return what the visitor has put into a widget, or what it shows at first."""
