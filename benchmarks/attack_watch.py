@@ -59,6 +59,7 @@ class Attack:
 
     Attributes:
         name: As `--only` takes it.
+        section: What it is about, see `SECTIONS`.
         finding: What was found, in a few words.
         make: Makes the attack.
         configured: Variables of a server of its own; None: the one that most share.
@@ -66,22 +67,34 @@ class Attack:
     """
 
     name: str
+    section: int
     finding: str
     make: Callable[[Target], Outcome]
     configured: Mapping[str, str] | None
     own: bool
 
 
+SECTIONS = {
+    1: "files of others",
+    2: "markup",
+    3: "decoder bombs",
+    4: "network and queue",
+    5: "messages",
+    6: "disk",
+    7: "connections",
+    8: "headers",
+    9: "senseless input, start and end",
+}
 ATTACKS: dict[str, Attack] = {}
 
 
 def attack(
-    name: str, finding: str, *, own: bool = False, configured: Mapping[str, str] | None = None
+    name: str, section: int, finding: str, *, own: bool = False, configured: Mapping[str, str] | None = None
 ) -> Callable[[Callable[[Target], Outcome]], Callable[[Target], Outcome]]:
     """Put a function on the list of attacks."""
 
     def listed(make: Callable[[Target], Outcome]) -> Callable[[Target], Outcome]:
-        ATTACKS[name] = Attack(name, finding, make, configured, own or configured is not None)
+        ATTACKS[name] = Attack(name, section, finding, make, configured, own or configured is not None)
         return make
 
     return listed

@@ -7,13 +7,14 @@
     .venv/bin/python -m benchmarks.attacks --list
 
 One row for each finding: whether the server holds; the highest memory of the server and its child processes,
-less that before; how long a bystander (another visitor, from 127.0.0.2) waits for a photo to be read, usually,
-then in the median and at worst during the attack. Ends with 1 where something is broken. Only loopback is
+less that before; how long a bystander (another visitor, from 127.0.0.2) waits for a photo to be read: usually
+and, during the attack, in the median and at worst. Ends with 1 where something is broken. Only loopback is
 attacked, every loop is bounded, and a server of the suite's own is killed when it grows by more than 4 GB.
 """
 
 import argparse
 import contextlib
+import signal
 import sys
 import tempfile
 import time
@@ -25,7 +26,7 @@ import psutil
 
 from benchmarks import attacks_files, attacks_http, attacks_limits
 from benchmarks.attack_target import SilentError, Target, checked, found, started
-from benchmarks.attack_watch import ATTACKS, Attack, Outcome, SkippedError
+from benchmarks.attack_watch import ATTACKS, SECTIONS, Attack, Outcome, SkippedError
 from benchmarks.rest_client import RefusedError
 
 MODULES = (attacks_files, attacks_limits, attacks_http)  # they fill the list of attacks
@@ -126,11 +127,14 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=MINUTES, help="most that all take together")
     said = parser.parse_args()
     if said.list:
-        print("\n".join(f"{attack.name:<19} {attack.finding}" for attack in ATTACKS.values()))
+        for attack in sorted(ATTACKS.values(), key=lambda attack: attack.section):
+            print(f"{attack.name:<19} {SECTIONS[attack.section]}: {attack.finding}")
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers and folders go with us
     began, broken = time.monotonic(), 0
     names = [name for name in ATTACKS if not said.only or name in said.only]
-    names.sort(key=lambda name: ATTACKS[name].configured is not None)  # a server for each of these
+    # Those that need a server of their own come last.
+    names.sort(key=lambda name: (ATTACKS[name].configured is not None, ATTACKS[name].section))
     header = dict(
         name="attack", verdict="", peak="memory", usual="usual", median="median", worst="worst", took="took"
     )

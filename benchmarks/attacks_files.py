@@ -57,7 +57,7 @@ def descriptor_paths(target: Target) -> Iterator[str]:
         yield from (f"{root}/{number}" for number in NUMBERS)
 
 
-@attack("fd-addresses", "/proc/self/fd/N and its like by file=")
+@attack("fd-addresses", 1, "/proc/self/fd/N and its like by file=")
 def fd_addresses(target: Target) -> Outcome:
     faults, tried = [], 0
     with held_open(target) as (secret, path):
@@ -79,7 +79,7 @@ def fd_addresses(target: Target) -> Outcome:
     return judged(faults, f"{tried} names refused while a photo was open")
 
 
-@attack("fd-data", "/proc/self/fd/N and its like as FileData of public and private events")
+@attack("fd-data", 1, "/proc/self/fd/N and its like as FileData of public and private events")
 def fd_data(target: Target) -> Outcome:
     faults, tried = [], 0
     with held_open(target) as (_, path), target.visit() as visit:
@@ -91,7 +91,7 @@ def fd_data(target: Target) -> Outcome:
     return judged(faults, f"{tried} names refused by the page's event and by /depth")
 
 
-@attack("links", "links in the server's folder, made by another program of this machine")
+@attack("links", 1, "links in the server's folder, made by another program of this machine")
 def links(target: Target) -> Outcome:
     with target.visit(VICTIM) as victim:
         path = Path(victim.upload("secret.png", picture(12))["path"])
@@ -153,12 +153,12 @@ def _kind(name: str) -> str:
 # -- 2. markup ------------------------------------------------------------------------------------------
 
 
-@attack("markup", "<!----> x 60 as a photo stops the server")
+@attack("markup", 2, "<!----> x 60 as a photo stops the server")
 def markup(target: Target) -> Outcome:
     return sent(target, partial(target.read_photo, hostile_files.comments(), name="holiday.jpg"))
 
 
-@attack("markup-others", "other markup that a pattern could be slow on")
+@attack("markup-others", 2, "other markup that a pattern could be slow on")
 def other_markup(target: Target) -> Outcome:
     faults, seen = [], []
     with Watch(target) as watch:
@@ -215,13 +215,13 @@ def _list_bombs() -> None:
     for builders, door in doors:
         for name, build in builders.items():
             about = (getattr(build, "func", build).__doc__ or "").split("\n")[0]
-            attack(name, about)(partial(_bomb, build, door))
+            attack(name, 3, about)(partial(_bomb, build, door))
 
 
 _list_bombs()
 
 
-@attack("worker-crash", "a crash while a photo is decoded costs its own visitor one sentence", own=True)
+@attack("worker-crash", 3, "a crash while a photo is decoded costs its own visitor one sentence", own=True)
 def worker_crash(target: Target) -> Outcome:
     data, ended = hostile_files.jpeg_scans(), list[Reply | str]()
 

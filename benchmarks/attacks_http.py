@@ -31,7 +31,7 @@ from benchmarks.attack_target import (
 )
 from benchmarks.attack_watch import Outcome, SkippedError, Watch, attack, judged
 from benchmarks.rest_client import RefusedError
-from benchmarks.server import ROOT
+from benchmarks.server import ROOT, free_port
 
 EVIL = "evil.example"
 
@@ -47,7 +47,7 @@ def tried(target: Target, method: str, path: str, **sent: Any) -> str:
 # -- 8. headers -----------------------------------------------------------------------------------------
 
 
-@attack("cors", "credentials for foreign origins")
+@attack("cors", 8, "credentials for foreign origins")
 def cors(target: Target) -> Outcome:
     faults = []
     for origin in (
@@ -67,7 +67,7 @@ def cors(target: Target) -> Outcome:
     return judged(faults, "no foreign origin is let in")
 
 
-@attack("host", "another name in Host, as after DNS rebinding")
+@attack("host", 8, "another name in Host, as after DNS rebinding")
 def host(target: Target) -> Outcome:
     faults, port = [], target.where[1]
     for name in (
@@ -89,7 +89,7 @@ def host(target: Target) -> Outcome:
     return judged(faults, "refused")
 
 
-@attack("metrics", "/metrics for others than this machine or the holder of the token")
+@attack("metrics", 8, "/metrics for others than this machine or the holder of the token")
 def metrics(target: Target) -> Outcome:
     faults = []
     ways: dict[str, dict[str, str]] = {
@@ -113,7 +113,7 @@ RANGES = (
 )  # fmt: skip
 
 
-@attack("ranges", "strange ranges: an error, or the header in the answer")
+@attack("ranges", 8, "strange ranges: an error, or the header in the answer")
 def ranges(target: Target) -> Outcome:
     with target.visit() as visit:
         path = visit.upload("photo.png", picture(28))["path"]
@@ -135,7 +135,7 @@ def ranges(target: Target) -> Outcome:
 # -- 9. senseless input ---------------------------------------------------------------------------------
 
 
-@attack("names", "names of endpoints, events and parameters that do not exist")
+@attack("names", 9, "names of endpoints, events and parameters that do not exist")
 def names(target: Target) -> Outcome:
     faults, asked = [], 0
     for name in (
@@ -236,7 +236,7 @@ def _forms() -> Iterator[tuple[str, str, bytes]]:
     )
 
 
-@attack("forms", "odd form fields at the upload")
+@attack("forms", 9, "odd form fields at the upload")
 def forms(target: Target) -> Outcome:
     faults, sent = [], 0
     for words, kind, body in _forms():
@@ -251,7 +251,7 @@ def forms(target: Target) -> Outcome:
     return judged(faults, f"{sent} forms taken or refused")
 
 
-@attack("long-names", "checkpoints and files with names of 10,000 letters")
+@attack("long-names", 9, "checkpoints and files with names of 10,000 letters")
 def long_names(target: Target) -> Outcome:
     faults, words = [], ""
     with target.visit() as visit:
@@ -281,7 +281,7 @@ def long_names(target: Target) -> Outcome:
     return judged(faults, words[:90])
 
 
-@attack("deep-json", "deeply nested JSON as a request")
+@attack("deep-json", 9, "deeply nested JSON as a request")
 def deep_json(target: Target) -> Outcome:
     bodies = {
         "closed": hostile_files.deep_json(),
@@ -307,7 +307,7 @@ def deep_json(target: Target) -> Outcome:
 # -- start and end --------------------------------------------------------------------------------------
 
 
-@attack("start", "a port in use, or a folder that cannot be its own", own=True)
+@attack("start", 9, "a port in use, or a folder that cannot be its own", own=True)
 def start(target: Target) -> Outcome:
     faults = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -326,23 +326,26 @@ def start(target: Target) -> Outcome:
 
 def _started(words: str, chosen: dict[str, str]) -> Iterator[str]:
     """Start `app.py` as it must not start; yield what is wrong with how it ends."""
-    environment = {name: text for name, text in os.environ.items() if name != "GRADIO_SERVER_PORT"} | chosen
+    free = free_port()
+    environment = os.environ | {"GRADIO_SERVER_PORT": free} | chosen
     process = subprocess.Popen(
         [sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    try:
-        _, written = process.communicate(timeout=12)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        yield f"{words}: it starts"
-        return
-    if process.returncode != 2 or b"Traceback" in written or not written.strip():
-        said = "a traceback" if b"Traceback" in written else f"{len(written)} bytes of words"
+    here = Target(f"http://127.0.0.1:{free}")
+    began = time.monotonic()
+    while process.poll() is None and time.monotonic() - began < 40 and not here.is_well:
+        time.sleep(0.2)
+    has_ended = process.poll() is not None
+    process.kill()
+    _, written = process.communicate()
+    said = "a traceback" if b"Traceback" in written else f"{len(written)} bytes of words"
+    if not has_ended:
+        yield f"{words}: it starts" if time.monotonic() - began < 40 else f"{words}: it does not end"
+    elif process.returncode != 2 or b"Traceback" in written or not written.strip():
         yield f"{words}: status {process.returncode}, {said}"
 
 
-@attack("end", "SIGTERM while it is attacked", own=True, configured={})
+@attack("end", 9, "SIGTERM while it is attacked", own=True, configured={})
 def end(target: Target) -> Outcome:
     if target.process is None:
         raise SkippedError("the process is not known")
@@ -372,8 +375,8 @@ def end(target: Target) -> Outcome:
 
 
 def _busy(target: Target, stack: contextlib.ExitStack) -> None:
-    """Make a server busy: a decoder bomb, a heavy run, half-sent requests."""
-    data = hostile_files.jpeg_scans()
+    """Make a server busy: a heavy run, a decoder bomb, markup, half-sent requests."""
+    photos = (hostile_files.jpeg_scans(), hostile_files.comments())
 
     def quiet(work: Callable[[], object]) -> None:
         with contextlib.suppress(Exception):
@@ -382,7 +385,8 @@ def _busy(target: Target, stack: contextlib.ExitStack) -> None:
     with target.visit() as visit:
         photo = visit.upload("photo.png", picture(30, size=(1024, 768)))
         visit.start("depth", photo=photo, **HEAVY)
-    threading.Thread(target=quiet, args=(lambda: target.read_photo(data),), daemon=True).start()
+    for data in photos:
+        threading.Thread(target=quiet, args=(lambda data=data: target.read_photo(data),), daemon=True).start()
     for number in range(50):
         connection = stack.enter_context(target.connect(150 + number))
         connection.sendall(target.head(f"{API}/upload", length=MB) if number % 2 else b"GET / HTTP/1.1\r\n")

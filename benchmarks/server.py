@@ -19,7 +19,7 @@ def app_running(
     folder: Path, *, port: str = "", configured: Mapping[str, str] | None = None
 ) -> Iterator[tuple[str, int]]:
     """Start the app with its cache and log in a folder; gives its address and process number."""
-    port = port or _free_port()
+    port = port or free_port()
     said = {"GRADIO_SERVER_PORT": port, "GRADIO_TEMP_DIR": str(folder / "cache"), **(configured or {})}
     with (folder / "app.log").open("w") as log:
         process = subprocess.Popen(
@@ -35,7 +35,8 @@ def app_running(
             process.wait(30)
 
 
-def _free_port() -> str:
+def free_port() -> str:
+    """Return a port of loopback that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return str(probe.getsockname()[1])
