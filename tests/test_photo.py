@@ -251,9 +251,10 @@ def test_sizes_out_of_bounds_are_refused_from_the_header(tmp_path, size, reason)
 def test_the_largest_photos_are_shrunk_with_a_note(tmp_path, monkeypatch):
     monkeypatch.setattr(photo_module, "WORKING_PIXELS", 1200)
     rgba = Image.new("RGBA", (80, 60), (0, 0, 0, 0))
+    rgba.paste("black", (40, 0, 80, 60))
     loaded = load_photo(save(tmp_path, rgba))
     assert loaded.size == (40, 30) and loaded.alpha.shape == (30, 40)
-    assert (loaded.rgb == 255).all()
+    assert (loaded.rgb[:, :14] == 255).all() and (loaded.rgb[:, 26:] == 0).all()
     assert loaded.notes == ("The photo has 80 × 60 pixels; it is used at 40 × 30.",)
     assert MAX_PIXELS == 100_000_000
 

@@ -2,11 +2,17 @@
 
 import io
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageCms
+
+from marigold_demo.errors import PhotoError
+from marigold_demo.reading import color
+from marigold_demo.reading.color import HDR_NOTE, Signal
 
 ORIENTATION_TAG = 0x0112  # EXIF 2.32, 4.6.4: how the stored picture must be turned to stand upright
 _UPRIGHT = {
@@ -18,10 +24,45 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-WRONG_PROFILE = "The picture's colour profile could not be used; its colours were read as sRGB."
+WRONG_PROFILE = "The picture's color profile could not be used; its colors were read as sRGB."
+SIGNED = "The picture holds signed numbers; 0 and above were taken as black to white."
 STRETCHED = (
     "The picture holds numbers beyond 8 bits without a stated range; darkest and brightest were stretched."
 )
+SEE_THROUGH = "Every pixel of the picture is transparent; it was taken as opaque."
+_BAND_PIXELS = 2_000_000  # as many numbers are converted at a time: all at once would take gigabytes
+_BRIGHTEST = 16.0  # floats up to here are light above white, more are levels of 8 or 16 bits
+_DARK = 8  # a picture whose numbers reach no more than this part of their range is called dark
+_FULL_RANGE = 2**24  # unsigned numbers of 32 bits that reach beyond it are taken to use all bits
+
+ReadRows = Callable[[int, int], NDArray[Any]]  # first row, row after the last -> [h, W] or [h, W, bands]
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A decoded picture as its file has it.
+
+    Attributes:
+        image: Of any mode, with its ICC profile in `info`, if it has one.
+        orientation: EXIF orientation 1..8; any other value counts as upright.
+        focal_mm: Focal length as of 35 mm film; None where the file does not tell.
+        full_size: Width and height in the file, where they are not those of `image`.
+        signal: What its numbers mean, where that is neither sRGB nor told by a profile.
+        alpha: Mode L, where the mode of `image` has none.
+        top: Number that stands for white in the modes I and I;16; None where the file does not tell.
+        white_is_zero: Whether the numbers of the modes I, I;16 and F run from white to black.
+        notes: Sentences about its file.
+    """
+
+    image: Image.Image
+    orientation: int = 1
+    focal_mm: float | None = None
+    full_size: tuple[int, int] | None = None
+    signal: Signal | None = None
+    alpha: Image.Image | None = None
+    top: int | None = None
+    white_is_zero: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +72,7 @@ class Pixels:
     Attributes:
         color: Mode RGB, sRGB, upright, composited on white: a hidden color is gone.
         alpha: Mode L of the same size, or None for a picture that is opaque throughout.
-        notes: Sentences about what had to be guessed.
+        notes: Sentences about the file, and about what had to be guessed.
     """
 
     color: Image.Image
@@ -39,29 +80,46 @@ class Pixels:
     notes: tuple[str, ...] = ()
 
 
-def standard_pixels(image: Image.Image, *, orientation: int, at_most: int) -> Pixels:
-    """Bring a loaded Pillow image of any mode into sRGB, composite it on white, and stand it upright.
+def standard_pixels(picture: Picture, *, at_most: int) -> Pixels:
+    """Bring a picture of any mode into sRGB, composite it on white, and stand it upright.
 
     Args:
-        image: Any mode Pillow can load; 16-bit grey is scaled from 0..65535, never clipped.
-        orientation: EXIF orientation 1..8; any other value counts as upright.
+        picture: 16-bit gray is scaled from 0..65535, never clipped.
         at_most: Pictures of more pixels are shrunk to this number.
+
+    Raises:
+        PhotoError: Nothing is to be seen: all of it is transparent, and of one color.
     """
-    image, alpha, notes = _eight_bits(image)
-    color, profile_notes = _to_srgb(image)
-    del image  # the largest pictures should not be held twice
-    notes += profile_notes
-    share = math.sqrt(at_most / (color.width * color.height))
+    full_size = picture.full_size or picture.image.size
+    profile, signal, orientation = picture.image.info.get("icc_profile"), picture.signal, picture.orientation
+    image, alpha, notes = _eight_bits(picture)
+    notes = picture.notes + notes
+    image, alpha = _shrunk(image, at_most), alpha and _shrunk(alpha, at_most)
+    if image.size != full_size:
+        notes += (_shrunk_note(full_size, image.size, lying=orientation in (5, 6, 7, 8)),)
+    if image.mode in ("LA", "RGBA"):
+        image, alpha = image.convert(image.mode[:-1]), image.getchannel("A")
+    alpha, alpha_notes = _used_alpha(image, alpha)
+    shown, color_notes = _to_srgb(image, profile, signal)
+    if alpha is not None:
+        shown = shown.copy() if shown is image else shown
+        shown.paste("white", mask=ImageChops.invert(alpha))
+    shown, alpha = upright(shown, orientation), alpha and upright(alpha, orientation)
+    return Pixels(shown, alpha, notes + alpha_notes + color_notes)
+
+
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    """Turn a stored picture as its EXIF orientation says; unknown ones count as upright."""
     turn = _UPRIGHT.get(orientation)
-    if share < 1:
-        size = max(1, int(color.width * share)), max(1, int(color.height * share))
-        notes += (_shrunk_note(color.size, size, lying=orientation in (5, 6, 7, 8)),)
-        color = color.resize(size, Image.Resampling.LANCZOS, reducing_gap=2)
-        alpha = alpha and alpha.resize(size, Image.Resampling.LANCZOS, reducing_gap=2)
-    if turn is not None:
-        color = color.transpose(turn)
-        alpha = alpha and alpha.transpose(turn)
-    return Pixels(color, alpha, notes)
+    return image if turn is None else image.transpose(turn)
+
+
+def _shrunk(image: Image.Image, at_most: int) -> Image.Image:
+    share = math.sqrt(at_most / (image.width * image.height))
+    if share >= 1:
+        return image
+    size = max(1, int(image.width * share)), max(1, int(image.height * share))
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2)
 
 
 def _shrunk_note(before: tuple[int, int], after: tuple[int, int], *, lying: bool) -> str:
@@ -69,70 +127,123 @@ def _shrunk_note(before: tuple[int, int], after: tuple[int, int], *, lying: bool
     return f"The photo has {width} × {height} pixels; it is used at {used_width} × {used_height}."
 
 
-def _eight_bits(image: Image.Image) -> tuple[Image.Image, Image.Image | None, tuple[str, ...]]:
-    """Split into 8-bit color on white (L, RGB, CMYK or LAB), alpha (L), and notes."""
-    profile = image.info.get("icc_profile")
-    alpha: Image.Image | None = None
-    notes: tuple[str, ...] = ()
-    if image.mode.startswith("I;16"):
-        image, alpha = _from_uint16(image)
-    elif image.mode in ("I", "F"):
-        image, notes = _from_numbers(image)
-    elif image.has_transparency_data:
-        for mode in {"La": ("LA", "RGBA"), "RGBA": ()}.get(image.mode, ("RGBA",)):  # La knows one way only
+def _used_alpha(image: Image.Image, alpha: Image.Image | None) -> tuple[Image.Image | None, tuple[str, ...]]:
+    """Return alpha where it says something: programs write 0 everywhere and mean that there is none."""
+    if alpha is None:
+        return None, ()
+    lowest, highest = alpha.getextrema()
+    if highest == 0:
+        bands = image.getextrema()
+        if all(low == high for low, high in (bands if isinstance(bands[0], tuple) else (bands,))):
+            raise PhotoError("The picture is transparent throughout and shows nothing; choose another one.")
+        return None, (SEE_THROUGH,)
+    return (None if lowest == 255 else alpha), ()
+
+
+def _eight_bits(picture: Picture) -> tuple[Image.Image, Image.Image | None, tuple[str, ...]]:
+    """Return the picture in 8 bits (L, LA, RGB, RGBA, CMYK or LAB), alpha (L) if it is apart, and notes."""
+    image = picture.image
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        levels, notes = to_bytes(
+            lambda top, end: np.asarray(image.crop((0, top, image.width, end))),
+            image.size,
+            top=picture.top or (65535 if image.mode.startswith("I;16") else None),
+            white_is_zero=picture.white_is_zero,
+        )
+        return Image.fromarray(levels), _alpha_of_key(image), notes
+    if image.has_transparency_data:
+        for mode in {"La": ("LA",), "LA": (), "RGBA": ()}.get(image.mode, ("RGBA",)):
             image = image.convert(mode)
-        alpha = image.getchannel("A")
-        image = image.convert("RGB")
     elif image.mode not in ("L", "RGB", "CMYK", "LAB"):
         image = image.convert("L" if image.mode == "1" else "RGB")
-    if alpha is not None:
-        transparent = ImageChops.invert(alpha)
-        image.paste("white", mask=transparent)  # into the copy just made
-        alpha = alpha if transparent.getbbox() else None
-    if profile:
-        image.info["icc_profile"] = profile
-    return image, alpha, notes
+    return image, picture.alpha, ()
 
 
-def _from_uint16(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    levels = np.asarray(image).astype(np.uint16, copy=False)  # [H, W], 0..65535, native byte order
-    key = image.info.get("transparency")  # PNG: the one grey level that is see-through
-    alpha = (
-        Image.fromarray(np.where(levels == key, 0, 255).astype(np.uint8)) if isinstance(key, int) else None
-    )
-    return Image.fromarray(round_to_bytes(levels)), alpha
+def _alpha_of_key(image: Image.Image) -> Image.Image | None:
+    """Return the alpha of 16-bit gray in which one level is see-through, as PNG has it."""
+    key = image.info.get("transparency")
+    if not isinstance(key, int) or not image.mode.startswith("I;16"):
+        return None
+    alpha = np.empty((image.height, image.width), np.uint8)
+    for top, end in _bands(image.size):
+        alpha[top:end] = np.where(np.asarray(image.crop((0, top, image.width, end))) == key, 0, 255)
+    return Image.fromarray(alpha)
 
 
-def round_to_bytes(levels: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """Scale 0..65535 to 0..255, rounded to the nearest, without a wider temporary array."""
-    quotient, rest = np.divmod(levels, np.uint16(257))
-    return (quotient + (rest > 128)).astype(np.uint8)
+def _bands(size: tuple[int, int]) -> list[tuple[int, int]]:
+    """Return first row, and row after the last, of bands that are worked on one after the other."""
+    width, height = size
+    rows = max(1, _BAND_PIXELS // width)
+    return [(top, min(top + rows, height)) for top in range(0, height, rows)]
 
 
-def _from_numbers(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
-    """Scale 32-bit integers and floats: 0..1, 0..255 and 0..65535 are recognised, all else is stretched."""
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)  # [H, W]
-    low, high = float(values.min()), float(values.max())
-    whole = image.mode == "I"
-    tops = (255.0, 65535.0) if whole else (1.0, 255.0, 65535.0)
-    top = next((top for top in tops if high <= top), None)
-    if low < 0 or top is None:
-        values, top = (values - low) / max(high - low, 1e-30), 1.0
-        return Image.fromarray(np.round(values * 255).astype(np.uint8)), (STRETCHED,)
-    return Image.fromarray(np.round(values * (255 / top)).astype(np.uint8)), ()
+def to_bytes(
+    read: ReadRows, size: tuple[int, int], *, top: float | None = None, white_is_zero: bool = False
+) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """Scale integers or floats of any width to uint8 [H, W] or [H, W, bands], band by band.
+
+    Args:
+        read: Returns rows.
+        size: Width and height.
+        top: Number that stands for white. Without it 1, 255, 65535 and all 32 bits are recognized, and all
+            else is stretched.
+        white_is_zero: The numbers run from white to black.
+
+    Returns:
+        The levels, and notes on what had to be guessed.
+    """
+    low, high = math.inf, -math.inf
+    for start, end in _bands(size):
+        rows = _finite(read(start, end))
+        low, high = min(low, float(rows.min())), max(high, float(rows.max()))
+    low, high, notes = _range(low, high, top, is_whole=rows.dtype.kind in "iu")
+    scale = 255 / max(high - low, 1e-30)
+    found = np.empty((size[1], *rows.shape[1:]), np.uint8)
+    for start, end in _bands(size):
+        levels = np.round(np.clip((_finite(read(start, end)).astype(np.float64) - low) * scale, 0, 255))
+        found[start:end] = 255 - levels if white_is_zero else levels
+    return found, notes
 
 
-def _to_srgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
-    """Follow the embedded profile where there is a usable one."""
-    profile = image.info.get("icc_profile")
+def _finite(values: NDArray[Any]) -> NDArray[Any]:
+    return np.nan_to_num(values, posinf=0.0, neginf=0.0) if values.dtype.kind == "f" else values
+
+
+def _range(
+    low: float, high: float, top: float | None, *, is_whole: bool
+) -> tuple[float, float, tuple[str, ...]]:
+    """Return which numbers become black and white, from the lowest and highest there are."""
+    if top is not None:
+        dark = f"The picture's numbers reach {high:.0f} of {top:.0f}; it is as dark as it was stored."
+        return 0.0, top, (dark,) if 0 < high * _DARK <= top else ()
+    if is_whole:
+        tops: tuple[float, ...] = (255.0, 65535.0, *((2.0**32 - 1,) if high > _FULL_RANGE else ()))
+    else:
+        tops = (1.0, _BRIGHTEST, 255.0, 65535.0)
+    found = next((top for top in tops if high <= top), None)
+    if low < 0 or found is None:
+        return low, high, (STRETCHED,)
+    if found == _BRIGHTEST:
+        bright = f"The picture holds light up to {high:.1f} times as bright as white; it is shown as white."
+        return 0.0, 1.0, (bright,)
+    return 0.0, found, ()
+
+
+def _to_srgb(
+    image: Image.Image, profile: bytes | None, signal: Signal | None
+) -> tuple[Image.Image, tuple[str, ...]]:
+    """Follow what the file says of its colors: HDR codes, else a usable profile, else other codes."""
     if image.mode == "LAB":
         return _through_profile(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))), ()
     notes: tuple[str, ...] = ()
-    if profile:
+    if profile and signal is None:
         try:
             return _through_profile(image, ImageCms.ImageCmsProfile(io.BytesIO(profile))), ()
         except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
             notes = (WRONG_PROFILE,)
+    if signal is not None:
+        image = color.to_srgb(image, signal)
+        notes += (HDR_NOTE,) if signal.is_hdr else ()
     return image if image.mode == "RGB" else image.convert("RGB"), notes
 
 
@@ -140,5 +251,5 @@ def _through_profile(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> I
     srgb = ImageCms.createProfile("sRGB")
     converted = ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB")
     if converted is None:  # only when asked to convert in place
-        raise TypeError("no picture came back from the colour conversion")
+        raise TypeError("no picture came back from the color conversion")
     return converted
