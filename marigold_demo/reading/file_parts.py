@@ -11,9 +11,11 @@ from collections.abc import Iterator, Sequence
 from typing import IO, BinaryIO, cast
 
 from marigold_demo.errors import PhotoError
+from marigold_demo.reading.limits import size_problem
 
 Part = bytes | tuple[int, int]  # bytes that are put in, or where a range of the file begins and ends
 
+MAX_PIXELS, MAX_JPEG_PIXELS = 100_000_000, 250_000_000
 SAVE_AS = "save it as JPEG or PNG and try again"
 _BLOCK = 2**20
 
@@ -83,6 +85,20 @@ def positions(file: IO[bytes], pattern: bytes, *, start: int = 0, end: int | Non
         if len(block) <= _BLOCK:
             return
         at += _BLOCK
+
+
+def check_size(size: tuple[int, int], *, max_pixels: int = MAX_PIXELS) -> None:
+    """Refuse a picture whose width and height in pixels are out of bounds.
+
+    Raises:
+        PhotoError: They are.
+    """
+    problem = size_problem(*size, max_pixels=max_pixels)
+    if problem:
+        pixels = size[0] * size[1]
+        other = f" A JPEG may have {MAX_JPEG_PIXELS // 10**6} million." if max_pixels < pixels else ""
+        other = other if pixels <= MAX_JPEG_PIXELS else ""
+        raise PhotoError(f"The picture cannot be used: {problem}{other}")
 
 
 def unsupported(kind: str) -> PhotoError:

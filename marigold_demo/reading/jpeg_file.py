@@ -13,21 +13,30 @@ from typing import IO, BinaryIO
 from PIL import Image, ImageChops, JpegImagePlugin
 
 from marigold_demo.errors import PhotoError
-from marigold_demo.reading.file_parts import SAVE_AS, damaged, positions, size_of, spliced, unsupported
-from marigold_demo.reading.limits import DAMAGED, size_problem
+from marigold_demo.reading.file_parts import (
+    MAX_JPEG_PIXELS,
+    SAVE_AS,
+    check_size,
+    damaged,
+    positions,
+    size_of,
+    spliced,
+    unsupported,
+)
+from marigold_demo.reading.limits import DAMAGED
 from marigold_demo.reading.pixels import Picture
 
-MAX_PIXELS = 250_000_000
-DECODED_PIXELS = 64_000_000  # more are reduced by 2, 4 or 8 while they are decoded
 SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 
-_MAX_SEGMENTS = 20_000
+_DECODED_PIXELS = 64_000_000  # more are reduced by 2, 4 or 8 while they are decoded
+_MAX_SEGMENTS, _MAX_JUNK_BYTES = 20_000, 2**16
 _MAX_SCANS = 200  # encoders write about ten; each costs a pass over the whole picture
+_MAX_SCANNED_PIXELS = 4_000_000_000  # of all scans: some seconds
 _MAX_COEFFICIENTS_BYTES = 900_000_000
 _MOST_MISSING = 0.05  # share of the rows; beyond it a picture is refused
 _LOSSLESS = 3
 _ARITHMETIC = (9, 10)  # sequential, progressive
-_SEVERAL_SCANS = (2, 10)
+_PROGRESSIVE = (2, 10)
 _SOF = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 _SOS = 0xDA
 _ALONE = (0x01, *range(0xD0, 0xD9))  # markers without a length
@@ -71,21 +80,19 @@ def decode(file: BinaryIO) -> Picture:
         PhotoError: The kind is not supported, the size is out of bounds, or more than a twentieth is missing.
     """
     frame = read_frame(file)
-    if frame is not None:
-        _check(file, frame)
+    if frame is None:
+        raise damaged()
+    _check(file, frame)
     end = _end_of_data(file)
     image = _opened(spliced(file, [(0, end)]), frame)
-    size = frame.size if frame else image.size
     try:
         image.load()
     except OSError as error:
-        if frame is None:
-            raise
         try:
             return _completed(file, end, frame)
         except (*DAMAGED, AssertionError):
             raise unsupported("a lossless JPEG") if frame.process == _LOSSLESS else error from None
-    return Picture(image, full_size=size)
+    return Picture(image, full_size=frame.size)
 
 
 def read_frame(file: IO[bytes], start: int = 0) -> Frame | None:
@@ -122,17 +129,16 @@ def segments(file: IO[bytes], start: int = 0) -> Iterator[tuple[int, int, int]]:
 
 
 def _next_marker(file: IO[bytes]) -> int | None:
-    byte = file.read(1)
-    for _ in range(2**16):  # padding and junk between segments
-        if byte != b"\xff":
-            byte = file.read(1)
-        else:
-            byte = file.read(1)
-            if byte not in (b"\xff", b"\0"):
-                break
+    """Return the next marker, after padding and junk of some length; None without one."""
+    before = b""
+    for _ in range(_MAX_JUNK_BYTES):
+        byte = file.read(1)
         if not byte:
             return None
-    return byte[0] if byte else None
+        if before == b"\xff" and byte not in (b"\xff", b"\0"):
+            return byte[0]
+        before = byte
+    return None
 
 
 def _frame(process: int, data: bytes, *, scans_at: int) -> Frame | None:
@@ -149,18 +155,15 @@ def _check(file: BinaryIO, frame: Frame) -> None:
         how = "lossless " if frame.process & 3 == _LOSSLESS else ""
         bits = f" with {frame.bits} bits for each color" if frame.bits != 8 else ""
         raise unsupported(f"a {how or 'hierarchical ' * (not bits)}JPEG{bits}")
-    problem = size_problem(*frame.size, max_pixels=MAX_PIXELS)
-    if problem:
-        raise PhotoError(f"The picture cannot be used: {problem}")
-    if frame.process in _SEVERAL_SCANS:
-        if frame.coefficients_bytes > _MAX_COEFFICIENTS_BYTES:
-            raise PhotoError(
-                "A progressive JPEG of this size takes too much memory; save it as a baseline JPEG."
-            )
-        if len(_scans(file, frame)) > _MAX_SCANS:
-            raise PhotoError(
-                f"The JPEG is built of more than {_MAX_SCANS} scans, which takes too long; {SAVE_AS}."
-            )
+    check_size(frame.size, max_pixels=MAX_JPEG_PIXELS)
+    file.seek(frame.scans_at + 4)
+    if file.read(1) == bytes([len(frame.sampling)]) and frame.process not in _PROGRESSIVE:
+        return  # one scan has it all
+    if frame.coefficients_bytes > _MAX_COEFFICIENTS_BYTES:
+        raise PhotoError("A progressive JPEG of this size takes too much memory; save it as a baseline JPEG.")
+    count = len(_scans(file, frame))
+    if count > _MAX_SCANS or count * frame.size[0] * frame.size[1] > _MAX_SCANNED_PIXELS:
+        raise PhotoError(f"The JPEG is built of too many scans, which takes too long; {SAVE_AS}.")
 
 
 def _scans(file: BinaryIO, frame: Frame) -> list[int]:
@@ -193,23 +196,20 @@ def _tail(file: BinaryIO, end: int, count: int) -> bytes:
     return file.read(end - begin)
 
 
-def _opened(view: BinaryIO, frame: Frame | None) -> Image.Image:
+def _opened(view: BinaryIO, frame: Frame) -> Image.Image:
     """Open at full size, or at a half, quarter or eighth of it where that would be too large."""
     # Not by Image.open: it has a limit of its own, for all formats, which is below that of large phones.
     image: Image.Image = JpegImagePlugin.jpeg_factory(view, "")
     width, height = image.size
-    if frame is None:
-        problem = size_problem(width, height, max_pixels=DECODED_PIXELS)
-        if problem:
-            raise PhotoError(f"The picture cannot be used: {problem}")
+    check_size(image.size, max_pixels=MAX_JPEG_PIXELS)
     scale = _scale(width, height)
-    if scale > 1 and (frame is None or frame.process != _LOSSLESS):
+    if scale > 1 and frame.process != _LOSSLESS:
         image.draft(None, (max(1, width // scale), max(1, height // scale)))
     return image
 
 
 def _scale(width: int, height: int) -> int:
-    return next((s for s in (1, 2, 4) if width * height <= DECODED_PIXELS * s**2), 8)
+    return next((s for s in (1, 2, 4) if width * height <= _DECODED_PIXELS * s**2), 8)
 
 
 def _completed(file: BinaryIO, end: int, frame: Frame) -> Picture:
@@ -225,7 +225,7 @@ def _completed(file: BinaryIO, end: int, frame: Frame) -> Picture:
     top = _first_difference(image, other)
     if top is None:
         return Picture(image, full_size=frame.size)
-    if frame.process in _SEVERAL_SCANS and _has_whole_first_scans(file, frame):
+    if frame.process in _PROGRESSIVE and _has_whole_first_scans(file, frame):
         note = "The file is incomplete: the finest details of the picture are missing."
         return Picture(image, full_size=frame.size, notes=(note,))
     share = 1 - top / image.height

@@ -2,7 +2,7 @@
 
 A file is judged by its content, never by its ending, and its size in pixels is read from the header before
 anything is decoded. Photos up to `WORKING_PIXELS` keep every pixel; larger ones, up to `MAX_PIXELS` (as JPEG
-up to `jpeg_file.MAX_PIXELS`), are shrunk to it and say so: no later stage has to hold more than about 130 MB
+up to `MAX_JPEG_PIXELS`), are shrunk to it and say so: no later stage has to hold more than about 130 MB
 per map. One file is decoded at a time, whatever the number of visitors.
 """
 
@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 
 from marigold_demo.errors import PhotoError
 from marigold_demo.reading import picture_file
+from marigold_demo.reading.file_parts import MAX_PIXELS as MAX_PIXELS  # for those who ask what a photo may be
 from marigold_demo.reading.file_parts import too_much_memory
 from marigold_demo.reading.limits import opened, quiet_reading
 from marigold_demo.reading.phone_depth import upright_depth
 from marigold_demo.reading.pixels import standard_pixels
 
 MAX_BYTES = 200_000_000
-MAX_PIXELS = picture_file.MAX_PIXELS
 WORKING_PIXELS = 32_000_000
 
 _DIAGONAL_35MM = 43.27  # mm, of the 36 x 24 mm frame that FocalLengthIn35mmFilm refers to

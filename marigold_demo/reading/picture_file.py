@@ -24,21 +24,28 @@ from pillow_heif.as_plugin import HeifImageFile
 from marigold_demo.errors import PhotoError
 from marigold_demo.reading import gif_file, jpeg_file, png_file, raw_preview, tiff_file
 from marigold_demo.reading.color import Signal, coded_signal
-from marigold_demo.reading.file_parts import SAVE_AS, damaged, too_much_memory, unsupported
-from marigold_demo.reading.limits import DAMAGED, size_problem, start_of
+from marigold_demo.reading.file_parts import (
+    MAX_PIXELS,
+    SAVE_AS,
+    check_size,
+    damaged,
+    too_much_memory,
+    unsupported,
+)
+from marigold_demo.reading.limits import DAMAGED, start_of
 from marigold_demo.reading.phone_depth import PhoneDepth, heic_depth, jpeg_depth
 from marigold_demo.reading.pixels import ORIENTATION_TAG, Picture
 from marigold_demo.reading.tiff_tags import SIGNATURES as TIFF_SIGNATURES
 from marigold_demo.reading.tiff_tags import read_tiff
 
-MAX_PIXELS = 100_000_000
-
+_LARGE_PIXELS = 32_000_000
+_LARGE_JPEG2000_PIXELS = 48_000_000
+_MAX_HEIF_PIXELS = 120_000_000  # phones of 108 million
 _HEAD_BYTES = 4096  # looked at to name a file's kind
 _EXIF_IFD, _FOCAL_LENGTH_35MM = 0x8769, 0xA405
 _READERS: dict[tuple[bytes, ...], type[ImageFile.ImageFile]] = {
     (b"BM",): BmpImagePlugin.BmpImageFile,
     (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"Pf", b"Py"): PpmImagePlugin.PpmImageFile,
-    (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"): Jpeg2KImagePlugin.Jpeg2KImageFile,
     (b"RIFF",): WebPImagePlugin.WebPImageFile,
 }
 # Other kinds of files by their first bytes, to name them in a refusal.
@@ -95,24 +102,47 @@ def _decode(file: BinaryIO, start: bytes) -> tuple[Picture, PhoneDepth | None]:
         return _gif(file), None
     if start[4:8] == b"ftyp":
         return _avif(file, start) if _is_avif(start) else _heif(file)
+    if start.startswith((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")):
+        return _jpeg2000(file), None
     reader = next((reader for begins, reader in _READERS.items() if start.startswith(begins)), None)
     if reader is None:
         raise PhotoError(f"The file is not a picture that can be read; {SAVE_AS}.")
-    return _with_exif(_loaded(reader(file))), None
+    return _with_frames(_with_exif(_loaded(reader(file)))), None
 
 
-def _loaded(image: ImageFile.ImageFile, *, has_frames: bool = True) -> Picture:
-    """Load what was opened, its size held against the limits first."""
-    problem = size_problem(*image.size, max_pixels=MAX_PIXELS)
-    if problem:
-        raise PhotoError(f"The picture cannot be used: {problem}")
-    frames = getattr(image, "n_frames", 1) if has_frames else 1
-    image.load()
-    return Picture(image, notes=_frame_notes(frames))
+def _loaded(image: ImageFile.ImageFile, *, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Load what was opened, its size held against the limits first.
+
+    Raises:
+        PhotoError: It is too large for them, or for the memory.
+    """
+    check_size(image.size, max_pixels=max_pixels)
+    try:
+        image.load()
+    except DAMAGED as error:  # few libraries tell that memory did not suffice
+        if image.width * image.height > _LARGE_PIXELS:
+            raise damaged(", or too large for the memory here") from error
+        raise
+    return Picture(image)
 
 
-def _frame_notes(frames: int) -> tuple[str, ...]:
-    return (f"This is the first of {frames} frames; the others are not used.",) if frames > 1 else ()
+def _jpeg2000(file: BinaryIO) -> Picture:
+    """Decode at half the size what is very large: its decoder takes 16 bytes for each pixel."""
+    image = Jpeg2KImagePlugin.Jpeg2KImageFile(file)
+    size = image.size
+    check_size(size)
+    image.reduce = int(size[0] * size[1] > _LARGE_JPEG2000_PIXELS)
+    return replace(_with_exif(_loaded(image)), full_size=size)
+
+
+def _with_frames(picture: Picture, frames: int | None = None) -> Picture:
+    """Add a note where a picture is the first of several."""
+    count: int = frames or getattr(picture.image, "n_frames", None) or 1
+    if count < 2:
+        return picture
+    return replace(
+        picture, notes=(f"This is the first of {count} frames; the others are not used.", *picture.notes)
+    )
 
 
 def _tiff(file: BinaryIO) -> Picture:
@@ -125,21 +155,21 @@ def _tiff(file: BinaryIO) -> Picture:
 
 def _gif(file: BinaryIO) -> Picture:
     view, frames = gif_file.first_frame(file)
-    return replace(_loaded(GifImagePlugin.GifImageFile(view)), notes=_frame_notes(frames))
+    return _with_frames(_loaded(GifImagePlugin.GifImageFile(view)), frames)
 
 
 def _heif(file: BinaryIO) -> tuple[Picture, PhoneDepth | None]:
     # Not a word on further pictures: phones put gain maps and previews beside the one picture.
     image = HeifImageFile(file)
     depth = heic_depth(image.info)  # before loading, which forgets the file
-    picture = _with_exif(_loaded(image, has_frames=False))
+    picture = _with_exif(_loaded(image, max_pixels=_MAX_HEIF_PIXELS))
     codes = image.info.get("nclx_profile")
     signal = _nclx_signal(codes["color_primaries"], codes["transfer_characteristics"]) if codes else None
     return replace(picture, signal=signal), depth
 
 
 def _avif(file: BinaryIO, start: bytes) -> tuple[Picture, None]:
-    picture = _with_exif(_loaded(AvifImagePlugin.AvifImageFile(file)))
+    picture = _with_frames(_with_exif(_loaded(AvifImagePlugin.AvifImageFile(file))))
     box = start.find(b"colrnclx") if "icc_profile" not in picture.image.info else -1
     if box >= 0 and len(start) >= box + 12:
         primaries, transfer = start[box + 8 : box + 10], start[box + 10 : box + 12]

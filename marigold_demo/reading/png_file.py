@@ -13,11 +13,10 @@ from PIL import PngImagePlugin
 
 from marigold_demo.errors import PhotoError
 from marigold_demo.reading.color import Signal, coded_signal, power_signal
-from marigold_demo.reading.file_parts import Part, damaged, size_of, spliced, unsupported
-from marigold_demo.reading.limits import DAMAGED, size_problem
+from marigold_demo.reading.file_parts import Part, check_size, damaged, size_of, spliced, unsupported
+from marigold_demo.reading.limits import DAMAGED
 from marigold_demo.reading.pixels import WRONG_PROFILE, Picture
 
-MAX_PIXELS = 100_000_000
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _MAX_CHUNKS = 100_000
@@ -69,7 +68,7 @@ def decode(file: BinaryIO) -> Picture:
     """Decode a PNG, or the first frame of an animated one.
 
     Raises:
-        PhotoError: The size is out of bounds, pixels are damaged, or more than a twentieth of them is missing.
+        PhotoError: The size is out of bounds, pixels are damaged, or more than a twentieth is missing.
     """
     chunks = _read_chunks(file)
     image = PngImagePlugin.PngImageFile(spliced(file, [SIGNATURE, *_picture(chunks), _END]))
@@ -132,9 +131,7 @@ def _header(file: BinaryIO) -> bytes:
     if len(head) < 25 or head[:8] != b"\0\0\0\rIHDR":
         raise damaged()
     file.seek(begin)
-    problem = size_problem(*struct.unpack_from(">II", head, 8), max_pixels=MAX_PIXELS)
-    if problem:
-        raise PhotoError(f"The picture cannot be used: {problem}")
+    check_size(struct.unpack_from(">II", head, 8))
     return head[8:21]
 
 

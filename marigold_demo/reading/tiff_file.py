@@ -4,15 +4,11 @@ from dataclasses import replace
 
 from PIL import TiffImagePlugin
 
-from marigold_demo.errors import PhotoError
 from marigold_demo.reading import tiff_tags as tags
-from marigold_demo.reading.file_parts import damaged, unsupported
-from marigold_demo.reading.limits import size_problem
+from marigold_demo.reading.file_parts import check_size, damaged, unsupported
 from marigold_demo.reading.pixels import Picture
 from marigold_demo.reading.tiff_samples import is_misread, read_samples
 from marigold_demo.reading.tiff_tags import Page, Tiff
-
-MAX_PIXELS = 100_000_000
 
 _PACKINGS = (1, 2, 3, 4, 5, 6, 7, 8, 32771, 32773, 32946, 34925, 50000, 50001)  # that libtiff unpacks here
 _PIXEL_TAGS = (
@@ -35,9 +31,9 @@ def decode(tiff: Tiff) -> Picture:
         PhotoError: The kind is not supported, the size is out of bounds, or the tags are damaged.
     """
     page, notes = _chosen(tiff)
-    problem = size_problem(*page.size, max_pixels=MAX_PIXELS)
-    if problem:
-        raise PhotoError(f"The picture cannot be used: {problem}")
+    if not all(page.size):
+        raise damaged()
+    check_size(page.size)
     packing = page.number(tags.COMPRESSION, 1)
     if packing not in _PACKINGS:
         raise unsupported(f"a TIFF with {_OTHER_PACKINGS.get(packing, 'an unusual')} compression")
