@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marigold_demo.depth import DepthMap
-from marigold_demo.errors import SettingsError
+from marigold_demo.errors import PhotoError, SettingsError
 from marigold_demo.files import export
 from marigold_demo.geometry.relief import Relief, build_relief
 from marigold_demo.geometry.surface import Surface, build_surface
@@ -165,6 +165,20 @@ def check_same_shape(photo: Photo, depth: DepthMap) -> None:
             f"The photo is {width} × {height} and the depth {depth_width} × {depth_height} pixels, which is"
             " not the same shape; give the photo that the depth was made from."
         )
+
+
+def phone_depth(photo: Photo) -> DepthMap:
+    """Return the depth that a phone put into its portrait photo, at its own resolution.
+
+    Raises:
+        PhotoError: There is none.
+    """
+    if photo.phone_depth is None:
+        raise PhotoError(
+            "There is no depth inside this photo; take a portrait photo as the phone saved it, or let the"
+            " model predict the depth."
+        )
+    return DepthMap(photo.phone_depth)
 
 
 def depth_files(stem: str, depth: DepthMap, *, recipe: Recipe | None = None) -> Iterator[tuple[str, bytes]]:

@@ -28,6 +28,7 @@ MESH_FORMATS = ("glb", "obj", "ply")
 RELIEF_FORMATS = ("stl", "3mf", "obj", "ply", "glb", "heightmap")
 DEPTH_FILES = ("npy", "png16", "colored")
 COLORMAPS = ("viridis", "magma", "inferno", "plasma", "cividis", "gray", "turbo", "Spectral")
+DEPTH_SOURCES = ("prediction", "phone")
 BASELINES = ("rows-only", "constant")
 _PICTURE = "a picture (JPEG, PNG, HEIC, AVIF, WebP, TIFF, ...), a pipe, or - for standard input"
 
@@ -114,6 +115,7 @@ def _add_depth(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser.add_argument(
         "--contours", type=int, default=0, metavar="N", help="lines of equal depth in it, 0 to 40 (default 0)"
     )
+    _add_depth_source(parser)
     _add_recipe(parser)
     add_flags(parser, DepthSettings(), title="depth")
 
@@ -122,6 +124,7 @@ def _add_relief(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser = _command(commands, "relief", "photo or depth -> watertight relief in millimeters")
     photo_for = "--photo-detail, --source luminance and --cutout alpha"
     _add_source(parser, photo_for=photo_for)
+    _add_depth_source(parser)
     _add_out(parser)
     _add_format(parser, RELIEF_FORMATS, more="; heightmap is a 16-bit .png")
     help_text = f"start from the settings of one of {', '.join(RELIEF_PRESETS)}; flags override them"
@@ -140,6 +143,7 @@ def _add_relief(commands: "argparse._SubParsersAction[Parser]") -> None:
 def _add_mesh(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser = _command(commands, "mesh", "photo or depth -> textured surface as .glb, OBJ or PLY")
     _add_source(parser, photo_for="the texture; without it the mesh wears the depth's colors")
+    _add_depth_source(parser)
     _add_out(parser)
     _add_format(parser, MESH_FORMATS, more="; obj is a .zip with its texture, ply has a color at each vertex")
     _add_recipe(parser)
@@ -184,6 +188,16 @@ def _add_source(parser: Parser, *, photo_for: str) -> None:
     parser.add_argument("source", type=Path, metavar="PHOTO_OR_DEPTH", help=help_text)
     parser.add_argument(
         "--photo", type=Path, metavar="PHOTO", help=f"with a depth file: the photo, for {photo_for}"
+    )
+
+
+def _add_depth_source(parser: Parser) -> None:
+    help_text = "depth of a photo: predicted by the model, or what a phone put into a portrait photo"
+    parser.add_argument(
+        "--depth-source",
+        choices=DEPTH_SOURCES,
+        default=DEPTH_SOURCES[0],
+        help=f"{help_text} (default {DEPTH_SOURCES[0]})",
     )
 
 

@@ -21,7 +21,7 @@ from marigold_demo.presets import RELIEF_PRESETS
 from marigold_demo.reading.photo import Photo
 from marigold_demo.recipe import Recipe
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
-from marigold_demo.workflow import Predictor, Workflow, check_same_shape
+from marigold_demo.workflow import Predictor, Workflow, check_same_shape, phone_depth
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def depth(said: argparse.Namespace, predict: Predictor | None) -> None:
         try:
             photo = read_photo(path)
             with named(path):
-                estimated = _estimate(workflow, photo, settings)
+                estimated = _depth_of(said, workflow, photo, settings)
         except (PhotoError, SettingsError) as error:  # SettingsError: too large for the memory
             if len(said.photos) == 1:
                 raise
@@ -105,7 +105,7 @@ def depth(said: argparse.Namespace, predict: Predictor | None) -> None:
             refused += 1
             continue
         _say_doubts(given, estimated, photo, known=doubts)
-        recipe = _recipe_of(photo, estimated, settings)
+        recipe = _recipe_of(photo, estimated, None if _is_from_phone(said) else settings)
         stem = outbox.free_stem(photo.stem)
         if stem != photo.stem:
             say(f"{path}: Another photo of this run is called {photo.stem}; this one is written as {stem}.")
@@ -165,6 +165,16 @@ def _workflow(predict: Predictor | None) -> Workflow:
     return Workflow(predict or load_predictor(), keep_bytes=0)
 
 
+def _is_from_phone(said: argparse.Namespace) -> bool:
+    return bool(said.depth_source == "phone")
+
+
+def _depth_of(
+    said: argparse.Namespace, workflow: Workflow, photo: Photo, settings: DepthSettings
+) -> DepthMap:
+    return phone_depth(photo) if _is_from_phone(said) else _estimate(workflow, photo, settings)
+
+
 def _estimate(workflow: Workflow, photo: Photo, settings: DepthSettings) -> DepthMap:
     with line(photo.stem) as shown:
         estimated = workflow.estimate(photo, settings, on_step=shown.step)
@@ -181,15 +191,19 @@ def _subject(said: argparse.Namespace, workflow: Workflow, settings: DepthSettin
             raise SettingsError(
                 f"--photo goes with a depth file, but {said.source} is none; leave one of them out."
             )
-        estimated = _estimate(workflow, brought, settings)
-        return Subject(estimated, brought, brought.stem, _recipe_of(brought, estimated, settings))
+        with named(said.source):
+            estimated = _depth_of(said, workflow, brought, settings)
+        recipe = _recipe_of(brought, estimated, None if _is_from_phone(said) else settings)
+        return Subject(estimated, brought, brought.stem, recipe)
+    if _is_from_phone(said):
+        raise SettingsError(f"--depth-source phone goes with a photo, but {said.source} is a depth file.")
     photo = read_photo(said.photo) if said.photo else None
     if photo is not None:
         check_same_shape(photo, brought.depth)
     return Subject(brought.depth, photo, brought.stem, Recipe(photo=photo.digest if photo else None))
 
 
-def _recipe_of(photo: Photo, depth: DepthMap, settings: DepthSettings) -> Recipe:
+def _recipe_of(photo: Photo, depth: DepthMap, settings: DepthSettings | None) -> Recipe:
     return Recipe(photo=photo.digest, revision=depth.revision, device=depth.device, depth=settings)
 
 

@@ -198,8 +198,7 @@ def _tail(file: BinaryIO, end: int, count: int) -> bytes:
 
 def _opened(view: BinaryIO, frame: Frame) -> Image.Image:
     """Open at full size, or at a half, quarter or eighth of it where that would be too large."""
-    # Not by Image.open: it has a limit of its own, for all formats, which is below that of large phones.
-    image: Image.Image = JpegImagePlugin.jpeg_factory(view, "")
+    image = JpegImagePlugin.JpegImageFile(view)
     width, height = image.size
     check_size(image.size, max_pixels=MAX_JPEG_PIXELS)
     scale = _scale(width, height)

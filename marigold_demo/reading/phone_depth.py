@@ -207,8 +207,8 @@ def _heic_distance(levels: Depth, metadata: Mapping[str, Any]) -> Depth:
 
 def _cut(distance: Depth) -> Depth:
     """Cut what is very far away: it would leave nothing of the range for the rest."""
-    most = np.float32(_FAR_MEDIANS * float(np.median(distance)))
-    return np.minimum(distance, most)
+    median = float(np.partition(distance, distance.size // 2, axis=None)[distance.size // 2])
+    return np.minimum(distance, np.float32(_FAR_MEDIANS * median))
 
 
 def _phone_depth(distance: Depth, kind: str) -> PhoneDepth | None:
