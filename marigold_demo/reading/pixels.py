@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageCms
 
-from marigold_demo.errors import PhotoError
 from marigold_demo.reading import color
 from marigold_demo.reading.color import HDR_NOTE, Signal
 
@@ -86,9 +85,6 @@ def standard_pixels(picture: Picture, *, at_most: int) -> Pixels:
     Args:
         picture: 16-bit gray is scaled from 0..65535, never clipped.
         at_most: Pictures of more pixels are shrunk to this number.
-
-    Raises:
-        PhotoError: Nothing is to be seen: all of it is transparent, and of one color.
     """
     full_size = picture.full_size or picture.image.size
     profile, signal, orientation = picture.image.info.get("icc_profile"), picture.signal, picture.orientation
@@ -99,7 +95,7 @@ def standard_pixels(picture: Picture, *, at_most: int) -> Pixels:
         notes += (_shrunk_note(full_size, image.size, lying=orientation in (5, 6, 7, 8)),)
     if image.mode in ("LA", "RGBA"):
         image, alpha = image.convert(image.mode[:-1]), image.getchannel("A")
-    alpha, alpha_notes = _used_alpha(image, alpha)
+    alpha, alpha_notes = _used_alpha(alpha)
     shown, color_notes = _to_srgb(image, profile, signal)
     if alpha is not None:
         shown = shown.copy() if shown is image else shown
@@ -127,15 +123,12 @@ def _shrunk_note(before: tuple[int, int], after: tuple[int, int], *, lying: bool
     return f"The photo has {width} × {height} pixels; it is used at {used_width} × {used_height}."
 
 
-def _used_alpha(image: Image.Image, alpha: Image.Image | None) -> tuple[Image.Image | None, tuple[str, ...]]:
+def _used_alpha(alpha: Image.Image | None) -> tuple[Image.Image | None, tuple[str, ...]]:
     """Return alpha where it says something: programs write 0 everywhere and mean that there is none."""
     if alpha is None:
         return None, ()
     lowest, highest = alpha.getextrema()
     if highest == 0:
-        bands = image.getextrema()
-        if all(low == high for low, high in (bands if isinstance(bands[0], tuple) else (bands,))):
-            raise PhotoError("The picture is transparent throughout and shows nothing; choose another one.")
         return None, (SEE_THROUGH,)
     return (None if lowest == 255 else alpha), ()
 

@@ -17,7 +17,7 @@ from marigold_demo.settings import DepthSettings
 from marigold_demo.ui import views
 from marigold_demo.ui.desk import Desk, Piece, lay
 from marigold_demo.ui.measure import Measure
-from marigold_demo.ui.photo_stage import heading
+from marigold_demo.ui.photo_stage import PHONE_DEPTH, buttons, heading
 from marigold_demo.ui.sessions import visitor
 from marigold_demo.ui.speech import Teller, size_in_words, status
 from marigold_demo.ui.views import DEPTH, PHOTO, SIDES, Look
@@ -141,6 +141,23 @@ def take_depth_file(
     said = status(" ".join(["This is your own depth.", *found.notes]))
     pictures = _pictures(desk, desk.piece(key), (left, right), chosen)
     return said, key, *pictures, gr.Column(visible=True)
+
+
+def take_phone_depth(desk: Desk, photo_key: str | None, left: str, right: str, *look: Any) -> tuple[Any, ...]:
+    """Take the depth that a phone put into its photo beside a prediction.
+
+    Returns:
+        Run and cancel button, the status line, the key of the piece, what `pictures` shows, and the stage.
+
+    Raises:
+        DemoError: The photo is gone, or there is no depth inside it.
+    """
+    photo = desk.photo(photo_key)
+    piece = Piece(photo, workflow.phone_depth(photo), None, own_name=PHONE_DEPTH)
+    key = desk.keep_piece(piece, photo_key=photo_key)
+    said = buttons(ready=True, told="This is the depth that the phone put into the photo.")
+    pictures = _pictures(desk, desk.piece(key), (left, right), Look(*look))
+    return *said, key, *pictures, gr.Column(visible=True)
 
 
 def picture_sides(desk: Desk, key: str | None, left: str, right: str, *look: Any) -> tuple[Any, ...]:

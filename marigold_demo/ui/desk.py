@@ -56,6 +56,7 @@ class Piece:
         photo: The photo it belongs to.
         depth: Depth at the photo's size.
         settings: What made it; None when the visitor brought the depth.
+        own_name: What the visitor reads of a depth that no settings made.
         previous: Another depth of the same photo, made before, to compare with.
         previous_name: What the visitor reads of it, for instance "Depth of Marigold LCM".
     """
@@ -63,6 +64,7 @@ class Piece:
     photo: Photo
     depth: DepthMap
     settings: DepthSettings | None
+    own_name: str = "Your own depth"
     previous: DepthMap | None = None
     previous_name: str = ""
 
@@ -70,7 +72,7 @@ class Piece:
     def name(self) -> str:
         """What the visitor reads of its depth where there is another one beside it."""
         if self.settings is None:
-            return "Your own depth"
+            return self.own_name
         known = find(self.settings.checkpoint)
         return f"Depth of {known.short_title if known else self.settings.checkpoint}"
 
@@ -159,7 +161,8 @@ class Desk:
     def keep_photo(self, photo: Photo) -> str:
         """Keep a photo and return its key."""
         key = secrets.token_urlsafe(16)
-        self._photos.put(key, photo, size_bytes=photo.rgb.nbytes)
+        inside = 0 if photo.phone_depth is None else photo.phone_depth.nbytes
+        self._photos.put(key, photo, size_bytes=photo.rgb.nbytes + inside)
         return key
 
     def photo(self, key: str | None) -> Photo:

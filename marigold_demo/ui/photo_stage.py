@@ -22,6 +22,7 @@ from marigold_demo.ui.sessions import visitor
 from marigold_demo.ui.speech import status, warn
 
 HEIGHT_PX = 380
+PHONE_DEPTH = "Depth from the phone"
 MOST_BYTES = "100mb"
 _FINER = "finer-"  # how the wish for a refinement begins
 
@@ -59,6 +60,7 @@ class PhotoStage:
                 self.model = self._model(defaults)
                 self.advice = gr.HTML(model_choice.told(None, None, defaults), elem_id="advice")
                 self.run = gr.Button("Estimate depth", variant="primary", elem_id="run", interactive=False)
+                self.phone_depth = gr.Button(PHONE_DEPTH, visible=False, elem_id="phone-depth")
                 self._settings(defaults)
         self._bar()
 
@@ -132,6 +134,11 @@ def take_photo(desk: Desk, upload: dict[str, Any] | None, at_once: bool) -> tupl
         said = buttons(ready=False, told=str(error), alert=True)
         return path, None, None, gr.skip(), "", *said, gr.skip(), gr.skip(), gr.skip()
     return path, *_taken(desk, photo, at_once)
+
+
+def phone_button(desk: Desk, photo_key: str | None) -> gr.Button:
+    """Show the button for the depth inside a photo where there is one."""
+    return gr.Button(visible=bool(photo_key) and desk.photo(photo_key).phone_depth is not None)
 
 
 def chosen_example(examples: tuple[Example, ...], event: object) -> Example:

@@ -63,6 +63,9 @@ class Wiring:
     def _connect_photo(self, run: Dependency) -> None:
         photo, depth, made = self.photo, self.depth, self.made
         taken = [photo.key, photo.wish, photo.notes, *photo.buttons, depth.stage, depth.key, made.stage]
+        photo.key.change(
+            self._bound(photo_stage.phone_button), [photo.key], [photo.phone_depth], queue=False, **QUIET
+        )
         photo.gallery.select(
             spoken(self._take_example),
             [photo.at_once],
@@ -83,7 +86,7 @@ class Wiring:
         )
 
     def _connect_depth_file(self, run: Dependency) -> None:
-        """Let a depth file take the place of a run."""
+        """Let a depth file, or the depth inside a photo, take the place of a run."""
         photo, depth = self.photo, self.depth
         brought = photo.depth_file.upload(
             self._bound(depth_stage.take_depth_file),
@@ -93,6 +96,14 @@ class Wiring:
             **READING,
         )
         self._follow(brought)
+        from_phone = photo.phone_depth.click(
+            self._bound(depth_stage.take_phone_depth),
+            [photo.key, depth.left, depth.right, *depth.look],
+            [*photo.buttons, depth.key, *depth.pictures, depth.stage],
+            cancels=[run],
+            **WORK,
+        )
+        self._follow(from_phone)
 
     def _connect_recipe(self) -> None:
         """Set all knobs as a recipe says; with a photo in its box, a run follows."""
