@@ -28,7 +28,7 @@ from marigold_demo.reading.pixels import Picture
 
 SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 
-_DECODED_PIXELS = 64_000_000  # more are reduced by 2, 4 or 8 while they are decoded
+DECODED_PIXELS = 64_000_000  # more are reduced by 2, 4 or 8 while they are decoded
 _MAX_SEGMENTS, _MAX_JUNK_BYTES = 20_000, 2**16
 _MAX_SCANS = 200  # encoders write about ten; each costs a pass over the whole picture
 _MAX_SCANNED_PIXELS = 4_000_000_000  # of all scans: some seconds
@@ -208,7 +208,7 @@ def _opened(view: BinaryIO, frame: Frame) -> Image.Image:
 
 
 def _scale(width: int, height: int) -> int:
-    return next((s for s in (1, 2, 4) if width * height <= _DECODED_PIXELS * s**2), 8)
+    return next((s for s in (1, 2, 4) if width * height <= DECODED_PIXELS * s**2), 8)
 
 
 def _completed(file: BinaryIO, end: int, frame: Frame) -> Picture:

@@ -191,9 +191,13 @@ def to_bytes(
         low, high = min(low, float(rows.min())), max(high, float(rows.max()))
     low, high, notes = _range(low, high, top, is_whole=rows.dtype.kind in "iu")
     scale = 255 / max(high - low, 1e-30)
+    exact = np.float32 if rows.dtype.itemsize <= 2 or rows.dtype == np.float32 else np.float64
     found = np.empty((size[1], *rows.shape[1:]), np.uint8)
     for start, end in _bands(size):
-        levels = np.round(np.clip((_finite(read(start, end)).astype(np.float64) - low) * scale, 0, 255))
+        levels: NDArray[Any] = _finite(read(start, end)).astype(exact)
+        levels -= exact(low)
+        levels *= exact(scale)
+        np.rint(np.clip(levels, 0, 255, out=levels), out=levels)
         found[start:end] = 255 - levels if white_is_zero else levels
     return found, notes
 

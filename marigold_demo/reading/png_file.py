@@ -28,7 +28,7 @@ _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"IDAT")
 _KEPT = (*_PIXEL_CHUNKS, b"tRNS", b"eXIf")
 _NOTED = (b"cICP", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"acTL", b"fcTL")
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
-_ORIENTATION_TEXTS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0", b"Raw profile type APP1\0")
+_ORIENTATION_TEXTS = (b"XML:com.adobe.xmp", b"Raw profile type exif", b"Raw profile type APP1")
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of each color type
 _END = b"\0\0\0\0IEND\xaeB`\x82"
 
@@ -141,7 +141,7 @@ def _add(file: BinaryIO, chunks: _Chunks, kind: bytes, begin: int, end: int) -> 
     if kind == b"fdAT":
         if chunks.controls == 1 and not chunks.still_is_a_frame and end - begin > 12:
             chunks.frame += _idat(begin + 12, end)  # after its number
-    elif not is_wanted or (kind in _TEXTS and not _tells_orientation(file, begin + 8, end)):
+    elif not is_wanted or (kind in _TEXTS and not _tells_orientation(file, kind, begin + 8, end)):
         return
     elif not _is_sound(file, begin, end):
         if kind in _PIXEL_CHUNKS:
@@ -179,15 +179,18 @@ def _picture(chunks: _Chunks) -> list[Part]:
     return [*others, *chunks.frame]
 
 
-def _tells_orientation(file: BinaryIO, begin: int, end: int) -> bool:
+def _tells_orientation(file: BinaryIO, kind: bytes, begin: int, end: int) -> bool:
     """Tell whether text is short and of a kind that may say how the picture must be turned."""
     if end - begin > _MAX_TEXT_BYTES:
         return False
     file.seek(begin)
-    data = file.read(end - begin)
-    packed = data.find(b"\x78") if data.startswith(_ORIENTATION_TEXTS) else -1  # where a zlib stream begins
-    unpacked = _unpacked(data[packed:], _MAX_TEXT_BYTES) if packed >= 0 else b""
-    return data.startswith(_ORIENTATION_TEXTS) and len(unpacked or b"") < _MAX_TEXT_BYTES
+    keyword, _, data = file.read(end - begin).partition(b"\0")
+    if keyword not in _ORIENTATION_TEXTS:
+        return False
+    packed = data[1:] if kind == b"zTXt" else b""  # after the method
+    if kind == b"iTXt" and data.startswith(b"\1"):  # a flag; then method, language, translated keyword
+        packed = data[2:].partition(b"\0")[2].partition(b"\0")[2]
+    return not packed or len(_unpacked(packed, _MAX_TEXT_BYTES) or b"") < _MAX_TEXT_BYTES
 
 
 def _is_sound(file: BinaryIO, begin: int, end: int) -> bool:
