@@ -15,8 +15,8 @@ from marigold_demo.reading.depth_file import is_depth_file, load_depth, read_dep
 
 
 def ramp(height: int = 20, width: int = 30) -> np.ndarray:
-    """Depth that differs in every pixel and covers [0, 1], float64 [H, W]."""
-    return np.linspace(0, 1, height * width).reshape(height, width)
+    """Depth that differs in every pixel and covers [0, 1], far at the top: float64 [H, W]."""
+    return np.linspace(1, 0, height * width).reshape(height, width)
 
 
 def npy(folder: Path, array: np.ndarray, name: str = "depth.npy", **options: object) -> Path:
@@ -50,7 +50,7 @@ def test_sixteen_bits_come_back_within_half_a_step(tmp_path):
 def test_eight_bits_are_taken_with_a_word_about_stairs(tmp_path):
     read = read_depth_file(png(tmp_path, np.round(ramp() * 255).astype(np.uint8)))
     np.testing.assert_allclose(read.depth.values, ramp(), atol=0.5 / 255 + 1e-7)
-    assert "256 levels" in read.notes[0]
+    assert "256 levels" in read.notes[0] and "black near" in read.notes[1]
 
 
 @given(scale=st.floats(2, 1e30), shift=st.floats(-1e30, 1e30))
@@ -60,7 +60,7 @@ def test_any_other_range_becomes_0_to_1(tmp_path_factory, scale, shift):
     if np.unique(stored).size < stored.size or (stored.min() >= 0 and stored.max() <= 1):
         return
     read = read_depth_file(npy(tmp_path_factory.mktemp("range"), stored))
-    np.testing.assert_allclose(read.depth.values, (stored - stored[0, 0]) / np.ptp(stored), atol=1e-5)
+    np.testing.assert_allclose(read.depth.values, (stored - stored[-1, -1]) / np.ptp(stored), atol=1e-5)
     assert "rescaled" in read.notes[0]
 
 
@@ -73,14 +73,14 @@ def test_a_constant_depth_beyond_1_is_flat(tmp_path):
     assert (load_depth(npy(tmp_path, np.full((20, 30), 7.0))).values == 0).all()
 
 
-@pytest.mark.parametrize("hole", [np.nan, np.inf, -np.inf])
-def test_holes_take_the_value_of_their_nearest_neighbour(tmp_path, hole):
+@pytest.mark.parametrize("hole", [np.nan, -np.inf])
+def test_holes_take_the_value_of_their_nearest_neighbor(tmp_path, hole):
     stored = ramp()
-    stored[:, :10] = hole
+    stored[:, :3] = hole  # a strip along a side, as depth cameras leave it, is no sky
     read = read_depth_file(npy(tmp_path, stored))
-    np.testing.assert_allclose(read.depth.values[:, :10], stored[:, [10] * 10], atol=1e-6)
-    np.testing.assert_allclose(read.depth.values[:, 10:], stored[:, 10:], atol=1e-6)
-    assert "33.3%" in read.notes[0]
+    np.testing.assert_allclose(read.depth.values[:, :3], stored[:, [3] * 3], atol=1e-6)
+    np.testing.assert_allclose(read.depth.values[:, 3:], stored[:, 3:], atol=1e-6)
+    assert "10.0%" in read.notes[0] and "nearest neighbors" in read.notes[0]
 
 
 def test_an_npz_may_tell_uncertainty_and_what_is_valid(tmp_path):
@@ -106,7 +106,9 @@ def test_axes_of_one_are_left_out(tmp_path, shape):
 @pytest.mark.parametrize(
     ("array", "reason"),
     [
-        (np.zeros((4, 20, 30)), r"\[height, width\]"),
+        (np.zeros((2, 4, 20, 30)), r"\[height, width\]"),
+        (np.zeros((20, 30, 2)), r"\[height, width\]"),
+        (np.eye(3)[np.indices((20, 30))[1] % 3], "colors"),
         (np.zeros(600), r"\[height, width\]"),
         (np.zeros((20, 30), dtype=complex), "plain numbers"),
         (np.zeros((20, 30), dtype="U5"), "plain numbers"),
@@ -175,13 +177,13 @@ def test_arrays_of_one_archive_must_be_of_one_size(tmp_path):
         load_depth(tmp_path / "two.npz")
 
 
-def test_pictures_are_no_depth(tmp_path):
-    color = png(tmp_path, np.zeros((20, 30, 3), dtype=np.uint8))
+def test_pictures_with_colors_are_no_depth(tmp_path):
+    color = png(tmp_path, np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3))
     assert not is_depth_file(color)
-    with pytest.raises(DepthFileError, match="not grey"):
+    with pytest.raises(DepthFileError, match="not gray"):
         load_depth(color)
-    Image.new("L", (30, 20)).save(tmp_path / "grey.jpg")
-    assert not is_depth_file(tmp_path / "grey.jpg")
+    Image.new("L", (30, 20)).save(tmp_path / "gray.jpg")
+    assert not is_depth_file(tmp_path / "gray.jpg")
 
 
 @pytest.mark.parametrize(

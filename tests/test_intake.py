@@ -146,7 +146,7 @@ def test_what_the_page_itself_sends_is_taken_by_every_event(site):
     }
     refused = {name: sentence for name, sentence in told.items() if sentence}
     # The usual upload is a picture, which is neither a recipe nor a depth file.
-    assert set(refused) <= {"_take_recipe", "take_depth_file", "relief", "mesh"}, refused
+    assert set(refused) <= {"_take_recipe", "_take_depth_file", "relief", "mesh"}, refused
 
 
 @given(data=st.data())

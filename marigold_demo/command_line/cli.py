@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from marigold_demo import __version__
-from marigold_demo.command_line.flags import Parser, add_flags
+from marigold_demo.command_line.flags import Parser, add_file_flags, add_flags
 from marigold_demo.command_line.terminal import PROGRAM, say, undelivered
 from marigold_demo.errors import DemoError, SettingsError
 from marigold_demo.presets import RELIEF_PRESETS
@@ -136,6 +136,7 @@ def _add_relief(commands: "argparse._SubParsersAction[Parser]") -> None:
         " as .report.json",
     )
     _add_recipe(parser, more="; so does a preset")
+    add_file_flags(parser, shared=True)
     add_flags(parser, DepthSettings(), title="depth, where a photo is given")
     add_flags(parser, ReliefSettings(), title="relief", renamed={"resolution": "relief_resolution"})
 
@@ -147,6 +148,7 @@ def _add_mesh(commands: "argparse._SubParsersAction[Parser]") -> None:
     _add_out(parser)
     _add_format(parser, MESH_FORMATS, more="; obj is a .zip with its texture, ply has a color at each vertex")
     _add_recipe(parser)
+    add_file_flags(parser, shared=False)
     add_flags(parser, DepthSettings(), title="depth, where a photo is given")
     add_flags(parser, MeshSettings(), title="mesh", renamed={"resolution": "mesh_resolution"})
 
@@ -184,7 +186,7 @@ def _command(commands: "argparse._SubParsersAction[Parser]", name: str, purpose:
 
 
 def _add_source(parser: Parser, *, photo_for: str) -> None:
-    help_text = f"{_PICTURE}; or a depth file: .npy, .npz or 16-bit gray PNG (0 near, 1 far)"
+    help_text = f"{_PICTURE}; or a depth file: .npy, .npz, OpenEXR, PFM, or PNG, TIFF or PGM of 16-bit gray"
     parser.add_argument("source", type=Path, metavar="PHOTO_OR_DEPTH", help=help_text)
     parser.add_argument(
         "--photo", type=Path, metavar="PHOTO", help=f"with a depth file: the photo, for {photo_for}"

@@ -3,10 +3,10 @@
 import argparse
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from marigold_demo.colormap import COLORMAPS, MOST_CONTOURS, colorize
-from marigold_demo.command_line.flags import choices_of, from_flags, one_of
+from marigold_demo.command_line.flags import choices_of, file_options, from_flags, one_of
 from marigold_demo.command_line.models import load_predictor
 from marigold_demo.command_line.outbox import Outbox
 from marigold_demo.command_line.sources import named, read_photo, read_photo_or_depth, read_recipe
@@ -51,6 +51,7 @@ class Subject:
     photo: Photo | None
     stem: str
     recipe: Recipe
+    is_relief: bool = False  # a height map of ours, which is flattened already
 
 
 MESH_WRITERS: dict[str, tuple[str, Callable[[Surface, Subject], bytes]]] = {
@@ -95,7 +96,7 @@ def depth(said: argparse.Namespace, predict: Predictor | None) -> None:
     refused = 0
     for path in said.photos:
         try:
-            photo = read_photo(path)
+            photo = read_photo(path, if_depth="give it to relief or mesh with --depth")
             with named(path):
                 estimated = _depth_of(said, workflow, photo, settings)
         except (PhotoError, SettingsError) as error:  # SettingsError: too large for the memory
@@ -125,6 +126,9 @@ def relief(said: argparse.Namespace, predict: Predictor | None) -> None:
     settings, depth_settings = from_flags(said, base), from_flags(said, given.depth or DepthSettings())
     outbox = Outbox(said.out)
     subject = _subject(said, _workflow(predict), depth_settings)
+    if subject.is_relief and not said.preset and given.relief is None:
+        settings = from_flags(said, replace(base, detail=0.0, smooth_px=0.0))
+        say("detail and smooth_px are 0, so that the height map stays as it is; their flags override that.")
     _say_doubts(given, subject.depth, subject.photo, known=set())
     made = Workflow.relief(subject.depth, settings, photo=subject.photo)
     for format_name in formats:
@@ -185,11 +189,13 @@ def _estimate(workflow: Workflow, photo: Photo, settings: DepthSettings) -> Dept
 
 def _subject(said: argparse.Namespace, workflow: Workflow, settings: DepthSettings) -> Subject:
     """Read a depth file, or read a photo and estimate its depth."""
-    brought = read_photo_or_depth(said.source)
+    options = file_options(said)
+    brought = read_photo_or_depth(said.source, is_depth=said.depth, options=options)
     if isinstance(brought, Photo):
-        if said.photo:
+        if said.photo or options:
+            names = ["--photo"] if said.photo else [f"--{name}" for name in options]
             raise SettingsError(
-                f"--photo goes with a depth file, but {said.source} is none; leave one of them out."
+                f"{names[0]} goes with a depth file, but {said.source} is none; leave it out, or add --depth."
             )
         with named(said.source):
             estimated = _depth_of(said, workflow, brought, settings)
@@ -200,7 +206,8 @@ def _subject(said: argparse.Namespace, workflow: Workflow, settings: DepthSettin
     photo = read_photo(said.photo) if said.photo else None
     if photo is not None:
         check_same_shape(photo, brought.depth)
-    return Subject(brought.depth, photo, brought.stem, Recipe(photo=photo.digest if photo else None))
+    recipe = Recipe(photo=photo.digest if photo else None)
+    return Subject(brought.depth, photo, brought.stem, recipe, is_relief=brought.is_relief)
 
 
 def _recipe_of(photo: Photo, depth: DepthMap, settings: DepthSettings | None) -> Recipe:

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import Field, fields, replace
+from dataclasses import Field, dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar, get_args
 
@@ -11,6 +11,50 @@ from marigold_demo.errors import SettingsError
 from marigold_demo.settings import Knob, Settings
 
 S = TypeVar("S", bound=Settings)
+
+
+@dataclass(frozen=True)
+class FileFlag:
+    """A flag that says how a depth file is read.
+
+    Attributes:
+        dest: Where its value goes.
+        shown: Its values in the help.
+        help: What it says.
+        read: Text -> value, None for text that is no value of it.
+    """
+
+    dest: str
+    shown: str
+    help: str
+    read: Callable[[str], str | int | None]
+
+    def checked(self, text: str) -> str | int:
+        """Return the value.
+
+        Raises:
+            ArgumentTypeError: It is none.
+        """
+        value = self.read(text)
+        if value is None:
+            raise argparse.ArgumentTypeError(f"{text!r} is none of {self.shown}")
+        return value
+
+
+FILE_FLAGS = {
+    "near": FileFlag(
+        "depth_near",
+        "{auto,white,black}",
+        "of a depth file: which values are near, white (large) or black (small)",
+        lambda text: text.lower() if text.lower() in ("auto", "white", "black") else None,
+    ),
+    "frame": FileFlag(
+        "depth_frame",
+        "N",
+        "of a depth file that holds several: which one, counted from 0",
+        lambda text: int(text) if text.isdecimal() and len(text) < 10 else None,
+    ),
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,6 +83,8 @@ def add_flags(
 ) -> None:
     """Add a flag for every field: its name with dashes; unit, limits and default in the help.
 
+    A field with the name of a flag in `FILE_FLAGS` shares it: words and numbers tell which of both is meant.
+
     Args:
         parser: Gets the flags in a group of their own.
         settings: Its values are the defaults that the help tells.
@@ -49,14 +95,62 @@ def add_flags(
     for field in fields(settings):
         knob: Knob = field.metadata["knob"]
         name = renamed.get(field.name, field.name).replace("_", "-")
-        group.add_argument(
-            f"--{name}",
-            dest=_destination(settings, field),
-            type=_reader(field),
-            metavar=_metavar(field, knob),
-            help=_help(knob, getattr(settings, field.name)),
-            default=argparse.SUPPRESS,
-        )
+        metavar, told = _metavar(field, knob), _help(knob, getattr(settings, field.name))
+        facts: dict[str, Any] = {"dest": _destination(settings, field), "default": argparse.SUPPRESS}
+        flag = FILE_FLAGS.get(name)
+        if flag is None:
+            group.add_argument(f"--{name}", type=_reader(field), metavar=metavar, help=told, **facts)
+        else:
+            shown, told = f"{metavar}|{flag.shown}", f"{told}; or, {flag.help}"
+            group.add_argument(
+                f"--{name}", action=_Shared, flag=flag, read=_reader(field), metavar=shown, help=told, **facts
+            )
+
+
+def add_file_flags(parser: argparse.ArgumentParser, *, shared: bool) -> None:
+    """Add the flags that say how a depth file is read.
+
+    Args:
+        parser: Gets them in a group of their own.
+        shared: `add_flags` adds those of `FILE_FLAGS` together with settings of their names.
+    """
+    group = parser.add_argument_group("depth file")
+    group.add_argument("--depth", action="store_true", help="it is depth, even if it could be a photo")
+    group.add_argument("--inverse", action="store_true", help="its values are disparity: 1 / distance")
+    parser.set_defaults(**{flag.dest: None for flag in FILE_FLAGS.values()})
+    for name, flag in {} if shared else FILE_FLAGS.items():
+        group.add_argument(f"--{name}", dest=flag.dest, type=flag.checked, metavar=flag.shown, help=flag.help)
+
+
+def file_options(said: argparse.Namespace) -> dict[str, Any]:
+    """Return how a depth file is to be read, as far as it was said: arguments of `read_depth_file`."""
+    found = {"near": said.depth_near, "frame": said.depth_frame, "inverse": said.inverse or None}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+class _Shared(argparse.Action):
+    """Stores the value of a setting, or that of the depth file's flag with the same name."""
+
+    def __init__(self, *, flag: FileFlag, read: Callable[[str], object], **facts: Any) -> None:
+        super().__init__(**facts)
+        self._flag, self._read = flag, read
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Store the value where it belongs."""
+        for_file = self._flag.read(values)
+        try:
+            dest, value = (
+                (self._flag.dest, for_file) if for_file is not None else (self.dest, self._read(values))
+            )
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentError(self, f"{error} and none of {self._flag.shown}") from error
+        setattr(namespace, dest, value)
 
 
 def from_flags(arguments: argparse.Namespace, defaults: S) -> S:

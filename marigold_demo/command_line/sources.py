@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from marigold_demo.command_line.terminal import say
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DemoError, DepthFileError, PhotoError, SettingsError
 from marigold_demo.files.recipe_file import MOST_BYTES
 from marigold_demo.reading import depth_file, photo
-from marigold_demo.reading.depth_file import DepthFile, is_depth_file
+from marigold_demo.reading.depth_file import depth_form, may_be_depth
 from marigold_demo.reading.isolated import Limits, load_photo, load_recipe, read_depth_file, use
 from marigold_demo.reading.photo import Photo, safe_stem
 from marigold_demo.recipe import Recipe
@@ -30,39 +31,55 @@ _DEPTH_ENDINGS = ("_16bit", "_depth_inverted", "_depth")
 
 @dataclass(frozen=True)
 class Brought:
-    """A depth file: depth, and the stem of what will be made of it."""
+    """A depth file: depth, the stem of what will be made of it, and whether it is a height map of ours."""
 
     depth: DepthMap
     stem: str
+    is_relief: bool
 
 
-def read_photo(path: Path) -> Photo:
-    """Read a photo and print its notes.
+def read_photo(path: Path, *, if_depth: str | None = None) -> Photo:
+    """Read a photo and print its notes; `if_depth` says what to do where it may be depth.
 
     Raises:
         PhotoError: It cannot be used; begins with its name.
     """
     with named(path), _as_file(path, max_bytes=photo.MAX_BYTES, error=PhotoError) as file:
-        read = load_photo(file)
-    _print_notes(path, read.notes)
-    return read
+        return _photo(path, file, if_depth=if_depth)
 
 
-def read_photo_or_depth(path: Path) -> Photo | Brought:
+def read_photo_or_depth(path: Path, *, is_depth: bool, options: dict[str, Any]) -> Photo | Brought:
     """Read a file as what its content says it is, and print its notes.
+
+    Args:
+        path: The file.
+        is_depth: It is depth, even where its content might be that of a photo.
+        options: Of `read_depth_file`.
 
     Raises:
         DemoError: It cannot be used; begins with its name.
     """
     with named(path), _as_file(path, max_bytes=depth_file.MAX_BYTES, error=PhotoError) as file:
-        read: Photo | DepthFile = read_depth_file(file) if is_depth_file(file) else load_photo(file)
+        if not is_depth and depth_form(file) is None:
+            return _photo(path, file, if_depth="add --depth")
+        read = read_depth_file(file, **options)
         stem = safe_stem(file.name)
     _print_notes(path, read.notes)
-    if isinstance(read, Photo):
-        return read
     for ending in _DEPTH_ENDINGS:
         stem = stem.removesuffix(ending)
-    return Brought(read.depth, stem)
+    return Brought(read.depth, stem, read.is_relief)
+
+
+def _photo(path: Path, file: Path, *, if_depth: str | None) -> Photo:
+    try:
+        read = load_photo(file)
+    except PhotoError as error:
+        if if_depth and depth_form(file):
+            raise PhotoError(f"The file is depth, not a photo; {if_depth}.") from error
+        raise
+    doubts = may_be_depth(file, read.rgb, remedy=if_depth) if if_depth else ()
+    _print_notes(path, read.notes + doubts)
+    return read
 
 
 def read_recipe(path: Path | None) -> Recipe:

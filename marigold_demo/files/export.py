@@ -166,8 +166,11 @@ def depth_npy(depth: DepthMap, *, invert: bool = False) -> bytes:
 
 
 def depth_png16(depth: DepthMap, *, recipe: Recipe | None = None, invert: bool = False) -> bytes:
-    """Return depth as 16-bit gray PNG, 0 near .. 65535 far; inverted the other way round, and it says so."""
-    levels, text = depth.to_uint16(), _text(recipe)
+    """Return depth as 16-bit gray PNG, 0 near .. 65535 far; inverted the other way round, and it says so.
+
+    By its recipe the file is known again.
+    """
+    levels, text = depth.to_uint16(), _text(recipe or Recipe())
     if invert:
         levels, text = np.uint16(65535) - levels, text | {NEAR_KEY: "white"}
     return to_png(levels, text=text)

@@ -11,6 +11,7 @@ from marigold_demo.colormap import COLORMAPS, MOST_CONTOURS
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError
 from marigold_demo.files.pictures import to_jpeg, to_png
+from marigold_demo.reading.depth_file import Near
 from marigold_demo.reading.isolated import read_depth_file
 from marigold_demo.reading.photo import Photo, safe_stem
 from marigold_demo.settings import DepthSettings
@@ -120,9 +121,28 @@ def stream_depth(
 
 
 def take_depth_file(
-    desk: Desk, path: str | None, photo_key: str | None, left: str, right: str, *look: Any
+    desk: Desk,
+    path: str | None,
+    photo_key: str | None,
+    left: str,
+    right: str,
+    *look: Any,
+    near: Near = "auto",
+    inverse: bool = False,
+    frame: str = "",
 ) -> tuple[Any, ...]:
     """Take a depth file in place of a prediction; without a photo of its shape it wears its own colors.
+
+    Args:
+        desk: Keeps it.
+        path: The file.
+        photo_key: Of the photo on screen, if any.
+        left: What the left side shows.
+        right: What the right side shows.
+        look: Fields of `Look`.
+        near: Which of its values are near.
+        inverse: Its values are disparity.
+        frame: Which of its frames, as typed; empty for the first.
 
     Returns:
         The status line, the key of the piece, what `pictures` shows, and the stage.
@@ -131,8 +151,12 @@ def take_depth_file(
         DepthFileError: The file is no depth that can be used.
     """
     if not path:
-        raise DepthFileError("There is no file; choose a .npy, .npz or 16-bit grey PNG.")
-    chosen, found = Look(*look), read_depth_file(path, visitor=visitor())
+        raise DepthFileError("There is no file; choose a .npy, .npz or 16-bit gray PNG.")
+    number = frame.strip()
+    if number and not (number.isdecimal() and len(number) < 10):
+        raise DepthFileError("The frame must be a whole number from 0, or empty for the first.")
+    options = {"frame": int(number) if number else None, "near": near, "inverse": inverse}
+    chosen, found = Look(*look), read_depth_file(path, visitor=visitor(), **options)
     colored = Photo(chosen.colored(found.depth.values), stem=safe_stem(path))
     photo = desk.photo(photo_key) if photo_key else colored
     fits = same_shape(photo, found.depth)

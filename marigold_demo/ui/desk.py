@@ -205,6 +205,11 @@ class Desk:
             raise DemoError("This depth has left the server's memory; press “Estimate depth” again.")
         return piece
 
+    def is_own(self, key: str | None) -> bool:
+        """Tell whether a kept depth map was brought by the visitor."""
+        piece = self._pieces.get(key)
+        return piece is not None and piece.settings is None
+
     def note_preview(self, key: str | None, settings: Made) -> None:
         """Note what the preview of an object shows from now on."""
         self._previewed.put((key, type(settings)), settings, size_bytes=_SETTINGS_BYTES)

@@ -5,10 +5,10 @@ They are events on hidden components rather than `gr.api`, which would not let a
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import gradio as gr
 from gradio.components import Component
@@ -17,6 +17,7 @@ from marigold_demo import workflow
 from marigold_demo.colormap import COLORMAPS, DEFAULT_COLORMAP, colorize
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError, PhotoError
+from marigold_demo.reading.depth_file import Near, depth_form, may_be_depth
 from marigold_demo.reading.isolated import load_photo, read_depth_file
 from marigold_demo.reading.photo import Photo, safe_stem
 from marigold_demo.recipe import Recipe
@@ -38,6 +39,7 @@ class _Wish:
     gives: list[Component]
     settings: Settings
     work: Callable[..., Iterator[Any]]  # desk, settings, then what it takes by name
+    options: Callable[[], dict[str, Component]] = dict  # what it takes after the settings
 
 
 def add_endpoints(desk: Desk) -> None:
@@ -64,23 +66,29 @@ def _wishes() -> list[_Wish]:
             name="relief",
             about="Turn depth into a watertight relief in millimetres: a binary STL.",
             takes={
-                "depth": gr.File(label="Depth: .npy, .npz or 16-bit grey PNG, 0 near"),
+                "depth": gr.File(
+                    label="Depth: .npy, .npz, PNG, TIFF, PGM, PFM, OpenEXR, or any gray picture"
+                ),
                 "photo": gr.File(label="Photo; only where brightness becomes height"),
             },
             gives=[gr.File(label="Relief, STL")],
             settings=ReliefSettings(),
             work=_relief,
+            options=_file_options,
         ),
         _Wish(
             name="mesh",
             about="Turn depth and its photo into a textured surface: a GLB.",
             takes={
-                "depth": gr.File(label="Depth: .npy, .npz or 16-bit grey PNG, 0 near"),
+                "depth": gr.File(
+                    label="Depth: .npy, .npz, PNG, TIFF, PGM, PFM, OpenEXR, or any gray picture"
+                ),
                 "photo": gr.File(label="Photo; without it the depth wears its colors"),
             },
             gives=[gr.File(label="Mesh, GLB")],
             settings=MeshSettings(),
             work=_mesh,
+            options=_file_options,
         ),
     ]
 
@@ -89,7 +97,8 @@ def _add(wish: _Wish, desk: Desk) -> None:
     widgets = knob_widgets.widgets(
         wish.settings, list(knobs(wish.settings)), group=f"api-{wish.name}", sliders=False
     )
-    inputs = wish.takes | widgets
+    options = wish.options()
+    inputs = wish.takes | widgets | options
 
     def serve(*values: Any) -> Iterator[Any]:
         named = dict(zip(inputs, values, strict=True))
@@ -100,7 +109,7 @@ def _add(wish: _Wish, desk: Desk) -> None:
             forget_session()
 
     serve.__name__ = wish.name  # what an MCP client calls it
-    serve.__doc__ = _doc(wish)
+    serve.__doc__ = _doc(wish, options)
     serve.__signature__ = _signature(inputs)  # type: ignore[attr-defined]  # gives clients the names
     heavy = isinstance(wish.settings, DepthSettings)
     gr.Button(visible=False).click(
@@ -122,12 +131,24 @@ def _signature(inputs: dict[str, Component]) -> inspect.Signature:
     return inspect.Signature(parameters)
 
 
-def _doc(wish: _Wish) -> str:
+def _file_options() -> dict[str, Component]:
+    """Return how the depth file is read, beside its content."""
+    return {
+        "near_is": gr.Radio(
+            list(get_args(Near)), value="auto", label="Values that are near; white: large ones"
+        ),
+        "inverse": gr.Checkbox(label="The values are disparity, 1 / distance"),
+        "depth_frame": gr.Number(None, precision=0, label="Which depth of several, counted from 0"),
+    }
+
+
+def _doc(wish: _Wish, options: dict[str, Component]) -> str:
     files = [f"    {name}: {widget.label}" for name, widget in wish.takes.items()]
     told = [
         f"    {name}: {about.help}{f' ({about.unit})' if about.unit else ''}"
         for name, about in knobs(wish.settings).items()
     ]
+    told += [f"    {name}: {widget.label}" for name, widget in options.items()]
     return "\n".join([wish.about, "", "Args:", *files, *told])
 
 
@@ -136,6 +157,7 @@ def _depth(
 ) -> Iterator[tuple[Any, ...]]:
     """Yield no news before each network call, which is when a client that left is noticed, then the files."""
     look, shot = Look(colormap=colormap), _photo(photo)
+    _tell(may_be_depth(photo or "", shot.rgb, remedy="send it to /relief or /mesh"))
     with closing(desk.workflow.stream(shot, settings, visitor=visitor())) as steps:
         for step in steps:
             if not isinstance(step, DepthMap):
@@ -148,13 +170,18 @@ def _depth(
             yield tuple(lay(folder, name, data) for name, data in files)
 
 
-def _relief(desk: Desk, settings: ReliefSettings, *, depth: str | None, photo: str | None) -> Iterator[str]:
-    relief = desk.workflow.relief(_depth_map(depth), settings, photo=_photo(photo) if photo else None)
+def _relief(
+    desk: Desk, settings: ReliefSettings, *, depth: str | None, photo: str | None, **options: Any
+) -> Iterator[str]:
+    shot = _photo(photo) if photo else None
+    relief = desk.workflow.relief(_depth_map(depth, **options), settings, photo=shot)
     yield lay(desk.folder(), *workflow.relief_file(_stem(depth), relief))
 
 
-def _mesh(desk: Desk, settings: MeshSettings, *, depth: str | None, photo: str | None) -> Iterator[str]:
-    values = _depth_map(depth)
+def _mesh(
+    desk: Desk, settings: MeshSettings, *, depth: str | None, photo: str | None, **options: Any
+) -> Iterator[str]:
+    values = _depth_map(depth, **options)
     shot = _photo(photo) if photo else Photo(colorize(values.values))
     surface = desk.workflow.surface(values, shot, settings)
     yield lay(desk.folder(), *workflow.surface_file(_stem(depth), surface))
@@ -163,13 +190,28 @@ def _mesh(desk: Desk, settings: MeshSettings, *, depth: str | None, photo: str |
 def _photo(path: str | None) -> Photo:
     if not path:
         raise PhotoError("There is no photo; send a picture file.")
-    return load_photo(path, visitor=visitor())
+    try:
+        return load_photo(path, visitor=visitor())
+    except PhotoError as error:
+        if depth_form(path):
+            raise PhotoError("The file is depth, not a photo; send it to /relief or /mesh.") from error
+        raise
 
 
-def _depth_map(path: str | None) -> DepthMap:
+def _depth_map(path: str | None, *, near_is: Near, inverse: bool, depth_frame: int | None) -> DepthMap:
+    """Read depth; what there is to know of it reaches clients that show messages."""
     if not path:
-        raise DepthFileError("There is no depth; send a .npy, .npz or 16-bit grey PNG.")
-    return read_depth_file(path, visitor=visitor()).depth
+        raise DepthFileError("There is no depth; send a .npy, .npz or 16-bit gray PNG.")
+    options = {"near": near_is, "inverse": inverse, "frame": depth_frame}
+    read = read_depth_file(path, visitor=visitor(), **options)
+    _tell(read.notes)
+    return read.depth
+
+
+def _tell(notes: Sequence[str]) -> None:
+    """Send notes to clients that show messages; the results have no place for them."""
+    for note in notes:
+        gr.Info(note)
 
 
 def _stem(path: str | None) -> str:

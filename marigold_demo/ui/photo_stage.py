@@ -2,9 +2,9 @@
 
 import html
 import secrets
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import gradio as gr
 
@@ -12,6 +12,7 @@ from marigold_demo.errors import PhotoError
 from marigold_demo.examples import Example
 from marigold_demo.files.pictures import to_jpeg
 from marigold_demo.reading import isolated
+from marigold_demo.reading.depth_file import Near, depth_form, may_be_depth
 from marigold_demo.reading.photo import Photo, load_photo
 from marigold_demo.recipe import Recipe
 from marigold_demo.settings import DepthSettings
@@ -24,6 +25,11 @@ from marigold_demo.ui.speech import status, warn
 HEIGHT_PX = 380
 PHONE_DEPTH = "Depth from the phone"
 MOST_BYTES = "100mb"
+NEAR = get_args(Near)
+DEPTH_ENDINGS = (
+    ".npy", ".npz", ".png", ".tif", ".tiff", ".pfm", ".pgm", ".exr", ".jpg", ".jpeg", ".webp", ".bmp",
+)  # fmt: skip
+_IF_DEPTH = "bring it by “Use my own depth file” under “Settings”"
 _FINER = "finer-"  # how the wish for a refinement begins
 
 
@@ -33,6 +39,7 @@ class PhotoStage:
     def __init__(self, defaults: DepthSettings, examples: tuple[Example, ...]) -> None:
         self.key = gr.State(None)  # of the photo on the desk
         self.wish = gr.State(None)  # a run starts when it changes
+        self.reread = gr.State(None)  # the depth file is read again when it changes
         gr.HTML(
             heading(1, "Photo", "Drop one, paste one, take one with the camera, or begin with an example.")
         )
@@ -73,10 +80,22 @@ class PhotoStage:
             self.knobs = {"checkpoint": self.model} | knobs.widgets(defaults, names, group="depth")
             with gr.Row():
                 self.depth_file = gr.UploadButton(
-                    "Use my own depth file", file_types=[".npy", ".npz", ".png"], size="sm"
+                    "Use my own depth file", file_types=list(DEPTH_ENDINGS), size="sm"
                 )
                 self.recipe_file = gr.UploadButton(
                     "Use a recipe", file_types=[".json", ".3mf", ".glb", ".png"], size="sm"
+                )
+            self.near = gr.Radio(
+                [(choice.capitalize(), choice) for choice in NEAR],
+                value=NEAR[0],
+                label="Near is",
+                info="In my own depth file; white: large values",
+                elem_id="depth-near",
+            )
+            with gr.Row():
+                self.inverse = gr.Checkbox(label="It holds disparity (1 / distance)", elem_id="depth-inverse")
+                self.frame = gr.Textbox(
+                    label="Its frame, of a video", placeholder="first", max_lines=1, elem_id="depth-frame"
                 )
 
     def _bar(self) -> None:
@@ -86,6 +105,11 @@ class PhotoStage:
             self.offer = gr.HTML("", elem_id="refine-hint")
             self.refine = gr.Button("Refine", variant="primary", visible=False, elem_id="refine")
             self.cancel = gr.Button("Cancel", elem_id="cancel", interactive=False)
+
+    @property
+    def depth_choices(self) -> list[gr.components.Component]:
+        """How a depth file is read: which values are near, whether they are disparity, and the frame."""
+        return [self.near, self.inverse, self.frame]
 
     @property
     def buttons(self) -> list[gr.components.Component]:
@@ -129,9 +153,13 @@ def take_photo(desk: Desk, upload: dict[str, Any] | None, at_once: bool) -> tupl
         return path or "", None, None, gr.skip(), "", *buttons(ready=False), folded, None, folded
     try:
         photo = isolated.load_photo(path, visitor=visitor())
+        doubts = may_be_depth(path, photo.rgb, remedy=_IF_DEPTH)
+        photo = replace(photo, notes=photo.notes + doubts)
     except PhotoError as error:
-        warn(error)
-        said = buttons(ready=False, told=str(error), alert=True)
+        is_depth = depth_form(path) is not None
+        told = PhotoError(f"The file is depth, not a photo; {_IF_DEPTH}.") if is_depth else error
+        warn(told)
+        said = buttons(ready=False, told=str(told), alert=True)
         return path, None, None, gr.skip(), "", *said, gr.skip(), gr.skip(), gr.skip()
     return path, *_taken(desk, photo, at_once)
 

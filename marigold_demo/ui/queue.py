@@ -171,7 +171,7 @@ class BoundedQueue(Queue):  # type: ignore[misc]  # gradio is not typed
 
     def noted(self, error: Exception, event_id: str | None) -> Exception:
         """Return the error that ends an event, and note it until the event has ended."""
-        if event_id in self.event_ids_to_events:
+        if event_id is not None and event_id in self.event_ids_to_events:
             self._errors[event_id] = error
         return error
 

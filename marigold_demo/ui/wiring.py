@@ -13,6 +13,7 @@ from gradio.events import Dependency
 
 from marigold_demo.advice import Advisor
 from marigold_demo.examples import Example
+from marigold_demo.reading.depth_file import Near
 from marigold_demo.reading.isolated import load_recipe
 from marigold_demo.settings import DepthSettings
 from marigold_demo.ui import depth_stage, knobs, model_choice, photo_stage
@@ -86,11 +87,22 @@ class Wiring:
         )
 
     def _connect_depth_file(self, run: Dependency) -> None:
-        """Let a depth file, or the depth inside a photo, take the place of a run."""
+        """Let a depth file, or the depth inside a photo, take the place of a run.
+
+        What is said of a depth file later has it read again.
+        """
         photo, depth = self.photo, self.depth
-        brought = photo.depth_file.upload(
-            self._bound(depth_stage.take_depth_file),
-            [photo.depth_file, photo.key, depth.left, depth.right, *depth.look],
+        gr.on(
+            [photo.near.input, photo.inverse.input, photo.frame.submit],
+            self._reread,
+            [depth.key],
+            [photo.reread],
+            **WORK,
+        )
+        brought = gr.on(
+            [photo.depth_file.upload, photo.reread.change],
+            spoken(self._take_depth_file),
+            [*photo.depth_choices, photo.depth_file, photo.key, depth.left, depth.right, *depth.look],
             [photo.status, depth.key, *depth.pictures, depth.stage],
             cancels=[run],
             **READING,
@@ -104,6 +116,15 @@ class Wiring:
             **WORK,
         )
         self._follow(from_phone)
+
+    def _reread(self, depth_key: str | None) -> Any:
+        """Have the depth file on screen read again; there may be none."""
+        return photo_stage.new_wish() if self.desk.is_own(depth_key) else gr.skip()
+
+    def _take_depth_file(self, near: Near, inverse: bool, frame: str, *taken: Any) -> tuple[Any, ...]:
+        return depth_stage.take_depth_file(
+            self.desk, *taken, near=near, inverse=bool(inverse), frame=frame or ""
+        )
 
     def _connect_recipe(self) -> None:
         """Set all knobs as a recipe says; with a photo in its box, a run follows."""
