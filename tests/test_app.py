@@ -114,6 +114,26 @@ def test_a_file_that_is_no_photo_gets_a_sentence(client, folder):
         client.predict(handle_file(folder / "story.jpg"), api_name="/depth")
 
 
+def test_depth_of_other_tools_is_read_as_it_is_said(client, folder):
+    white_near = np.round(255 * (1 - ball(48, 64))).astype(np.uint8)
+    Image.fromarray(white_near).save(folder / "gray.png")  # 8 bits, as any photo
+
+    def height(near_is):
+        options = {"near_is": near_is, "resolution": 128, "frame": "none", "api_name": "/relief"}
+        vertices = trimesh.load_mesh(client.predict(handle_file(folder / "gray.png"), **options)).vertices
+        middle = np.abs(vertices[:, :2] - vertices[:, :2].max(axis=0) / 2).max(axis=1) < 3
+        return vertices[middle, 2].max()
+
+    assert height("white") > height("black") + 1
+    frames = np.stack([ball(48, 64), ball(48, 64)[::-1]])
+    np.save(folder / "video.npy", frames)
+    with pytest.raises(AppError, match="frame must be from 0 to 1"):
+        client.predict(handle_file(folder / "video.npy"), depth_frame=2, api_name="/mesh")
+    assert client.predict(handle_file(folder / "video.npy"), depth_frame=1, api_name="/mesh")
+    with pytest.raises(AppError, match="send it to /relief or /mesh"):
+        client.predict(handle_file(folder / "video.npy"), api_name="/depth")
+
+
 def test_a_photo_of_another_shape_is_refused(client, depth_files, folder):
     other = draw_photo(folder, "tall.png", size=(300, 480))
     with pytest.raises(AppError, match="not the same shape"):

@@ -387,7 +387,10 @@ def test_the_preview_turns_and_every_file_is_as_large_as_its_button_says(start, 
         assert {re.sub(r"_100x.*mm", "", one) for one in parcel.namelist()} > depth | relief
 
 
-@uses("Settings", "Use a recipe", "Use my own depth file")
+NEAR = [f"depth-near: {end}" for end in ("Auto", "White", "Black")]
+
+
+@uses("Settings", "Use a recipe", "Use my own depth file", *NEAR, "depth-inverse", "depth-frame")
 def test_a_recipe_and_a_depth_file_are_taken(start, photo, piece, folder):
     seen, hand = start(photo)
     hand("Settings").click()
@@ -396,10 +399,22 @@ def test_a_recipe_and_a_depth_file_are_taken(start, photo, piece, folder):
     choose_file(seen.page, hand("Use a recipe"), folder / "recipe.json")
     expect(seen.page.locator("#relief-width_mm input[type=number]")).to_have_value("60")
     expect(seen.page.locator("#relief-report")).to_contain_text("60 ×")
-    np.save(folder / "mine.npy", 1 - piece.depth.values)
+    told = seen.page.locator("#status")
+    np.save(folder / "mine.npy", [1 - piece.depth.values, 1000 * piece.depth.values + 1])
     choose_file(seen.page, hand("Use my own depth file"), folder / "mine.npy")
-    expect(seen.page.locator("#status")).to_contain_text("This is your own depth")
+    expect(told).to_contain_text("This is your own depth. The file holds 2 frames; the first")
     expect(seen.page.locator("#legend [data-side]")).to_have_text(["Photo", "Your own depth"])
+    hand("depth-frame").fill("1")
+    hand("depth-frame").press("Enter")
+    expect(told).to_contain_text("frame 1 was taken")
+    hand(NEAR[1]).check()
+    expect(told).to_contain_text(re.compile(r"runs from \d+ \(near\) to 1 \(far\)"))
+    hand(NEAR[2]).check()
+    expect(told).to_contain_text("runs from 1 (near)")
+    hand(NEAR[0]).check()
+    expect(told).to_contain_text("taken as near")
+    hand("depth-inverse").check()
+    expect(told).to_contain_text(re.compile(r"runs from \d+ \(near\) to 1 \(far\)"))
 
 
 @uses(DROP, "Close", CAMERA, WEBCAM, SHUTTER, *(f"photo: {words}" for words in BUTTONS))

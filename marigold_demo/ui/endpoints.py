@@ -173,8 +173,8 @@ def _depth(
 def _relief(
     desk: Desk, settings: ReliefSettings, *, depth: str | None, photo: str | None, **options: Any
 ) -> Iterator[str]:
-    shot = _photo(photo) if photo else None
-    relief = desk.workflow.relief(_depth_map(depth, **options), settings, photo=shot)
+    values = _depth_map(depth, **options)
+    relief = desk.workflow.relief(values, settings, photo=_photo(photo) if photo else None)
     yield lay(desk.folder(), *workflow.relief_file(_stem(depth), relief))
 
 
