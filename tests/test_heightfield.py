@@ -12,6 +12,7 @@ from marigold_demo.geometry.heightfield import (
     luminance,
     resample,
     with_photo_detail,
+    without_spots,
 )
 from tests.depths import KINDS, hills, noise
 
@@ -95,3 +96,29 @@ def test_equal_thickness_divides_light_equally():
     assert np.diff(heights[0]) == pytest.approx([1 / 3] * 3, abs=1e-5)
     dark = np.array([[1.0, 1 / LITHOPHANE_CONTRAST, 1e-4, 0.0]], dtype=np.float32)
     assert heights_from_brightness(dark)[0] == pytest.approx([0, 1, 1, 1])
+
+
+@pytest.mark.parametrize("size", [1, 3, 4])
+@pytest.mark.parametrize("value", [0.0, 0.5])
+def test_hot_pixels_before_a_wall_are_leveled_and_all_else_stays(size, value):
+    clean = ball()
+    spotted = clean.copy()
+    spotted[10 : 10 + size, 12 : 12 + size] = value
+    spotted[100, 120] = 1  # amid the ball
+    leveled, count = without_spots(spotted)
+    assert count == size**2 + 1
+    np.testing.assert_allclose(leveled, clean, atol=0.02)
+    assert without_spots(clean)[0] is clean
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_what_is_no_spot_is_left_alone(kind):
+    values = fill_invalid(KINDS[kind])
+    assert without_spots(values)[0] is values
+
+
+def test_thin_forms_are_no_spots():
+    values = ball()
+    values[5:60, 100:102] = 0.2  # a pole
+    values[10:30, 20:40] = 0.2  # a box
+    assert without_spots(values)[0] is values

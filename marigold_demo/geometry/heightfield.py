@@ -17,6 +17,9 @@ GRAIN = 2e-3  # brightness finer than this share of the long side is grain
 FORM = 1.5e-2  # brightness coarser than this is left to depth
 STRONGEST = np.float32(0.2)  # most that brightness raises or lowers, as a share of the relief
 BACKGROUND = np.float32(0.4)  # how much of it the farthest point gets
+SPOT_PX = 4  # the widest spot
+SPOT_HEIGHT, SPOT_GROUND = 0.2, 0.05  # how far they stand out, and how even it is around them, of the range
+MOST_SPOT_PIXELS = 10_000  # more are no spots but a texture
 SIGMA_PER_PX = 0.7  # smooth_px is the reach of the smoothing; the gaussian's sigma is a little less
 
 Grid = NDArray[np.float32]
@@ -95,6 +98,36 @@ def fill_invalid(values: Grid) -> Grid:
     rows, columns = scipy.ndimage.distance_transform_edt(~valid, return_distances=False, return_indices=True)
     filled: Grid = values[rows, columns]
     return filled
+
+
+def without_spots(values: Grid) -> tuple[Grid, int]:
+    """Level hot pixels, which would become needles: small spots that stand far out of even ground.
+
+    They are left where nothing else would be, and in large depth, which is averaged on its way to the grid.
+
+    Returns:
+        float32 [H, W], itself where there are none, and how many pixels were leveled.
+    """
+    span, height, width = float(np.ptp(values)), *values.shape
+    if min(height, width) <= 2 * SPOT_PX or not span > 0 or values.size > LARGEST_DEBANDED:
+        return values, 0
+    inner = values[SPOT_PX:-SPOT_PX, SPOT_PX:-SPOT_PX]
+    far = (0, 2 * SPOT_PX)
+    corners = [(SPOT_PX, at) for at in far] + [(at, SPOT_PX) for at in far]  # left, right, above, below
+    aside = [values[y : y + inner.shape[0], x : x + inner.shape[1]] for y, x in corners]
+    low, high = np.minimum.reduce(aside), np.maximum.reduce(aside)
+    limit = np.float32(SPOT_HEIGHT * span)
+    found = np.argwhere((inner < low - limit) | (inner > high + limit))
+    if not 0 < len(found) <= MOST_SPOT_PIXELS:
+        return values, 0
+    leveled, count = values.copy(), 0
+    ring = np.pad(np.zeros((2 * SPOT_PX - 1, 2 * SPOT_PX - 1), dtype=bool), 1, constant_values=True)
+    for y, x in found:
+        around = values[y : y + 2 * SPOT_PX + 1, x : x + 2 * SPOT_PX + 1][ring]
+        if np.ptp(around) <= SPOT_GROUND * span:
+            leveled[y + SPOT_PX, x + SPOT_PX] = np.median(around)
+            count += 1
+    return (leveled, count) if count and np.ptp(leveled) > SPOT_GROUND * span else (values, 0)
 
 
 def debanded(values: Grid) -> Grid:

@@ -26,6 +26,7 @@ from marigold_demo.geometry.heightfield import (
     smoothed,
     spread,
     with_photo_detail,
+    without_spots,
 )
 from marigold_demo.geometry.piece import DISCS, Pixels, need_photo, plan_piece, with_rim
 from marigold_demo.geometry.rtin import grid_size
@@ -94,7 +95,8 @@ def build_relief(depth: DepthMap, settings: ReliefSettings, *, photo: Pixels | N
     width, height = depth.size if settings.source == "depth" else need_photo(photo).rgb.shape[1::-1]
     # 1. Depth on the grid, and what is kept of the picture
     size = grid_size(width, height, settings.resolution)
-    grid = smoothed(debanded(fill_invalid(depth.values)), settings, size=size)
+    values, spots = without_spots(fill_invalid(depth.values))
+    grid = smoothed(debanded(values), settings, size=size)
     piece = plan_piece(grid, settings, size=(width, height), photo=photo)
     # 2. Heights between 0 and 1, then in millimetres
     if settings.source == "luminance":
@@ -107,7 +109,7 @@ def build_relief(depth: DepthMap, settings: ReliefSettings, *, photo: Pixels | N
             shares = shares if piece.picture is None else spread(shares, piece.picture)
     ground = Ground(with_rim(_to_mm(shares, settings), piece, settings), piece)
     # 3. The solid
-    return _relief(ground, settings, notes=(*notes, *_notes(depth, shares, settings)))
+    return _relief(ground, settings, notes=(*notes, *_notes(depth, shares, settings, spots=spots)))
 
 
 def lighter(relief: Relief, *, max_faces: int) -> Relief:
@@ -164,12 +166,16 @@ def _thinnest(ground: Ground, settings: ReliefSettings) -> float:
     return thinnest - KEYHOLE_DEPTH_MM if settings.hole == "keyhole" else thinnest
 
 
-def _notes(depth: DepthMap, shares: Grid, settings: ReliefSettings) -> tuple[str, ...]:
+def _notes(depth: DepthMap, shares: Grid, settings: ReliefSettings, *, spots: int) -> tuple[str, ...]:
     notes = []
     if settings.source == "depth":
         invalid = float(1 - np.isfinite(depth.values).mean())
         if invalid > 0:
             notes.append(f"{invalid:.1%} of the depth had no value and took that of the nearest pixel.")
+        if spots:
+            notes.append(
+                f"{spots} pixels in small spots stood far out of their surroundings and were leveled."
+            )
     if not np.ptp(shares) > 0:
         notes.append(
             "The picture is flat between the near and the far plane, so the relief is a plain plate."
