@@ -22,7 +22,6 @@ os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")
 
 import logging
-import tempfile
 import threading
 from collections.abc import Generator
 from contextlib import closing, suppress
@@ -36,7 +35,7 @@ import gradio as gr
 from marigold_demo.advice import Advice
 from marigold_demo.catalog import EMBEDDED
 from marigold_demo.depth import DepthMap
-from marigold_demo.files.private_folder import own_folder, remove_own
+from marigold_demo.files.private_folder import default_root, own_folder, remove_own
 from marigold_demo.progress import Progress
 from marigold_demo.reading import isolated
 from marigold_demo.reading.photo import Photo
@@ -196,14 +195,7 @@ def make_folder() -> Path:
     Raises:
         DemoError: It cannot be used.
     """
-    root = Path(CONFIGURATION.temp_dir or Path(tempfile.gettempdir(), "marigold-demo"))
-    try:
-        return own_folder(root)
-    except OSError as error:
-        raise DemoError(
-            f"The folder of uploads and results, {str(root)!r}, cannot be used ({error.strerror}); "
-            "set GRADIO_TEMP_DIR to a folder that this user can write."
-        ) from error
+    return own_folder(Path(CONFIGURATION.temp_dir) if CONFIGURATION.temp_dir else default_root())
 
 
 def main() -> None:

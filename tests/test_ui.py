@@ -1,5 +1,6 @@
 """What the page says, shows and keeps, without a server."""
 
+import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from marigold_demo.catalog import CATALOG, EMBEDDED
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DemoError, PhotoError, SettingsError
 from marigold_demo.examples import load_examples
+from marigold_demo.files.cache_folder import CacheFolder
 from marigold_demo.files.recipe_file import load_recipe
 from marigold_demo.progress import Progress
 from marigold_demo.reading.photo import Photo
@@ -22,6 +24,7 @@ from marigold_demo.ui import knobs as knob_widgets
 from marigold_demo.ui.desk import NETWORK_MOST, Desk, Piece
 from marigold_demo.ui.speech import Teller, size_in_words, spoken, status
 from marigold_demo.ui.views import Look
+from marigold_demo.upkeep import Upkeep
 from marigold_demo.workflow import Workflow
 from tests.conftest import make_photo
 from tests.pages import LENIENT, Ball, ball
@@ -336,6 +339,23 @@ def test_what_the_page_is_made_of_and_what_is_new_outlives_a_tidying(desk):
     desk.tidy()
     assert made.exists()
     assert new.exists()
+
+
+def test_old_files_go_from_the_start_of_the_server_before_anybody_came(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    desk = Desk(Workflow(Ball()), cache=CacheFolder(tmp_path / "cache", keep_s=0.1))
+    desk.upkeep = Upkeep(desk.tidy, every_s=0.02)
+    page = build_page(desk.workflow, desk=desk)
+    left = tmp_path / "cache" / "folder" / "left.png"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"of an upload that broke off")
+    page.temp_file_sets[-1] |= {str(left), str(Path(__file__))}
+    for _ in range(500):
+        if not left.exists() and str(left) not in page.temp_file_sets[-1]:
+            break
+        time.sleep(0.02)
+    assert not left.exists()
+    assert page.temp_file_sets[-1] == {str(Path(__file__))}
 
 
 # Parcels

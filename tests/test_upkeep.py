@@ -20,8 +20,8 @@ class Work:
             raise self._error
 
 
-@pytest.mark.parametrize("error", [None, OSError("the disk is gone")])
-def test_work_is_done_again_and_again_whatever_happens_to_the_disk(error):
+@pytest.mark.parametrize("error", [None, OSError("the disk is gone"), RuntimeError("a bug")])
+def test_work_is_done_again_and_again_whatever_happens(error):
     work = Work(error)
     upkeep = Upkeep(work.do, every_s=0.01)
     assert not work.times

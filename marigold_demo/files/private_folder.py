@@ -46,6 +46,11 @@ def cache_root() -> Path:
     return root if is_own(root) else root / _SHARED
 
 
+def default_root() -> Path:
+    """Return where `own_folder` goes unless told otherwise: one place for each user of the machine."""
+    return Path(tempfile.gettempdir(), f"marigold-demo-{getattr(os, 'getuid', lambda: 0)()}")
+
+
 def own_folder(root: Path) -> Path:
     """Create a folder for this process alone, mode 0700, and remove those of processes that have ended.
 

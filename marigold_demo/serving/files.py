@@ -22,6 +22,8 @@ SHOWN = {
     "image/jpeg", "image/png", "image/gif", "image/webp", "image/avif",
     "text/plain", "application/json",
 }  # fmt: skip
+# What Gradio would compress anew for each request, and ranges of it wrongly, unless an encoding is named.
+_TEXTS = (".html", ".htm", ".js", ".css", ".json", ".md", ".txt", ".csv", ".tsv", ".xml", ".svg")
 _RANGE = re.compile(rb"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
@@ -97,7 +99,7 @@ def _headers(name: str, facts: os.stat_result) -> dict[str, str]:
         "cache-control": "private",
         "etag": f'"{facts.st_mtime_ns:x}-{facts.st_size:x}"',
         "last-modified": formatdate(facts.st_mtime, usegmt=True),
-    }
+    } | ({"content-encoding": "identity"} if name.lower().endswith(_TEXTS) else {})
 
 
 def _is_current(condition: bytes | None, headers: dict[str, str]) -> bool:

@@ -42,7 +42,9 @@ class Metrics:
         )
         self._queue = Gauge("marigold_queue_length", "Events that wait", registry=self._registry)
         self._connections = Gauge("marigold_connections", "Open connections", registry=self._registry)
-        self._kept = Gauge("marigold_kept_bytes", "Bytes kept in memory", ("what",), registry=self._registry)
+        self._kept = Gauge(
+            "marigold_kept_bytes", "Bytes kept, by what they are", ("what",), registry=self._registry
+        )
 
     def watch_queue(self, length: Callable[[], int]) -> None:
         """Ask for the length of the queue whenever metrics are read."""

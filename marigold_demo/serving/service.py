@@ -54,6 +54,7 @@ class Service:
         """
         shared = {"configuration": self.configuration, "metrics": self.metrics}
         root = FileRoot(served_folder())
+        self.metrics.watch_bytes("files", lambda: self.cache.used_bytes)
         within = [
             (Gate, (), shared | {"root": root}),
             (Uploads, (), {"cache": self.cache, "metrics": self.metrics}),

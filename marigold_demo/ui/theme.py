@@ -114,6 +114,7 @@ def launch_options(service: Service | None = None, *, on_spaces: bool = False) -
         "show_error": False,
         "run_history": False,
         "enable_monitoring": False,
+        "num_workers": 0,  # Gradio's own would serve files and uploads by rules of their own
         "mcp_server": mcp_server(service.configuration.mcp),
         "state_session_capacity": sessions.MOST,
         "max_file_size": service.configuration.upload_mb * MB,
