@@ -12,6 +12,7 @@ from playwright.sync_api import Page, expect
 
 from marigold_demo.examples import load_examples
 from tests.pages import Ball, app_running, ball, draw_photo, served
+from tests.test_phone_depth import RAMP, gdepth
 from tests.visits import BROWSER, Visit, choose, wait_until
 
 pytestmark = BROWSER
@@ -228,6 +229,26 @@ def test_a_depth_file_of_ones_own_takes_the_place_of_a_run(visit, photo, folder,
     expect(seen.page.locator("#status")).to_contain_text("This is your own depth")
     expect(seen.page.locator("#stl")).to_be_enabled()
     np.testing.assert_array_equal(np.load(seen.download("#download-npy")), 1 - ball(240, 320))
+    assert predict.runs == runs
+
+
+def test_the_depth_inside_a_portrait_photo_is_offered_beside_the_prediction(visit, photo, folder, predict):
+    portrait = folder / "portrait.jpg"
+    portrait.write_bytes(gdepth("RangeLinear"))
+    seen = visit()
+    offer = seen.page.locator("#phone-depth")
+    seen.upload(photo)
+    seen.wait_for_depth()
+    expect(offer).to_be_hidden()
+    seen.upload(portrait)
+    expect(offer).to_have_text("Depth from the phone")
+    expect(seen.page.locator("#stl")).to_be_enabled()
+    runs = predict.runs
+    offer.click()
+    expect(seen.page.locator("#status")).to_contain_text("depth that the phone put into the photo")
+    expect(seen.page.locator("#legend [data-side]")).to_have_text(["Photo", "Depth from the phone"])
+    expect(seen.page.locator("#stl")).to_be_enabled()
+    np.testing.assert_allclose(np.load(seen.download("#download-npy")), RAMP / 255, atol=1e-6)
     assert predict.runs == runs
 
 

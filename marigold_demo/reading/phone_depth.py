@@ -73,7 +73,7 @@ def heic_depth(info: Mapping[Any, Any]) -> PhoneDepth | None:
         levels, metadata = _levels(found[0].to_pillow()), found[0].info.get("metadata") or {}
     except (*DAMAGED, AssertionError):
         return None
-    return _phone_depth(_heic_distance(levels, metadata), "HEIC")
+    return _phone_depth(heic_distance(levels, metadata), "HEIC")
 
 
 def upright_depth(depth: PhoneDepth, orientation: int, size: tuple[int, int]) -> Depth | None:
@@ -189,7 +189,7 @@ def _range_distance(levels: Depth, properties: Mapping[bytes, bytes]) -> Depth:
     return _cut(np.float32(far * near) / (np.float32(far) - levels * np.float32(far - near)))
 
 
-def _heic_distance(levels: Depth, metadata: Mapping[str, Any]) -> Depth:
+def heic_distance(levels: Depth, metadata: Mapping[str, Any]) -> Depth:
     """Return distance from levels of disparity, bright is near, unless the file says that they are depth.
 
     ITU-T H.265, F.14.3.3: representation type 0 is inverse depth, 1 and 3 disparity, 2 depth.
