@@ -232,13 +232,11 @@ def test_a_depth_file_of_ones_own_takes_the_place_of_a_run(visit, photo, folder,
     assert predict.runs == runs
 
 
-def test_the_depth_inside_a_portrait_photo_is_offered_beside_the_prediction(visit, photo, folder, predict):
+def test_the_depth_inside_a_portrait_photo_is_offered_beside_the_prediction(visit, folder, predict):
     portrait = folder / "portrait.jpg"
     portrait.write_bytes(gdepth("RangeLinear"))
     seen = visit()
     offer = seen.page.locator("#phone-depth")
-    seen.upload(photo)
-    seen.wait_for_depth()
     expect(offer).to_be_hidden()
     seen.upload(portrait)
     expect(offer).to_have_text("Depth from the phone")
