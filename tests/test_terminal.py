@@ -222,11 +222,12 @@ def test_ctrl_c_comes_after_what_was_refused_and_what_is_done_stays(tmp_path, pr
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     ) as process:
         listed = [process.stdout.readline() for _ in range(4)]
         assert listed[3] == "running\n"
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes of the program
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     refused, stopped = said.splitlines()
@@ -391,7 +392,7 @@ def test_a_batch_holds_one_depth_map_and_one_photo_at_a_time(tmp_path):
 
 
 def test_what_a_recipe_leaves_in_doubt_is_told_once_for_a_batch(tmp_path, capsys):
-    photos = [write_photo(tmp_path / f"{n}.png", color=f"#0000{n:02x}") for n in range(3)]
+    photos = [write_photo(tmp_path / f"{n}.png", color=f"#4000{n:02x}") for n in range(3)]
     assert run("depth", write_photo(tmp_path / "other.png", color="red"), "--out", tmp_path) == 0
     recipe = tmp_path / "other_depth_16bit.png"
     assert run("depth", *photos, "--recipe", recipe, "--out", tmp_path / "out") == 0
@@ -433,6 +434,23 @@ def test_depth_is_written_in_the_files_asked_for_and_inverted(tmp_path):
             0,
         ) * 3
     assert run("depth", photo, "--out", plain, "--files", "png8") == 2
+
+
+def test_inverted_depth_comes_back_the_right_way_round(tmp_path, capsys):
+    photo, sizes = write_photo(tmp_path / "a.png"), ("--relief-resolution", 128, "--format", "heightmap")
+    assert run("depth", photo, "--out", tmp_path) == 0 == run("depth", photo, "--out", tmp_path, "--invert")
+    names = ("a_depth_16bit.png", "a_depth_inverted_16bit.png", "a_depth_inverted.npy")
+    heights = []
+    for name in names:
+        near = ("--near", "White") if name.endswith(".npy") else ()
+        assert run("relief", tmp_path / name, "--out", tmp_path / name[:-4], *sizes, *near) == 0
+        [made] = (tmp_path / name[:-4]).iterdir()
+        assert made.name.startswith("a_relief_")
+        with Image.open(made) as picture:
+            heights.append(np.asarray(picture).astype(int))
+    assert heights[0][64, 2] > heights[0][64, 100]  # the left is near and high
+    assert all(abs(other - heights[0]).max() <= 2 for other in heights[1:])
+    assert "written inverted, so white was taken as near" in capsys.readouterr().err
 
 
 def test_choices_are_taken_in_any_case(tmp_path):

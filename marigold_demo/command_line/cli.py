@@ -108,7 +108,7 @@ def _add_depth(commands: "argparse._SubParsersAction[Parser]") -> None:
         "--invert",
         action="store_true",
         help="near is 1 (white) and far 0 in all files, as some programs want it; their names say _inverted;"
-        " relief and mesh take depth that is not inverted",
+        " relief and mesh know this of the 16-bit PNG, for the .npy add --near white there",
     )
     help_text = f"of the colored PNG: any of {', '.join(COLORMAPS)} (default Spectral)"
     parser.add_argument("--colormap", default="Spectral", metavar="NAME", help=help_text)
@@ -197,6 +197,7 @@ def _add_depth_source(parser: Parser) -> None:
     help_text = "depth of a photo: predicted by the model, or what a phone put into a portrait photo"
     parser.add_argument(
         "--depth-source",
+        type=str.lower,
         choices=DEPTH_SOURCES,
         default=DEPTH_SOURCES[0],
         help=f"{help_text} (default {DEPTH_SOURCES[0]})",

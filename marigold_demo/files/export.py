@@ -23,9 +23,8 @@ from marigold_demo.files.wavefront import to_obj, to_obj_zip
 from marigold_demo.geometry.relief import Relief, lighter
 from marigold_demo.geometry.rtin import compact
 from marigold_demo.geometry.surface import Camera, Surface
-from marigold_demo.recipe import KEY, Recipe
+from marigold_demo.recipe import KEY, NEAR_KEY, Recipe
 
-NEAR_KEY = "marigold-demo-near"  # text of a PNG: near is white
 UNLIT = "KHR_materials_unlit"
 PREVIEW_FACES = 200_000
 PREVIEW_BYTES = 8_000_000

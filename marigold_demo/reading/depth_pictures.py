@@ -31,7 +31,7 @@ from marigold_demo.errors import DepthFileError
 from marigold_demo.reading.depth_arrays import WANTED, check_size
 from marigold_demo.reading.depth_values import StoredDepth
 from marigold_demo.reading.limits import start_of
-from marigold_demo.recipe import KEY
+from marigold_demo.recipe import KEY, NEAR_KEY
 
 PNG, EXR = b"\x89PNG\r\n\x1a\n", b"v/1\x01"
 PFM, PGM = (b"Pf", b"PF"), (b"P5", b"P2")
@@ -59,9 +59,9 @@ def read_png(file: BinaryIO) -> StoredDepth:
         stored = from_pillow(image)
         recipe = image.info.get(KEY)
         if stored.values.dtype == np.uint16 and isinstance(recipe, str):
-            return StoredDepth(
-                stored.values, origin=_own(recipe, has_size="dpi" in image.info), is_picture=True
-            )
+            inverted = image.info.get(NEAR_KEY) == "white"
+            origin = "own inverted" if inverted else _own(recipe, has_size="dpi" in image.info)
+            return StoredDepth(stored.values, origin=origin, is_picture=True)
     return stored
 
 

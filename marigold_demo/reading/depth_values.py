@@ -57,8 +57,8 @@ class StoredDepth:
 
     Attributes:
         values: [H, W], any real dtype.
-        origin: "own depth" and "own heights" carry a recipe of ours, "array" has the form of our arrays,
-            "disparity" is named so by the file, "other" is none of these.
+        origin: "own depth", "own inverted" and "own heights" carry a recipe of ours, "array" has the form of
+            our arrays, "disparity" is named so by the file, "other" is none of these.
         is_picture: Whether it is a picture, in which people see black and white, not numbers.
         uncertainty: [H, W], in the unit of the values, where the file has it.
         valid: [H, W], zero where there is no value, where the file tells.
@@ -66,7 +66,7 @@ class StoredDepth:
     """
 
     values: NDArray[Any]
-    origin: Literal["own depth", "own heights", "array", "disparity", "other"] = "other"
+    origin: Literal["own depth", "own inverted", "own heights", "array", "disparity", "other"] = "other"
     is_picture: bool = False
     uncertainty: NDArray[Any] | None = None
     valid: NDArray[Any] | None = None
@@ -185,7 +185,7 @@ def _with_meaning(values: NDArray[Any], valid: Mask) -> tuple[Mask, tuple[str, .
 def _range_of_format(stored: StoredDepth, valid: Mask) -> _Scale | None:
     """Return the range that the format gives to its values; None for numbers with a scale of their own."""
     low, high = extremes(stored.values, valid)
-    if stored.origin in ("own depth", "own heights"):
+    if stored.origin.startswith("own "):
         return _Scale(0.0, 65535.0, is_absolute=True)
     if stored.values.dtype.kind in "fb":
         is_in_range = low >= -_ROUNDING and high <= 1 + _ROUNDING and stored.origin != "disparity"
@@ -212,6 +212,7 @@ def _with_near(scale: _Scale, stored: StoredDepth, sample: Sample, *, near: Near
     known = {
         "own heights": "This is a height map of this app, so white, which is high, was taken as near; with"
         " detail and smoothing at 0 it comes back as it is.",
+        "own inverted": "This depth of this app was written inverted, so white was taken as near.",
         "disparity": "The file calls its values disparity, so large values were taken as near.",
     }
     if stored.origin in known:
