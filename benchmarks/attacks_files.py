@@ -179,19 +179,18 @@ def other_markup(target: Target) -> Outcome:
 
 def sent(target: Target, send: Callable[[], Reply]) -> Outcome:
     """Send a file, several times where it ends at once, and judge how it ended and what it cost others."""
-    faults, replies, began = [], list[Reply](), time.monotonic()
+    faults, replies = [], list[Reply]()
     with Watch(target) as watch:
-        while len(replies) < SEND_MOST and time.monotonic() - began < SEND_FOR_S:
+        until = time.monotonic() + SEND_FOR_S
+        while len(replies) < SEND_MOST and (not replies or time.monotonic() < until):
             try:
                 replies.append(send())
             except (SilentError, httpx.HTTPError) as error:
                 faults.append(str(error) or type(error).__name__)
                 break
     faults += ["a bug, not a sentence" for reply in replies if OUR_SIDE in reply.words]
-    words = ""
-    if replies:
-        slowest = max(replies, key=lambda reply: reply.seconds)
-        words = f"{slowest.seconds:.1f} s: {_short(slowest.words) or 'a result'}"
+    slowest = max(replies, key=lambda reply: reply.seconds, default=Reply("nothing came back", 0.0))
+    words = f"{slowest.seconds:.1f} s: {_short(slowest.words) or 'a result'}"
     return judged([*faults, *watch.faults()], words, watch)
 
 
