@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -305,19 +306,17 @@ def checked(url: str) -> str:
     """Return an address that may be attacked: http, on loopback.
 
     Raises:
-        SystemExit: It is another.
+        ArgumentTypeError: It is another.
     """
-    parts = urlsplit(url if "//" in url else f"http://{url}")
-    host = parts.hostname or ""
+    refusal = "only servers on loopback are attacked; give an address such as http://127.0.0.1:7860"
     try:
+        parts = urlsplit(url if "//" in url else f"http://{url}")
+        host, port = parts.hostname or "", parts.port
         is_here = host == "localhost" or ipaddress.ip_address(host).is_loopback
-        port = parts.port
-    except ValueError:
-        is_here, port = False, None
+    except ValueError as error:
+        raise ArgumentTypeError(refusal) from error
     if parts.scheme != "http" or not is_here:
-        raise SystemExit(
-            "Only servers on loopback are attacked; give an address such as http://127.0.0.1:7860."
-        )
+        raise ArgumentTypeError(refusal)
     host = "127.0.0.1" if host == "localhost" else f"[{host}]" if ":" in host else host
     return f"http://{host}:{port or 80}"
 

@@ -118,7 +118,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "url", nargs="?", help="address of a server on this machine; without it one is started"
+        "url", nargs="?", type=checked, help="address of a server on this machine; without it one is started"
     )
     parser.add_argument(
         "--only", action="append", choices=sorted(ATTACKS), metavar="NAME", help="may be repeated"
@@ -139,7 +139,7 @@ def main() -> int:
         name="attack", verdict="", peak="memory", usual="usual", median="median", worst="worst", took="took"
     )
     print(ROW.format(**header, words="seen"), flush=True)
-    with Servers(found(checked(said.url)) if said.url else None) as servers:
+    with Servers(found(said.url) if said.url else None) as servers:
         last = time.monotonic()
         for name, outcome in rows(names, servers, until=began + 60 * said.minutes):
             now = time.monotonic()

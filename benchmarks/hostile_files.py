@@ -81,23 +81,23 @@ def exif_pointers(*, size: int = 1_000_000, tags: int = 1_900) -> bytes:
     return struct.pack("<2sHI", b"II", 42, 8) + directory + bytes(size - data_at)
 
 
-def exif_in_jpeg() -> bytes:
+def exif_in_jpeg(exif: bytes = b"") -> bytes:
     """Carry `exif_pointers` in a JPEG, in 16 segments that readers join."""
-    plain, exif = _encoded("JPEG"), exif_pointers()
+    plain, exif = _encoded("JPEG"), exif or exif_pointers()
     most = _JPEG_SEGMENT - len(_EXIF_HEADER)
     parts = [exif[start : start + most] for start in range(0, len(exif), most)]
     return plain[:2] + b"".join(_jpeg_segment(0xE1, _EXIF_HEADER + part) for part in parts) + plain[2:]
 
 
-def exif_in_png() -> bytes:
+def exif_in_png(exif: bytes = b"") -> bytes:
     """Carry `exif_pointers` in a PNG."""
     plain = _encoded("PNG")
-    return plain[:33] + png_chunk(b"eXIf", exif_pointers()) + plain[33:]  # after IHDR
+    return plain[:33] + png_chunk(b"eXIf", exif or exif_pointers()) + plain[33:]  # after IHDR
 
 
-def exif_in(kind: str) -> bytes:
-    """Carry `exif_pointers` in a WebP, AVIF or HEIF: written with a harmless one of the same length."""
-    exif = exif_pointers()
+def exif_in(kind: str, exif: bytes = b"") -> bytes:
+    """Carry `exif_pointers` in a WebP, AVIF or HEIF, written with a harmless one of the same length."""
+    exif = exif or exif_pointers()
     harmless = struct.pack("<2sHI", b"II", 42, 8) + tiff_directory([(0x0128, SHORT, 1, 2)])
     harmless += np.random.default_rng(0).bytes(len(exif) - len(harmless))
     carrier = _encoded(kind, exif=_EXIF_HEADER + harmless)
