@@ -29,9 +29,10 @@ from marigold_demo.serving.journal import JsonLine, PlainLine, Seldom
 from marigold_demo.serving.metrics import Metrics
 from marigold_demo.serving.probes import State
 from marigold_demo.serving.rate import Rate
-from marigold_demo.serving.runs import Runs, ServerEndsError
+from marigold_demo.serving.runs import Runs, RunTooLongError, ServerEndsError
 from marigold_demo.serving.service import Service, _crashed
 from marigold_demo.settings import DepthSettings
+from marigold_demo.ui import model_choice
 from tests.conftest import make_photo
 from tests.pages import LENIENT, ROOT, Ball, draw_photo, served
 
@@ -339,6 +340,30 @@ def test_one_household_is_one_visitor_and_its_address_is_not_kept():
     assert b"192.0.2.77" not in pickle.dumps(limited._asked)
 
 
+def test_a_visitor_of_a_request_of_the_server_to_itself_is_told_by_a_seal_that_nobody_else_can_make():
+    visitor = rate.visitor_key("192.0.2.1")
+    assert rate.visitor_of("127.0.0.1", rate.seal(visitor)) == visitor
+    here = rate.visitor_key("127.0.0.1")
+    for forged in ("", visitor, f"{visitor}-", f"{visitor}-{visitor}", f"{here}-{rate.seal(visitor)}", "é-é"):
+        assert rate.visitor_of("127.0.0.1", forged) == here
+    assert rate.visitor_key("::ffff:192.0.2.1") == visitor
+
+
+def test_the_gate_seals_calls_of_mcp_clients_which_gradio_repeats_to_itself():
+    sent = []
+
+    async def page(scope, receive, send):
+        sent.append(dict(scope["headers"]))
+
+    kind, positional, named = Service().app_options(on_spaces=True)["middleware"][0]
+    forged = (rate.SEAL.encode(), rate.seal(rate.visitor_key("192.0.2.9")).encode())
+    for path in ("/gradio_api/mcp/", "/gradio_api/upload"):
+        headers = [(b"content-length", b"0"), forged]
+        scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
+        asyncio.run(kind(page, *positional, **named)(scope | {"client": ("192.0.2.1", 5)}, None, None))
+    assert sent[0][rate.SEAL.encode()].decode() == rate.seal(rate.visitor_key("192.0.2.1"))
+
+
 def test_the_memory_of_the_rate_is_bounded(monkeypatch):
     monkeypatch.setattr(rate, "MOST_VISITORS", 100)
     limited = Rate(5)
@@ -490,6 +515,68 @@ def test_a_run_stops_before_its_next_network_call_when_the_server_ends():
     with pytest.raises(ServerEndsError, match="try again in a minute"):
         next(steps)
     assert (ball.calls, ball.running) == (0, 0)
+
+
+def paced(stage_s: dict[str, float], clock: list[float]):
+    """Return a predictor of which each stage takes so many seconds, and what was reached."""
+    reached = []
+
+    def predict(photo, settings):
+        for number, (stage, seconds) in enumerate(stage_s.items()):
+            reached.append(stage)
+            yield Progress(stage, number, len(stage_s) - 1)  # nothing comes after the last one
+            clock[0] += seconds
+        reached.append("end")
+        yield DepthMap(np.zeros((4, 4), np.float32))
+
+    return predict, reached
+
+
+@pytest.mark.parametrize(
+    ("stages", "reached"),
+    [
+        ({"load": 900, "encode": 1, "denoise": 298, "decode": 1, "align": 1}, "end"),
+        ({"encode": 1, "denoise": 298, "decode": 600, "align": 1}, "end"),  # no call comes after
+        ({"encode": 1, "denoise": 299, "decode": 1, "align": 1}, "decode"),
+        ({"encode": 600, "denoise": 1, "align": 1}, "denoise"),
+    ],
+)
+def test_a_run_ends_before_the_network_call_that_its_time_has_no_room_for(stages, reached):
+    clock, metrics = [0.0], Metrics()
+    predict, passed = paced(stages, clock)
+    runs = Runs(metrics, permitted=None, limit_s=300, clock=lambda: clock[0])
+    steps = runs.watched(predict)(make_photo(4, 4), DepthSettings())
+    if reached == "end":
+        assert isinstance([*steps][-1], DepthMap)
+    else:
+        with pytest.raises(RunTooLongError, match="in the network, more than one run may take here; fewer"):
+            list(steps)
+        assert value(metrics, 'marigold_runs_total{checkpoint="embedded",end="RunTooLongError"}') == 1
+    assert passed[-1] == reached
+    unlimited = Runs(metrics, permitted=None, clock=lambda: clock[0])
+    assert isinstance([*unlimited.watched(predict)(make_photo(4, 4), DepthSettings())][-1], DepthMap)
+
+
+@pytest.mark.parametrize(("minutes", "seconds"), [(5, 300.0), (0, None), (1440, 86400.0)])
+def test_the_limit_is_configured_in_minutes_and_told_with_the_price(minutes, seconds):
+    runs = Service(Configuration(run_minutes=minutes)).runs
+    told = runs.advised(lambda size, settings: Advice(seconds=700.0))((4, 4), DepthSettings())
+    assert told == Advice(seconds=700.0, limit_s=seconds)
+    line = "more than the 5 min that one run may take here"
+    assert (line in model_choice.price(told)) is (minutes == 5)
+
+
+def test_what_would_take_far_longer_than_the_limit_is_not_admitted():
+    seconds = iter([None, 100.0, 599.0, 601.0])
+    admit = Runs(Metrics(), permitted=None, limit_s=300).admission(lambda *_: Advice(seconds=next(seconds)))
+    for _ in range(3):  # the estimate may be wrong by 1.7 x
+        admit(make_photo(4, 4), DepthSettings())
+    with pytest.raises(RunTooLongError, match="take about 10 minutes, and one run may take 5 minutes here"):
+        admit(make_photo(4, 4), DepthSettings())
+    with pytest.raises(CheckpointError):
+        Runs(Metrics(), permitted=frozenset()).admission(lambda *_: Advice())(
+            make_photo(4, 4), DepthSettings()
+        )
 
 
 def test_a_checkpoint_that_is_not_permitted_never_reaches_the_network_or_the_advisor():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from marigold_demo.depth import DepthMap
-from marigold_demo.errors import CheckpointError
+from marigold_demo.errors import CheckpointError, DemoError
 from marigold_demo.progress import Progress
 from marigold_demo.reading.photo import Photo
 from marigold_demo.settings import DepthSettings
@@ -145,6 +145,57 @@ def test_who_waits_hears_how_many_are_before_and_is_served_in_order():
     assert next(streams[2]) == Progress("denoise", 0, 3)
     assert next(streams[3]).total == 1
     streams[2].close(), streams[3].close()
+
+
+def test_visitors_take_turns_however_many_wait_of_one():
+    workflow = Workflow(Ramp(), poll_s=0.01)
+    names = ["anna", "anna", "anna", "ben", "cleo", "ben", None]
+    streams = [
+        workflow.stream(photo_of(value), DepthSettings(), visitor=name) for value, name in enumerate(names)
+    ]
+    assert next(streams[0]).stage == "denoise"
+    for stream in streams[1:]:
+        next(stream)
+    assert [next(stream).total for stream in streams[1:]] == [1, 5, 2, 3, 6, 4]
+    for number in (0, 1, 3, 4, 6, 2, 5):
+        assert next(streams[number]).stage == "denoise"  # its turn
+        streams[number].close()
+
+
+def test_one_visitor_has_so_many_waiting_and_others_get_in():
+    workflow = Workflow(Ramp(), poll_s=0.01, waiting_per_visitor=2)
+    streams = [workflow.stream(photo_of(v), DepthSettings(), visitor="anna") for v in range(4)]
+    assert [next(stream).stage for stream in streams[:3]] == ["denoise", "wait", "wait"]
+    with pytest.raises(DemoError, match="You have 2 photos waiting already; try again when one"):
+        next(streams[3])
+    others = [
+        workflow.stream(photo_of(9), DepthSettings(), visitor="ben"),
+        workflow.stream(photo_of(8), DepthSettings()),
+        workflow.stream(photo_of(7), DepthSettings()),
+        workflow.stream(photo_of(6), DepthSettings()),
+    ]
+    assert [next(other).stage for other in others] == ["wait"] * 4
+    streams[2].close()
+    again = workflow.stream(photo_of(3), DepthSettings(), visitor="anna")
+    assert next(again).stage == "wait"
+    for stream in (*streams, *others, again):
+        stream.close()
+    assert workflow.estimate(photo_of(5), DepthSettings()).size == (30, 20)
+
+
+def test_what_is_not_admitted_does_not_wait_but_what_is_known_is_given():
+    ramp = Ramp()
+    known = DepthMap(np.zeros((20, 30), dtype=np.float32))
+
+    def admit(photo, settings):
+        raise CheckpointError("Not here; choose another.")
+
+    workflow = Workflow(ramp, admit=admit)
+    with pytest.raises(CheckpointError):
+        next(workflow.stream(photo_of(1), DepthSettings()))
+    workflow.remember(photo_of(1), DepthSettings(), known)
+    assert workflow.estimate(photo_of(1), DepthSettings()) is known
+    assert ramp.calls == 0
 
 
 def test_depth_that_is_known_is_not_predicted():

@@ -16,7 +16,7 @@ from marigold_demo.serving.asgi import App, Message, Receive, Send, drain, heade
 from marigold_demo.serving.configuration import Configuration
 from marigold_demo.serving.journal import event
 from marigold_demo.serving.metrics import Metrics
-from marigold_demo.serving.rate import Rate
+from marigold_demo.serving.rate import SEAL, Rate, seal, visitor_key
 
 _log = logging.getLogger(__name__)
 MB = 10**6
@@ -72,8 +72,10 @@ class Gate:
         elif int(length) > most:
             await drain(receive, most_bytes=2 * most, most_s=DRAIN_S)
             await self._refuse(send, 413, f"This is too large; at most {told} are taken.", reason="size")
-        elif re.fullmatch(f"{UPLOAD}|{MCP}", path):
+        elif re.fullmatch(UPLOAD, path):
             await self._app(scope, receive, send)
+        elif re.fullmatch(MCP, path):
+            await self._app(_sealed(scope), receive, send)
         else:
             try:
                 async with asyncio.timeout(EVENT_S):
@@ -113,6 +115,13 @@ class Gate:
 def _is_known(method: str, path: str) -> bool:
     fetches = re.match(r"/gradio_api/file[=/]\s*https?:", path, re.IGNORECASE)
     return not fetches and re.fullmatch(PATHS.get(method, "(?!)"), path) is not None
+
+
+def _sealed(scope: Message) -> Message:
+    """Return a request with the visitor it is made for: Gradio repeats its headers in a call to itself."""
+    others = [(name, value) for name, value in scope["headers"] if name != SEAL.encode()]
+    visitor = visitor_key((scope.get("client") or ("", 0))[0])
+    return {**scope, "headers": [*others, (SEAL.encode(), seal(visitor).encode())]}
 
 
 async def _read(receive: Receive) -> bytes:

@@ -32,6 +32,7 @@ KEEP_BYTES = 2**30
 KEEP_S = 2 * 3600.0
 SCREEN_PX = 1280
 _LATEST_BYTES = 2**20
+_REQUEST_BYTES = 200  # about what a note of one takes
 _SETTINGS_BYTES = 1000  # about what one takes
 Made = ReliefSettings | MeshSettings
 # Groups of events that share a limit: those that use the network, those that read files, and all others.
@@ -142,12 +143,13 @@ class Desk:
             cache: Where files are laid; None: the folder that Gradio serves, with the bounds by default.
         """
         self.workflow, self.keep_s = workflow, keep_s
-        self.running: set[str] = set()  # wishes whose runs have begun and not ended
         self.cache = cache or CacheFolder(cache_root(), keep_s=keep_s)
         self.known_files: list[set[str]] = []  # paths that Gradio has seen; it forgets only what it deletes
         self.upkeep = Upkeep(self.tidy)
         self._photos: Shelf[Photo] = Shelf(max_bytes=keep_bytes // 2, max_idle_s=keep_s)
         self._pieces: Shelf[Piece] = Shelf(max_bytes=keep_bytes // 2, max_idle_s=keep_s)
+        # Requests whose runs have begun and not ended.
+        self._running: Shelf[bool] = Shelf(max_bytes=_LATEST_BYTES, max_idle_s=keep_s)
         # The key of the piece that was made last, by the key of its photo.
         self._latest: Shelf[str] = Shelf(max_bytes=_LATEST_BYTES, max_idle_s=keep_s)
         # What the preview on screen was made with, by the key of its piece and the kind of object.
@@ -157,6 +159,18 @@ class Desk:
     def kept_bytes(self) -> int:
         """Bytes of all photos and pieces in memory."""
         return self._photos.size_bytes + self._pieces.size_bytes
+
+    def begin_run(self, request: str | None) -> None:
+        """Note that the run of a request has begun."""
+        self._running.put(request, True, size_bytes=_REQUEST_BYTES)
+
+    def end_run(self, request: str | None) -> None:
+        """Note that the run of a request has ended."""
+        self._running.drop(request)
+
+    def is_running(self, request: str | None) -> bool:
+        """Tell whether the run of a request has begun and not ended."""
+        return bool(self._running.get(request))
 
     def keep_photo(self, photo: Photo) -> str:
         """Keep a photo and return its key."""
@@ -230,7 +244,7 @@ class Desk:
         """Let go of what was kept for too long, on the disk and in memory."""
         self.cache.sweep()
         self.workflow.tidy()
-        for shelf in (self._photos, self._pieces, self._latest, self._previewed):
+        for shelf in (self._photos, self._pieces, self._running, self._latest, self._previewed):
             shelf.sweep()
         for known in self.known_files:
             known.difference_update([path for path in list(known) if not os.path.lexists(path)])

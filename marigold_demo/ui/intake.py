@@ -8,6 +8,7 @@ page can hold, or what no address takes, gets a sentence here, like everyone els
 import json
 import logging
 import re
+import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -26,6 +27,7 @@ from marigold_demo.ui.speech import sentence
 
 API = "/gradio_api/"
 DEEPEST = 32  # levels of lists and objects in a body; the page itself sends six
+MOST_VALUES = 10_000  # in a body, whose 1 MB could become 50 MB of empty lists; the page itself sends 100
 _CALL = re.compile(rf"{API}(?:(queue/join|cancel|reset)|(call/v2|call|run|api)/([^/]+))")
 _EVENT = re.compile(rf"{API}call/(?:v2/)?[^/]+/([^/]+)")
 _STREAM = re.compile(rf"{API}(?:queue/data|call/.+)")
@@ -34,6 +36,7 @@ Problem = tuple[int, str]  # status and sentence of a refusal
 _log = logging.getLogger(__name__)
 _NOT_UPLOADED = "This file was not uploaded here; upload it first."
 _NO_ENDPOINT = "There is no endpoint of that name; /gradio_api/info lists those there are."
+_IN_THE_QUEUE = "Endpoints work through the queue: POST to /gradio_api/call/NAME, then read its events there."
 _NO_SESSION = "There is no such session here; the server may have been restarted. Reload the page."
 _NO_EVENT = "There is no such event here; it may be over, or the server has been restarted."
 _DOES_NOT_FIT = "A value does not fit its field; send what the page or the endpoint's description offers."
@@ -84,13 +87,24 @@ class Intake(gr.Blocks):  # type: ignore[misc]  # gradio is not typed
             state.config_values = _NOTHING
         try:
             return await super().preprocess_data(block_fn, inputs, state, *about, **named)
-        except gr.Error:
-            raise
-        except InvalidPathError as error:
-            raise gr.Error(_NOT_UPLOADED, print_exception=False) from error
         except Exception as error:
             _log.info("refused a value: %s", type(error).__name__)
-            raise gr.Error(_DOES_NOT_FIT, print_exception=False) from error
+            told = _NOT_UPLOADED if isinstance(error, InvalidPathError) else _DOES_NOT_FIT
+            _empty(error)
+            raise gr.Error(told, print_exception=False) from None
+
+
+def _empty(error: BaseException | None) -> None:
+    """Forget the words, frames and causes of an error, which hold what was sent.
+
+    One of the frames waited for a worker thread and holds a future that holds the error: a circle.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        cause, error.args = error.__cause__ or error.__context__, ()
+        vars(error).clear()
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+        error = cause
 
 
 class _Nothing(dict[int, dict[str, Any]]):
@@ -169,6 +183,8 @@ def _wrong_with_call(blocks: Any, call: re.Match[str], body: bytes) -> Problem |
         _check_json(values)
     except RecursionError:
         return 400, f"The body of this request is nested too deeply; at most {DEEPEST} levels are taken."
+    except OverflowError:
+        return 400, f"There are too many values in this request; at most {MOST_VALUES:,} are taken."
     except UnicodeError:
         return 400, "The text of this request is not valid Unicode."
     except ValueError:
@@ -194,6 +210,8 @@ def _wrong_with_call(blocks: Any, call: re.Match[str], body: bytes) -> Problem |
         and index not in blocks.fns
     ):
         return 404, "The page has no event of that number; reload the page."
+    if kind in ("run", "api") and (index is None or blocks.fns[index].queue):
+        return 404, _IN_THE_QUEUE
     return None
 
 
@@ -202,11 +220,15 @@ def _check_json(value: Any) -> None:
 
     Raises:
         RecursionError: It is nested too deeply.
+        OverflowError: There are too many.
         UnicodeError: A text has half a character, which cannot be written anywhere.
     """
-    todo = [(value, 1)]
+    todo, count = [(value, 1)], 0
     while todo:
         value, depth = todo.pop()
+        count += 1
+        if count + len(todo) > MOST_VALUES:
+            raise OverflowError
         if isinstance(value, dict):
             todo += [(inner, depth + 1) for inner in (*value, *value.values())]
         elif isinstance(value, list):

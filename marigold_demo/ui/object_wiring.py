@@ -13,7 +13,7 @@ from gradio.events import Dependency
 
 from marigold_demo.errors import SettingsError
 from marigold_demo.presets import RELIEF_PRESETS
-from marigold_demo.settings import ReliefSettings
+from marigold_demo.settings import MeshSettings, ReliefSettings
 from marigold_demo.ui import object_stage, parcel
 from marigold_demo.ui.depth_stage import DepthStage
 from marigold_demo.ui.desk import QUIET, RAW, WORK, Desk
@@ -154,11 +154,11 @@ class ObjectWiring:
         """Return the sentence, the nearest distance as it was before, and as the known length has it."""
         if not length and before is None:
             return gr.skip(), gr.skip(), gr.skip()
-        mesh = self.made.shapes[MESH]
-        told, near_m = use_length(self.desk, key, places, length, mesh.settings(chosen))
-        typed = chosen[list(mesh.knobs).index("near_m")]
+        settings: MeshSettings = self.made.shapes[MESH].settings(chosen)
+        told, near_m = use_length(self.desk, key, places, length, settings)
         if near_m is None:
             return told, None, before
+        typed = "" if settings.near_m is None else f"{settings.near_m:.9g}"  # never the text as it came
         return told, typed if before is None else before, f"{near_m:g}"
 
     @staticmethod

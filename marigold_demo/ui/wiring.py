@@ -199,7 +199,7 @@ class Wiring:
         return *photo_stage.take_example(self.desk, example, at_once), *relief
 
     def _begin(self, wish: str, depth_key: str | None) -> tuple[Any, ...]:
-        self.desk.running.add(wish)
+        self.desk.begin_run(wish)
         buttons = photo_stage.buttons(ready=False, busy=True, told="Getting ready")
         files = [gr.DownloadButton(words, interactive=False) for words in depth_stage.FILES.values()]
         if depth_key:  # another depth of the same photo: the one before stays until it is there
@@ -222,7 +222,7 @@ class Wiring:
                 look=Look(*look),
             )
         finally:
-            self.desk.running.discard(wish)
+            self.desk.end_run(wish)
 
     def _wished(self, draft: Piece | None, chosen: Sequence[Any]) -> DepthSettings:
         """Return the settings of the knobs, or those that refine a draft."""
@@ -232,12 +232,12 @@ class Wiring:
         return knobs.read(DepthSettings, dict(zip(self.photo.knobs, chosen, strict=True)))
 
     def _cancelled(self, wish: str) -> tuple[Any, ...]:
-        self.desk.running.discard(wish)
+        self.desk.end_run(wish)
         return photo_stage.buttons(ready=True, told="Stopped")
 
     def _ended(self, wish: str, photo_key: str | None, line: str) -> tuple[Any, ...]:
         """Put the buttons back, unless this tells late of a run whose successor is under way."""
-        if wish in self.desk.running:
+        if self.desk.is_running(wish):
             return gr.skip(), gr.skip(), gr.skip()
         under_way = "<progress" in str(line)  # nothing else told how it ended
         return photo_stage.buttons(ready=bool(photo_key), told="Stopped" if under_way else None)
