@@ -272,6 +272,17 @@ def test_layout_is_explained_by_what_is_there_and_what_is_wanted(layout, toy_fol
     assert "Traceback" not in sentence and "another photo" not in sentence
 
 
+def test_networks_that_fail_at_work_are_the_checkpoints_fault_and_not_the_photos(toy_folder, monkeypatch):
+    load_pipeline(str(toy_folder))
+
+    def fail(*_, **__):
+        raise ValueError("class_labels should be provided")
+
+    monkeypatch.setattr(UNet2DConditionModel, "forward", fail)
+    with pytest.raises(CheckpointError, match=r"networks of .* cannot be run by this app; choose a Marigold"):
+        list(checkpoint.predict(PHOTO, DepthSettings(checkpoint=str(toy_folder), steps=1, resolution=64)))
+
+
 def test_import_errors_of_quantized_weights_name_the_library(toy_folder, monkeypatch):
     monkeypatch.setattr(
         "marigold_demo.network.checkpoint_config.version", lambda _: "1.0"
@@ -328,6 +339,7 @@ def test_scheduler_with_absurd_numbers_is_refused_before_memory_is_taken(absurd,
         ("unet/config.json", {"block_out_channels": [10**9, 10**9]}),
         ("unet/config.json", {"layers_per_block": 10**9}),
         ("unet/config.json", {"cross_attention_dim": 10**12}),
+        ("unet/config.json", {"cross_attention_dim": 10**400}),
         ("unet/config.json", {"transformer_layers_per_block": [10**7, 1]}),
         (
             "unet/config.json",

@@ -177,3 +177,9 @@ def test_default_checkpoint_is_the_best_that_answers_in_seconds(
     monkeypatch.setattr(checkpoint, "cached", lambda _: toy_folder if here else None)
     monkeypatch.setattr(checkpoint, "answers", lambda *_, within_s: answering)
     assert checkpoint.default_checkpoint() == expected
+
+
+def test_folder_that_lacks_a_part_is_told_before_a_run(toy_folder):
+    (toy_folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"vae/\S+ is missing"):
+        estimate.advise((640, 480), DepthSettings(checkpoint=str(toy_folder)))

@@ -1,11 +1,12 @@
 """The name of a checkpoint -> its DepthPipeline on a device, loaded once. Knows nothing of widgets."""
 
+import logging
 import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,10 +15,11 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from marigold_demo.catalog import CATALOG, EMBEDDED, KnownCheckpoint, plain_name
+from marigold_demo.catalog import CATALOG, EMBEDDED, KnownCheckpoint, find, plain_name
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import CheckpointError
 from marigold_demo.network import pace
+from marigold_demo.network.checkpoint_config import INSTEAD
 from marigold_demo.network.checkpoint_files import changed_file, find_folder
 from marigold_demo.network.checkpoint_folder import read_pipeline, save_pipeline, sketch_pipeline
 from marigold_demo.network.draft import check_draft, draft_folder, drafted, is_draft
@@ -33,11 +35,14 @@ from marigold_demo.network.hub import (
 from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.network.revision import revision_of
 from marigold_demo.network.thrift import at_what_fits
+from marigold_demo.network.weights import DAMAGED
 from marigold_demo.progress import Progress
 from marigold_demo.reading.photo import Photo
 from marigold_demo.settings import DepthSettings
 
 __all__ = ["CATALOG", "KnownCheckpoint", "load_pipeline", "open_pipeline", "predict", "save_pipeline"]
+
+logger = logging.getLogger(__name__)
 
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "embedded"
 BEST, ANSWER_S = "prs-eth/marigold-depth-v1-1", 3.0
@@ -61,7 +66,8 @@ def predict(photo: Photo, settings: DepthSettings) -> Generator[Progress | Depth
     pipeline = yield from _made_ready(settings)
     start = time.perf_counter()
     longest = pipeline.longest_edge(photo.size, settings)
-    with closing(at_what_fits(partial(pipeline.stream, photo), settings, longest=longest)) as steps:
+    steps = at_what_fits(partial(pipeline.stream, photo), settings, longest=longest)
+    with closing(steps), _unknown_networks(settings.checkpoint):
         for step in steps:
             if isinstance(step, DepthMap):
                 pace.note_run(photo.size, settings, seconds=time.perf_counter() - start)
@@ -87,6 +93,22 @@ def _made_ready(settings: DepthSettings) -> Generator[Progress, None, DepthPipel
     return _drafts[pipeline]
 
 
+@contextmanager
+def _unknown_networks(name: str) -> Iterator[None]:
+    """Blame a checkpoint that nobody tried for what goes wrong while its networks work.
+
+    Raises:
+        CheckpointError: In place of what a library raised, which is logged.
+    """
+    try:
+        yield
+    except DAMAGED as error:
+        if find(name) is not None:  # those are known to work: the fault is ours
+            raise
+        logger.info("the networks of a checkpoint failed", exc_info=error)
+        raise CheckpointError(f"The networks of {name} cannot be run by this app; {INSTEAD}.") from error
+
+
 def load_pipeline(name: str, *, device: str | None = None, dtype: torch.dtype | None = None) -> DepthPipeline:
     """Load a checkpoint once; later calls return the same object. Safe to call from several threads.
 
@@ -102,8 +124,9 @@ def load_pipeline(name: str, *, device: str | None = None, dtype: torch.dtype | 
     key = _key(name, device=device, dtype=dtype)
     with _loading:
         if key not in _loaded:
-            pipeline = open_pipeline(name, dtype=dtype, device=device).settle(device)
-            _loaded[key] = pipeline.to(torch.device(device))
+            pipeline = open_pipeline(name, dtype=dtype, device=device)
+            with _unknown_networks(name):
+                _loaded[key] = pipeline.settle(device).to(torch.device(device))
         _loaded.move_to_end(key)
         while len(_loaded) > MOST_LOADED:
             _loaded.popitem(last=False)

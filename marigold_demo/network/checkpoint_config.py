@@ -1,6 +1,5 @@
 """The configs of a checkpoint, held against what can be run before memory is taken. Knows no torch."""
 
-import math
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -97,7 +96,7 @@ def check_numbers(config: dict[str, Any], *, file: str, name: str) -> None:
     for entry, value in _numbers(config, entry="", depth=0):
         repeats = "layers" in entry or "blocks" in entry
         most = MOST_REPEATS if repeats else LARGEST_NUMBER
-        if isinstance(value, int | float) and math.isfinite(value) and abs(value) <= most:
+        if _is_number(value, -most, most):
             continue
         raise CheckpointError(
             f"{file} of {name} has {str(value)[:40]} in {entry[:40]}, which no such network has; "

@@ -204,10 +204,11 @@ def _read_scheduler(folder: Path, *, index: dict[str, Any], name: str) -> Any:
 
 
 def _kind(config: dict[str, Any], kinds: dict[str, Any], *, part: str, name: str) -> Any:
-    kind = config.get("_class_name") or (config.get("architectures") or [None])[0]
+    listed = config.get("architectures")  # as transformers write it
+    kind = str(config.get("_class_name") or (listed[0] if isinstance(listed, list) and listed else None))
     if kind not in kinds:
         raise CheckpointError(
-            f"{part} of {name} is of the kind {str(kind)[:60]}; only {' and '.join(kinds)} are known here."
+            f"{part} of {name} is of the kind {kind[:60]}; only {' and '.join(kinds)} are known here."
         )
     return kinds[kind]
 

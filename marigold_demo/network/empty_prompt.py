@@ -1,6 +1,7 @@
 """The embedding of the empty prompt, the only text these networks see: read, or encoded once and kept."""
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -52,7 +53,8 @@ def _keep_prompt(embedding: Tensor, path: Path, *, name: str) -> None:
         fresh.rename(path)
     except (OSError, SafetensorError) as error:  # read-only: the next start runs the text encoder again
         logger.info("The empty prompt of %s could not be kept beside the weights: %s", name, error)
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)
 
 
 def encode_empty_prompt(folder: Path, *, name: str) -> Tensor:
