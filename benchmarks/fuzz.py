@@ -101,7 +101,47 @@ def depth_seeds(rng: np.random.Generator) -> dict[str, bytes]:
     files["npy_order"] = saved(np.save, np.asfortranarray(depth))
     files["npz"] = saved(np.savez, depth=depth, uncertainty=depth / 9, valid=depth > 0.1)
     files["npz_small"] = saved(np.savez_compressed, depth=depth)
+    files["npz_video"] = saved(np.savez_compressed, depths=np.stack([depth, depth]), conf=depth)
+    files["npy_channels"] = saved(np.save, np.repeat(depth[..., None], 3, 2))
+    deep = Image.fromarray((65535 * depth).astype(np.uint16))
+    files["pgm_16"], files["tiff_16"] = encode(deep, "PPM"), encode(deep, "TIFF")
+    files["pfm"] = b"Pf\n48 40\n-1.0\n" + depth.astype("<f4").tobytes()
+    files["exr"] = exr_of(np.round(depth, 1).astype(np.float32))
+    files["tiff_f8"] = tiff_of(depth)
+    levels = np.repeat((65535 * depth).astype(">u2")[..., None], 2, 2)
+    files["png_16_alpha"] = png_of(levels.reshape(40, 96).view(np.uint8), bits=16, color=4)
     return files
+
+
+def exr_of(depth: np.ndarray) -> bytes:
+    """Return an OpenEXR picture of one channel, as ZIP of 16 lines whose data do not predict each other."""
+    height, width = depth.shape
+    channel = b"Z\0" + struct.pack("<IIii", 2, 0, 1, 1) + b"\0"
+    head = b"v/1\x01\x02\0\0\0channels\0chlist\0" + struct.pack("<I", len(channel)) + channel
+    head += b"compression\0compression\0\x01\0\0\0\x03"
+    head += b"dataWindow\0box2i\0\x10\0\0\0" + struct.pack("<4i", 0, 0, width - 1, height - 1) + b"\0"
+    bodies = [zlib.compress(depth[top : top + 16].tobytes()) for top in range(0, height, 16)]
+    chunks = [struct.pack("<iI", 16 * n, len(body)) + body for n, body in enumerate(bodies)]
+    starts = np.cumsum([len(head) + 8 * len(chunks), *map(len, chunks[:-1])])
+    return head + starts.astype("<u8").tobytes() + b"".join(chunks)
+
+
+def tiff_of(values: np.ndarray) -> bytes:
+    """Return a TIFF of float64, which Pillow does not write."""
+    body = zlib.compress(values.astype("<f8").tobytes())
+    height, width = values.shape
+    tags = {256: width, 257: height, 258: 64, 259: 8, 262: 1, 273: 8, 277: 1, 278: height}
+    tags |= {279: len(body), 339: 3}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return (
+        b"II*\0" + struct.pack("<I", 8 + len(body)) + body + struct.pack("<H", len(tags)) + entries + bytes(4)
+    )
+
+
+def png_of(rows: np.ndarray, *, bits: int, color: int) -> bytes:
+    """Return a PNG of 40 x 48 pixels of any kind, without filters."""
+    data = np.concatenate([np.zeros((len(rows), 1), np.uint8), rows], axis=1).tobytes()
+    return png_chunks(struct.pack(">2I5B", 48, 40, bits, color, 0, 0, 0), (b"IDAT", zlib.compress(data)))
 
 
 def recipe_seeds(rng: np.random.Generator) -> dict[str, bytes]:
@@ -157,11 +197,13 @@ def zipped(members: dict[str, bytes]) -> bytes:
 
 def png_with(kind: bytes, content: bytes, *, size: tuple[int, int] = (16, 16)) -> bytes:
     head = struct.pack(">2I5B", *size, 8, 0, 0, 0, 0)
-    pixels = zlib.compress(bytes(17 * 16))
-    chunks = ((b"IHDR", head), (kind, content), (b"IDAT", pixels), (b"IEND", b""))
+    return png_chunks(head, (kind, content), (b"IDAT", zlib.compress(bytes(17 * 16))))
+
+
+def png_chunks(head: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
     parts = (
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        for name, data in chunks
+        for name, data in ((b"IHDR", head), *chunks, (b"IEND", b""))
     )
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 

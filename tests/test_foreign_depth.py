@@ -7,10 +7,8 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-import OpenEXR
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
@@ -121,16 +119,49 @@ def tiff(array: NDArray, *, photometric: int = 1, deflated: bool = False, order:
     return head + body + struct.pack(f"{order}H", len(tags)) + entries + bytes(4)
 
 
-def exr(folder: Path, compression: int = OpenEXR.ZIP_COMPRESSION, **channels: NDArray) -> bytes:
-    path = folder / "depth.exr"
-    header = {"compression": compression, "type": OpenEXR.scanlineimage}
-    named = {name.replace("__", "."): values for name, values in channels.items()}
-    with OpenEXR.File(header, named) as file:
-        file.write(str(path))
-    return path.read_bytes()
+def exr(compression: int = 3, **channels: NDArray) -> bytes:
+    """Return an OpenEXR picture of scan lines: 0 uncompressed, 1 RLE, 2 ZIP of lines, 3 ZIP of 16 lines."""
+
+    def attribute(name: str, kind: str, data: bytes) -> bytes:
+        return f"{name}\0{kind}\0".encode() + struct.pack("<I", len(data)) + data
+
+    def packed(raw: bytes) -> bytes:
+        halves = raw[::2] + raw[1::2]
+        steps = np.diff(np.frombuffer(halves, np.uint8), prepend=np.uint8(128)) + np.uint8(128)
+        if compression > 1:
+            return zlib.compress(steps.tobytes())
+        runs = b""  # pairs of equal bytes as runs, all others as they are
+        for at in range(0, len(steps), 2):
+            pair = steps[at : at + 2].tobytes()
+            runs += (
+                b"\x01" + pair[:1]
+                if len(set(pair)) == 1 and len(pair) == 2
+                else bytes([256 - len(pair)]) + pair
+            )
+        return runs
+
+    named = sorted((name.replace("__", "."), values) for name, values in channels.items())
+    kinds = {"float32": 2, "float16": 1, "uint32": 0}
+    listed = b"".join(
+        name.encode() + b"\0" + struct.pack("<IIii", kinds[values.dtype.name], 0, 1, 1)
+        for name, values in named
+    )
+    window = struct.pack("<4i", 5, -3, W + 4, H - 4)  # need not begin at 0
+    head = b"v/1\x01\x02\0\0\0" + attribute("channels", "chlist", listed + b"\0")
+    head += attribute("compression", "compression", bytes([compression]))
+    head += attribute("dataWindow", "box2i", window) + attribute("owner", "string", b"me" * 300) + b"\0"
+    step, chunks = 16 if compression == 3 else 1, []
+    for top in range(0, H, step):
+        lines = range(top, min(top + step, H))
+        raw = b"".join(values[line].tobytes() for line in lines for _, values in named)
+        body = packed(raw) if compression else raw
+        body = body if len(body) < len(raw) else raw
+        chunks.append(struct.pack("<iI", top - 3, len(body)) + body)
+    starts = np.cumsum([len(head) + 8 * len(chunks), *map(len, chunks[:-1])])
+    return head + starts.astype("<u8").tobytes() + b"".join(chunks)
 
 
-def forms(folder: Path) -> dict[str, tuple[bytes, float]]:
+def forms() -> dict[str, tuple[bytes, float]]:
     """Return one scene in many forms, and the largest error of each."""
     f4, fine, coarse = UNIT.astype(np.float32), 0.51 / 65535, 0.51 / 255
     two_pages = io.BytesIO()
@@ -165,11 +196,11 @@ def forms(folder: Path) -> dict[str, tuple[bytes, float]]:
         "jpeg, colors": (saved(gray, "JPEG", quality=100), 4 * coarse),
         "webp": (saved(gray, "WEBP", lossless=True), coarse),
         "bmp": (saved(U8, "BMP"), coarse),
-        "exr": (exr(folder, Y=f4), 1e-6),
-        "exr, layer, half": (
-            exr(folder, OpenEXR.PIZ_COMPRESSION, R=0 * f4, View__Depth__Z=f4.astype(np.float16)),
-            1e-3,
-        ),
+        "exr": (exr(Y=f4), 1e-6),
+        "exr, uncompressed": (exr(0, Z=f4), 1e-6),
+        "exr, RLE": (exr(1, Z=f4), 1e-6),
+        "exr, ZIP of lines": (exr(2, R=f4, G=f4, B=f4), 1e-6),
+        "exr, layer, half": (exr(R=0 * f4, View__Depth__Z=f4.astype(np.float16)), 1e-3),
         "npy, repeated": (npy(np.repeat(f4[..., None], 3, 2)), 1e-6),
         "npy, repeated, Fortran order": (npy(np.asfortranarray(np.repeat(f4[..., None], 3, 2))), 1e-6),
         "npy, long double": (npy(UNIT.astype(np.longdouble)), 1e-6),
@@ -188,8 +219,8 @@ def _palette(levels: NDArray[np.uint8]) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def every_form(tmp_path_factory):
-    return forms(tmp_path_factory.mktemp("forms"))
+def every_form():
+    return forms()
 
 
 # -- forms -------------------------------------------------------------------------------------------
@@ -267,10 +298,25 @@ def test_sixteen_bit_colors_are_no_depth(channels):
         read(png16(*planes))
 
 
-def test_an_exr_without_depth_says_how_to_save_it(tmp_path):
-    f4 = UNIT.astype(np.float32)
-    with pytest.raises(DepthFileError, match="none is named Z or Depth"):
-        read(exr(tmp_path, R=f4, G=f4, B=f4 / 2))
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (exr(R=U8.astype(np.float32), G=U8.astype(np.float32), B=UNIT.astype(np.float32)), "colors and no"),
+        (exr(A=UNIT.astype(np.float32), N=UNIT.astype(np.float32)), "named Z or Depth"),
+        (
+            exr(0, Z=UNIT.astype(np.float32)).replace(
+                b"compression\0\x01\0\0\0\0", b"compression\0\x01\0\0\0\4"
+            ),
+            "PIZ",
+        ),
+        (b"v/1\x01\2\2\0\0" + bytes(99), "tiles"),
+    ],
+    ids=["colors", "names", "compression", "tiles"],
+)
+def test_an_exr_that_is_not_read_says_how_to_save_it(data, reason):
+    with pytest.raises(DepthFileError, match=reason) as refused:
+        read(data)
+    assert "save the depth as one channel in float, with ZIP compression" in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,6 @@ LIBRARIES = {
     "network.hub_cache": LIGHT,
     "network.hub_errors": LIGHT,
     "network.weights": NETWORKS | {"huggingface_hub"},
-    "reading.depth_pictures": LIGHT | {"OpenEXR"},
     "serving": {"fastapi", "prometheus_client", "python_multipart", "starlette", "uvicorn"},
     "training": NETWORKS | LIGHT | {"h5py"},
     "ui": LIGHT | {"gradio", "starlette"},

@@ -1,7 +1,7 @@
 """A depth file -> DepthMap, or a sentence why not. Knows nothing of photos or models.
 
-A file is judged by its content, never by its ending: `depth_arrays`, `depth_pictures` and `depth_tiff` read
-what is stored, `depth_values` makes depth of it.
+A file is judged by its content, never by its ending: `depth_arrays`, `depth_pictures`, `depth_tiff` and
+`depth_exr` read what is stored, `depth_values` makes depth of it.
 """
 
 import zipfile
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError
-from marigold_demo.reading import depth_tiff
+from marigold_demo.reading import depth_exr, depth_tiff
 from marigold_demo.reading.depth_arrays import MAX_PIXELS, NPY, WANTED, ZIP, check_frame, read_npy, read_npz
-from marigold_demo.reading.depth_pictures import EXR, PFM, PGM, PNG, read_exr, read_other, read_pfm, read_png
+from marigold_demo.reading.depth_exr import read_exr
+from marigold_demo.reading.depth_pictures import PFM, PGM, PNG, read_other, read_pfm, read_png
 from marigold_demo.reading.depth_tiff import is_deep_gray, read_tiff
 from marigold_demo.reading.depth_values import DepthFile, Near, StoredDepth, to_depth
 from marigold_demo.reading.limits import DAMAGED, opened, quiet_reading, start_of
@@ -94,7 +95,7 @@ def _stored(file: BinaryIO, *, frame: int | None) -> StoredDepth:
     if start.startswith(depth_tiff.SIGNATURES):
         return read_tiff(file, frame=frame)
     check_frame(frame, 1)
-    readers = {PNG: read_png, EXR: read_exr, **dict.fromkeys(PFM, read_pfm)}
+    readers = {PNG: read_png, depth_exr.SIGNATURE: read_exr, **dict.fromkeys(PFM, read_pfm)}
     return next((readers[magic] for magic in readers if start.startswith(magic)), read_other)(file)
 
 
@@ -110,7 +111,7 @@ def depth_form(path: Path | str) -> Literal["array", "gray picture"] | None:
             is_gray = start.startswith(depth_tiff.SIGNATURES) and is_deep_gray(file)
     except DepthFileError:
         return None
-    if start.startswith((NPY, ZIP, EXR, PFM[0])):
+    if start.startswith((NPY, ZIP, depth_exr.SIGNATURE, PFM[0])):
         return "array"
     if start.startswith(PNG):
         is_gray = len(start) > 25 and start[24] == 16 and start[25] in (_GRAY, _GRAY_ALPHA)

@@ -1,4 +1,4 @@
-"""Picture files that hold depth -> stored depth: PNG, PGM, PFM, OpenEXR, and 8-bit pictures.
+"""Picture files that hold depth -> stored depth: PNG, PGM, PFM, and 8-bit pictures.
 
 Levels are taken as they are stored: no profile, no gamma. 16 bits stay 16 bits. A picture with colors is no
 depth, unless its channels are equal.
@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
-import OpenEXR
 from numpy.typing import NDArray
 from PIL import (  # noqa: F401  # all formats, so that none is loaded later
     BmpImagePlugin,
@@ -33,12 +32,11 @@ from marigold_demo.reading.depth_values import StoredDepth
 from marigold_demo.reading.limits import start_of
 from marigold_demo.recipe import KEY, NEAR_KEY
 
-PNG, EXR = b"\x89PNG\r\n\x1a\n", b"v/1\x01"
+PNG = b"\x89PNG\r\n\x1a\n"
 PFM, PGM = (b"Pf", b"PF"), (b"P5", b"P2")
 
 _OTHER_FORMATS = ("JPEG", "PPM", "BMP", "WEBP")
 _LOSSY_DIFFERENCE = 4  # levels by which equal channels may differ after JPEG or WebP
-_EXR_NAMES = ("z", "depth", "y", "v", "distance", "disparity")
 _MAX_TOKEN, _MAX_CHUNKS = 40, 100_000
 
 
@@ -165,39 +163,6 @@ def _token(file: BinaryIO) -> bytes:
         elif word:
             return word
     raise ValueError("no word of a header")
-
-
-def read_exr(file: BinaryIO) -> StoredDepth:
-    """Read an OpenEXR picture of one channel, or its channel that is named as depth.
-
-    Raises:
-        DepthFileError: No channel is depth, or its size is out of bounds.
-    """
-    file.seek(0)
-    picture = OpenEXR.InputFile(file)
-    header = picture.header()
-    low, high = header["dataWindow"].min, header["dataWindow"].max
-    width, height = high.x - low.x + 1, high.y - low.y + 1
-    check_size(width, height)
-    name = _exr_channel(list(header["channels"]))
-    kind = {"HALF": np.float16, "FLOAT": np.float32, "UINT": np.uint32}[str(header["channels"][name].type)]
-    values = np.frombuffer(picture.channel(name), dtype=kind).reshape(height, width)
-    is_disparity = name.lower().split(".")[-1] == "disparity"
-    return StoredDepth(values, origin="disparity" if is_disparity else "other")
-
-
-def _exr_channel(names: list[str]) -> str:
-    """Choose the channel that is depth; layers put their name before it, as in ViewLayer.Depth.Z."""
-    if len(names) == 1:
-        return names[0]
-    for wanted in _EXR_NAMES:
-        for name in names:
-            if name.lower().split(".")[-1] == wanted:
-                return name
-    raise DepthFileError(
-        f"The OpenEXR file has {len(names)} channels, of which none is named Z or Depth; save the depth as a"
-        " file of one channel."
-    )
 
 
 def read_other(file: BinaryIO) -> StoredDepth:
