@@ -541,6 +541,7 @@ def test_a_recipe_that_is_none_is_no_evidence_of_heights():
 # -- cost --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_thirty_two_million_float64_pixels_with_holes_take_little_memory(tmp_path):
     side = np.linspace(20, 2, 5000)[:, None] + np.zeros((1, 6400))
     side[:1000], side[3000:3300, 2000:2600] = np.nan, 0

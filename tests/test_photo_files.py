@@ -490,6 +490,7 @@ def test_photos_of_the_largest_phones_are_read_at_a_reduced_size(tmp_path, width
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_100_megapixels_of_floats_take_less_than_1_2_gb(tmp_path):
     side, rows = 10_000, 100
     strip = zlib.compress(np.linspace(0, 1, side, dtype=np.float32).tobytes() * rows)

@@ -37,6 +37,8 @@ _GDEPTH = b"http://ns.google.com/photos/1.0/depthmap/"
 _DYNAMIC_DEPTH = b"http://ns.google.com/photos/dd/1.0/depthmap/"
 _PROPERTIES = (b"Format", b"Near", b"Far", b"Data", b"DepthURI")
 _DEPTH_MEANINGS = (b"depth", b"depthmap")
+_ATTRIBUTE = re.compile(rb":(\w{1,40})\s{0,9}=\s{0,9}[\"']([^\"']*)[\"']")
+_NAMESPACE = re.compile(rb"xmlns:([\w-]{1,40})\s{0,9}=\s{0,9}[\"']([^\"']{0,200})")
 _ITEM = re.compile(rb"<[\w-]+:Item\b[^>]*>")
 
 
@@ -118,14 +120,13 @@ def _dynamic_depth(file: BinaryIO, xmp: bytes) -> PhoneDepth | None:
 
 
 def _value(item: bytes, name: bytes) -> bytes:
-    found = re.search(rb":" + name + rb"\s*=\s*[\"']([^\"']*)[\"']", item)
-    return found[1] if found else b""
+    return next((value for named, value in _ATTRIBUTE.findall(item) if named == name), b"")
 
 
 def _properties(xmp: bytes, namespace: bytes) -> dict[bytes, bytes]:
     """Return the properties of a namespace that are used here, empty where they are missing."""
-    declared = re.search(rb"xmlns:([\w-]{1,40})\s{0,9}=\s{0,9}[\"']" + re.escape(namespace), xmp)
-    prefix = declared[1] + b":" if declared else b""
+    declared = next((name for name, uri in _NAMESPACE.findall(xmp) if uri.startswith(namespace)), None)
+    prefix = declared + b":" if declared else b""
     return {name: _property(xmp, prefix + name) if declared else b"" for name in _PROPERTIES}
 
 
