@@ -568,6 +568,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
         lambda: pfm(UNIT)[:-9],
         lambda: tiff(UNIT)[:-9],
         lambda: saved(U16, "TIFF")[:200],
+        lambda: saved(U16, "TIFF").replace(
+            struct.pack("<HHII", 256, 4, 1, W), struct.pack("<HHII", 256, 4, 1, 2**31)
+        ),
+        lambda: exr(Z=UNIT.astype(np.float32))[:-9],
         lambda: b"Pf\n99999 99999\n-1\n",
         lambda: b"Pf\n20 30\nnan",
         lambda: b"PF" + b"1" * 5000,

@@ -49,6 +49,8 @@ def read_exr(file: BinaryIO) -> StoredDepth:
     attributes = _attributes(file)
     left, top, right, bottom = struct.unpack("<4i", attributes["dataWindow"][:16])
     width, height = right - left + 1, bottom - top + 1
+    if min(width, height) < 1:
+        raise ValueError("a window that ends before it begins")
     check_size(width, height)
     compression = attributes["compression"][0]
     if compression not in _LINES:

@@ -10,6 +10,7 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError
@@ -78,6 +79,9 @@ def decode_depth(
     try:
         with quiet_reading():
             stored = _stored(file, frame=frame)
+    except Image.DecompressionBombError as error:
+        most = f"at most {MAX_PIXELS // 10**6} million pixels can be used"
+        raise DepthFileError(f"The depth file cannot be used: it is too large; {most}.") from error
     except (*DAMAGED, zipfile.BadZipFile) as error:
         raise DepthFileError(
             f"The depth file is damaged or incomplete; save it again as {WANTED}."
