@@ -187,7 +187,7 @@ def test_processes_end_with_a_status_and_no_traceback_and_read_pipes(tmp_path, p
         ) as well,
     ):
         os.close(reader)
-        feeder = threading.Thread(target=fifo.write_bytes, args=(photo,))
+        feeder = threading.Thread(target=fifo.write_bytes, args=(photo,), daemon=True)
         feeder.start()
         gone.stdin.write(photo)
         gone.stdin.close()
