@@ -145,10 +145,8 @@ def launch(page: gr.Blocks, service: Service | None = None, place: Place | None 
 
     original, http_server.start_server = http_server.start_server, start_server
     try:
-        # Neither workers nor a proxy of Gradio's own: they would answer beside all this.
-        page.launch(
-            prevent_thread_lock=True, quiet=True, ssr_mode=False, num_workers=0, **launch_options(service)
-        )
+        # No proxy of Gradio's own: it would answer beside all this.
+        page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, **launch_options(service))
     finally:
         http_server.start_server = original
     if page.share_url:
