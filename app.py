@@ -200,7 +200,6 @@ def make_folder() -> Path:
 
 def main() -> None:
     """Run the app; ends the process."""
-    isolated.use(decoding_limits(), start=True)
     if not ZERO_GPU:  # there the platform ends it
         ending.end_on_signals()
     SERVICE.open_journal()
@@ -209,6 +208,7 @@ def main() -> None:
         hosted = ON_SPACES or ZERO_GPU
         place = None if hosted else listening.listen(CONFIGURATION.server_name, CONFIGURATION.server_port)
         folder = make_folder()
+        isolated.use(decoding_limits(), start=True)
         serve(make_page(folder), place)
     except DemoError as error:
         say(sys.stderr, str(error))

@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from typing import Any, BinaryIO
 
@@ -48,7 +49,8 @@ def main(control: socket.socket) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _load_codecs()
     gc.freeze()  # children share these objects' pages
-    control.send(READY if _can_filter() else READY_UNFILTERED)
+    with suppress(BrokenPipeError):  # who started this has ended meanwhile
+        control.send(READY if _can_filter() else READY_UNFILTERED)
     children: dict[int, int] = {}  # process ID by request ID
     while True:
         ready, _, _ = select.select([control], [], [], _REAP_EVERY_S)

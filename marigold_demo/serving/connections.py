@@ -99,6 +99,11 @@ class Connections:
             if not self._open[connection.address]:
                 del self._open[connection.address]
 
+    def make_room(self) -> None:
+        """Close all connections that have waited for a while; for when there are no descriptors left."""
+        while self._give_way():
+            pass
+
     def _give_way(self, address: str | None = None) -> bool:
         """Close the connection that has waited longest, of one address or of all."""
         for connection, since_s in self._waiting.items():

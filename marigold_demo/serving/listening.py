@@ -1,5 +1,6 @@
 """Where the server listens, and the server itself: sockets first, so that a port in use is known at once."""
 
+import asyncio
 import errno
 import ipaddress
 import socket
@@ -174,14 +175,22 @@ class Server(uvicorn.Server):
             server_header=False,
         )
         super().__init__(config)
-        self._place = place
+        self._place, self._bounds = place, bounds
         self._thread = threading.Thread(target=self.run, args=(list(place.sockets),), daemon=True)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to take connections."""
+        asyncio.get_running_loop().set_exception_handler(self._without_descriptors)
         await super().startup(sockets)
         for bound in self._place.sockets:
             bound.listen(BACKLOG)  # asyncio takes one number for both
+
+    def _without_descriptors(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Let idle connections go where the process has no descriptor left for a new one."""
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            self._bounds.make_room()
+        loop.default_exception_handler(context)
 
     def begin(self) -> None:
         """Return when the server answers.
