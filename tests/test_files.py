@@ -170,22 +170,23 @@ def test_a_file_is_sent_by_its_own_path_only(http, url, stolen, folder):
     sent = []
     for path in stolen:
         written = quote(path, safe="/.")
-        for way in (written, written.replace(".", "%2e"), quote(path, safe="/."), quote(written)):
-            for prefix in ("gradio_api/file=", "gradio_api/file/", "static/", "assets/", "svelte/"):
+        others = ("gradio_api/file/", "static/", "assets/", "svelte/") if path in stolen[:3] else ()
+        for way in {written, written.replace(".", "%2e"), quote(written)}:
+            for prefix in ("gradio_api/file=", *others):
                 # Not by httpx, which tidies paths before it sends them.
                 sent.append((path, prefix, raw_get(url, f"/{prefix}{way}")))
     assert [(path, prefix) for path, prefix, answer in sent if b"of another visitor" in answer] == []
     for _, prefix, answer in sent:
-        assert answer.split()[1] == b"404" or (
-            prefix[:6] != "gradio" and answer.split()[1] in (b"400", b"403")
-        )
+        assert answer.split()[1] in ((b"404",) if "gradio" in prefix else (b"400", b"403", b"404"))
     assert open_upload(root) is not None  # it was there to be stolen all the while
 
 
 def raw_get(url: str, target: str, headers: str = "") -> bytes:
     address = urlsplit(url)
     with socket.create_connection((address.hostname, address.port), timeout=60) as line:
-        line.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n".encode())
+        line.sendall(
+            f"GET {target} HTTP/1.1\r\nHost: {address.netloc}\r\nConnection: close\r\n{headers}\r\n".encode()
+        )
         parts = []
         while part := line.recv(2**16):
             parts.append(part)
@@ -215,12 +216,10 @@ def test_no_event_takes_a_file_by_another_path(http, stolen):
     bodies = events_with_files(http)
     assert len(bodies) >= 6
     for body in bodies:
-        for path in stolen:
+        for path in stolen if body is bodies[0] else stolen[:4]:
             file = {"path": path, "meta": {"_type": "gradio.FileData"}, "orig_name": "a.png"}
             asked = body | {"data": [file if value == "FILE" else value for value in body["data"]]}
-            for way in (
-                ("queue/join", "run/predict", "api/predict") if path in stolen[:3] else ("queue/join",)
-            ):
+            for way in ("queue/join", "run/predict", "api/predict")[: 3 if path == stolen[0] else 1]:
                 answer = http.post(f"/gradio_api/{way}", json=asked)
                 assert 400 <= answer.status_code < 500, (way, path)
                 assert b"visitor" not in answer.content
