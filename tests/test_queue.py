@@ -29,7 +29,7 @@ from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.ui import build_page, endpoints, knobs, launch, queue
 from marigold_demo.ui.desk import Desk
 from marigold_demo.ui.measure import use_length
-from marigold_demo.ui.queue import Mailbox
+from marigold_demo.ui.queue import Mailbox, Mailboxes
 from marigold_demo.ui.views import Look, check_sides
 from marigold_demo.workflow import Workflow
 from tests.pages import LENIENT, draw_photo
@@ -165,7 +165,29 @@ def test_a_mailbox_that_overflows_is_emptied():
         assert (box.overflowed, box.qsize(), box.size_bytes) == (True, 0, 0)
 
 
-def test_what_is_read_is_counted_no_more_and_reading_is_noticed(monkeypatch):
+def test_the_heartbeat_of_a_session_that_is_gone_ends():
+    """Gradio's task would go on for ever where the connection broke while a message was sent."""
+
+    async def beat() -> bool:
+        boxes = Mailboxes()
+        boxes["here"] = None
+        boxes.get("here").put_nowait(EstimationMessage(queue_size=1))
+        task = asyncio.create_task(forever(boxes))
+        await asyncio.sleep(0.05)
+        assert not task.done()
+        del boxes["here"], boxes["here"]
+        await asyncio.wait([task], timeout=5)
+        return task.cancelled()
+
+    async def forever(boxes: Mailboxes) -> None:
+        while True:
+            await asyncio.sleep(0.01)
+            boxes.get("here")
+
+    assert asyncio.run(beat())
+
+
+def test_what_is_read_is_counted_no_more_and_reading_is_noticed():
     async def read() -> None:
         box = Mailbox()
         box.put_nowait(EstimationMessage(queue_size=1))
@@ -200,13 +222,13 @@ def test_all_unread_messages_together_are_bounded(url, page, monkeypatch):
     monkeypatch.setattr(queue, "ALL_SESSIONS", 5)
     monkeypatch.setattr(queue, "ALL_BYTES", 3000)
     boxes = page._queue.pending_messages_per_session
-    with httpx.Client(base_url=url) as web:
+    with httpx.Client(base_url=url, timeout=60) as web:
         for _ in range(20):
             assert web.post("/gradio_api/call/v2/depth", json={"photo": None}).status_code == 200
             time.sleep(0.05)
     assert eventually(lambda: len(boxes) <= 5 and boxes.size_bytes() <= 3000, within_s=10)
     assert eventually(lambda: page._queue.pending_event_ids_session.keys() <= boxes.keys(), within_s=10)
-    with httpx.Client(base_url=url) as web:
+    with httpx.Client(base_url=url, timeout=60) as web:
         known = [session for session, box in boxes.items() if box.qsize()]
         assert known
         answer = web.get(f"/gradio_api/call/depth/{known[-1]}").text
@@ -316,7 +338,7 @@ def test_no_answer_repeats_what_was_sent(url, name, call):
 def test_events_of_the_queue_cannot_be_run_past_it(url, page):
     queued = next(fn for fn in page.fns.values() if fn.queue and fn.api_visibility == "private")
     public = next(fn for fn in page.fns.values() if fn.api_name == "depth")
-    with httpx.Client(base_url=url) as web:
+    with httpx.Client(base_url=url, timeout=60) as web:
         for kind in ("run", "api"):
             answers = [
                 web.post(f"/gradio_api/{kind}/depth", json={"data": []}),
@@ -338,14 +360,14 @@ def test_events_of_the_queue_cannot_be_run_past_it(url, page):
 @on_server
 def test_a_body_of_very_many_values_is_refused(url):
     body = json.dumps({"data": [[]] * 200_000, "fn_index": 1, "session_hash": "many"})
-    answer = httpx.post(f"{url}/gradio_api/queue/join", content=body)
+    answer = httpx.post(f"{url}/gradio_api/queue/join", content=body, timeout=60)
     assert (answer.status_code, answer.json()["detail"][:24]) == (400, "There are too many value")
 
 
 @on_server
 def test_requests_that_begin_a_run_and_never_run_are_forgotten(url, page, monkeypatch):
     begin = next(fn for fn in page.fns.values() if fn.api_name.startswith("_begin") or "begin" in fn.api_name)
-    with httpx.Client(base_url=url) as web:
+    with httpx.Client(base_url=url, timeout=60) as web:
         for number in range(5):
             body = {"data": [LONG, None], "fn_index": begin._id, "session_hash": f"b{number}"}
             answer = web.post("/gradio_api/run/predict", json=body)
@@ -406,6 +428,18 @@ def test_one_visitor_never_takes_all_places_in_the_queue(tmp_path, predict, phot
     finally:
         predict.hurry.set()
         page.close(verbose=False)
+
+
+@on_server
+def test_a_proxy_that_is_not_believed_is_told_to_the_log_once(url, page, monkeypatch, caplog):
+    monkeypatch.setattr(page._queue, "_knows_proxy", False)
+    for told in ("127.0.0.1", "192.0.2.1", "192.0.2.2"):
+        body, headers = {"photo": None}, {"x-forwarded-for": told}
+        httpx.post(
+            f"{url}/gradio_api/call/v2/depth", json=body, headers=headers, timeout=60
+        ).raise_for_status()
+    told = [record.msg for record in caplog.records if "proxy" in record.msg]
+    assert len(told) == 1 and "FORWARDED_ALLOW_IPS" in told[0] and "192.0.2" not in told[0]
 
 
 @on_server

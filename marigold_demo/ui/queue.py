@@ -142,6 +142,7 @@ class BoundedQueue(Queue):  # type: ignore[misc]  # gradio is not typed
             default_concurrency_limit=plain.default_concurrency_limit,
         )
         self.listen_s, self._share_out = listen_s, share_out
+        self._knows_proxy = False  # whether the log told of one
         self._errors: dict[str, Exception] = {}  # that ended an event which is not over yet, by its id
         self.pending_messages_per_session = Mailboxes()
         self.pending_event_ids_session = _EventIds()
@@ -161,6 +162,7 @@ class BoundedQueue(Queue):  # type: ignore[misc]  # gradio is not typed
         if called is None or (body.simple_format and called.api_visibility == "private"):
             raise HTTPException(404, "There is no such endpoint; /gradio_api/info lists those there are.")
         if self._share_out and self.max_size is not None and len(self) < self.max_size:
+            self._look_for_proxy(request)
             visitor = visitor_of_request(request)
             own = sum(visitor_of_request(event.request) == visitor for event in self._queued())
             if own and own >= self.max_size - len(self):
@@ -188,6 +190,17 @@ class BoundedQueue(Queue):  # type: ignore[misc]  # gradio is not typed
                 if (error := self._errors.pop(event._id, None)) is not None:
                     error.__traceback__ = error.__cause__ = error.__context__ = None
 
+    def _look_for_proxy(self, request: Any) -> None:
+        """Log it once where visitors come through a proxy that is not believed, so that they are all one."""
+        told = request.headers.get("x-forwarded-for", "")
+        if told and not self._knows_proxy and request.client and request.client.host not in told:
+            self._knows_proxy = True
+            log_event(
+                _log,
+                "all visitors of a proxy share what one may have; name it in FORWARDED_ALLOW_IPS",
+                level=logging.WARNING,
+            )
+
     def get_events(self) -> Any:
         """Return what is processed next: of the visitor of whom the least is being processed."""
         if self._share_out:
@@ -213,7 +226,10 @@ class BoundedQueue(Queue):  # type: ignore[misc]  # gradio is not typed
     async def _keep_swept(self) -> None:
         while not self.stopped:
             await asyncio.sleep(min(1.0, self.listen_s / 4))
-            self.sweep()
+            try:
+                self.sweep()
+            except Exception:  # the bounds must not end with one bug
+                _log.exception("the queue could not be swept and will be again")
 
     @staticmethod
     def _make_room(boxes: Mailboxes) -> None:
