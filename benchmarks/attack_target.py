@@ -354,8 +354,10 @@ def _warm(target: Target) -> None:
     while target.ask("GET", "/healthz").status_code == 503 and time.monotonic() < until:
         time.sleep(0.2)
     for number in range(2):
-        target.read_photo(picture(number, size=(3000, 2000), kind="JPEG"))
-    target.depth(within_s=60)
+        with contextlib.suppress(SilentError, RefusedError):  # a busy machine takes its time
+            target.read_photo(picture(number, size=(3000, 2000), kind="JPEG"))
+    with contextlib.suppress(SilentError):
+        target.depth(within_s=60)
 
 
 def _end(target: Target) -> None:

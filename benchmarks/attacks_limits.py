@@ -30,6 +30,7 @@ SHARE = 3  # of one visitor: one run and two that wait
 UNHEARD_S = 45.0  # callers who do not listen are out after 30 s; then the bystander's own depth
 MESSAGES_S = 60.0  # in which 600 refusals are sent, or as many as it takes
 IDLE_S = 75.0  # within which connections that send nothing must be closed
+ABORTED_S = 10.0  # within which an upload that broke off is gone
 HEAL_S = 90.0  # within which a full disk must have room again
 
 
@@ -188,8 +189,9 @@ def disk(target: Target) -> Outcome:
     with Watch(target, photos=False) as watch:
         for number in range(3):
             _abort_upload(target, number)
-        time.sleep(1)
-        aborted = _stored(folder) - before
+        until = time.monotonic() + ABORTED_S
+        while (aborted := _stored(folder) - before) > 5 * MB and time.monotonic() < until:
+            time.sleep(0.2)
         refused = [fault for fault in (_upload_of_48_mb(target, number) for number in range(12)) if fault]
     over.set()
     faults += [fault for fault in refused if fault != "refused"]
