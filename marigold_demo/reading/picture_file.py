@@ -63,6 +63,7 @@ _OTHER_KINDS = (
     ((b"\0\0\1\0",), "an icon"),
     ((b"\x1aE\xdf\xa3",), "a video"),
 )
+_SEQUENCE_BRANDS = (b"hevc", b"hevx", b"msf1")
 _AVIF_BRANDS = (b"avif", b"avis")
 _PICTURE_BRANDS = (*_AVIF_BRANDS, b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 # What may stand before the first element of an XML text, and how it ends (XML 1.0, 2.8).
@@ -101,7 +102,7 @@ def _decode(file: BinaryIO, start: bytes) -> tuple[Picture, PhoneDepth | None]:
     if start.startswith(b"GIF8"):
         return _gif(file), None
     if start[4:8] == b"ftyp":
-        return _avif(file, start) if _is_avif(start) else _heif(file)
+        return _avif(file, start) if _is_avif(start) else _heif(file, start)
     if start.startswith((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")):
         return _jpeg2000(file), None
     reader = next((reader for begins, reader in _READERS.items() if start.startswith(begins)), None)
@@ -158,9 +159,12 @@ def _gif(file: BinaryIO) -> Picture:
     return _with_frames(_loaded(GifImagePlugin.GifImageFile(view)), frames)
 
 
-def _heif(file: BinaryIO) -> tuple[Picture, PhoneDepth | None]:
+def _heif(file: BinaryIO, start: bytes) -> tuple[Picture, PhoneDepth | None]:
     # Not a word on further pictures: phones put gain maps and previews beside the one picture.
-    image = HeifImageFile(file)
+    try:
+        image = HeifImageFile(file)
+    except SyntaxError as error:
+        raise unsupported("a HEIF film") if start[8:12] in _SEQUENCE_BRANDS else error from None
     depth = heic_depth(image.info)  # before loading, which forgets the file
     picture = _with_exif(_loaded(image, max_pixels=_MAX_HEIF_PIXELS))
     codes = image.info.get("nclx_profile")
