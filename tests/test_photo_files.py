@@ -443,7 +443,7 @@ def test_camera_raw_without_a_full_size_preview_is_refused_by_name(data):
 
 
 def test_a_film_of_heif_pictures_is_named_and_not_called_damaged():
-    with pytest.raises(PhotoError, match="HEIF film.* not supported"):
+    with pytest.raises(PhotoError, match=r"HEIF film.* not supported"):
         read(b"\0\0\0\x18ftyphevc\0\0\0\0msf1hevc" + bytes(400))
 
 
