@@ -250,6 +250,13 @@ def test_the_depth_inside_a_portrait_photo_is_offered_beside_the_prediction(visi
     assert predict.runs == runs
 
 
+def test_depth_in_the_photo_box_is_pointed_to_its_button(visit, folder):
+    seen = visit()
+    np.save(folder / "dropped.npy", ball(48, 64))
+    seen.page.set_input_files("#photo input[type=file]", folder / "dropped.npy")
+    expect(seen.page.locator("#status")).to_contain_text("bring it by “Use my own depth file”")
+
+
 def test_everything_comes_in_one_zip_and_its_recipe_can_be_used_again(visit, photo, folder):
     seen = visit()
     seen.upload(photo)
