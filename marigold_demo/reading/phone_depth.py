@@ -39,7 +39,7 @@ _PROPERTIES = (b"Format", b"Near", b"Far", b"Data", b"DepthURI")
 _DEPTH_MEANINGS = (b"depth", b"depthmap")
 _ATTRIBUTE = re.compile(rb":(\w{1,40})\s{0,9}=\s{0,9}[\"']([^\"']*)[\"']")
 _NAMESPACE = re.compile(rb"xmlns:([\w-]{1,40})\s{0,9}=\s{0,9}[\"']([^\"']{0,200})")
-_ITEM = re.compile(rb"<[\w-]+:Item\b[^>]*>")
+_ITEM = re.compile(rb"<[\w-]+:Item\b[^<>]*>")
 
 
 @dataclass(frozen=True, eq=False)
