@@ -57,7 +57,10 @@ def main(control: socket.socket) -> None:
         _reap(children)
         if not ready:
             continue
-        message, descriptors, _, _ = socket.recv_fds(control, MESSAGE_BYTES, 2)
+        try:
+            message, descriptors, _, _ = socket.recv_fds(control, MESSAGE_BYTES, 2)
+        except ConnectionError:  # the other process ended before it read that this one is ready
+            break
         if not message:
             break
         request = json.loads(message)
