@@ -72,7 +72,9 @@ def fd_addresses(target: Target) -> Outcome:
                     else (f"file={name}",)
                 ):
                     tried += 1
-                    answer = client.get(f"/gradio_api/{form}", headers={"range": "bytes=0-99"})
+                    # As it is written: httpx would resolve ".." before it sends the path.
+                    raw = {"target": f"/gradio_api/{form}".encode()}
+                    answer = client.get("/", headers={"range": "bytes=0-99"}, extensions=raw)
                     if answer.status_code < 300:
                         theirs = "the victim's photo" if answer.content[:100] == secret[:100] else "a file"
                         faults.append(f"{_kind(name)} gives {theirs}")
@@ -220,13 +222,13 @@ def _list_bombs() -> None:
 _list_bombs()
 
 
-@attack("worker-crash", 3, "a crash while a photo is decoded costs its own visitor one sentence", own=True)
+@attack("worker-crash", 3, "a crash while a file is decoded costs its own visitor one sentence", own=True)
 def worker_crash(target: Target) -> Outcome:
-    data, ended = hostile_files.jpeg_scans(), list[Reply | str]()
+    data, ended = hostile_files.zip_members(), list[Reply | str]()
 
     def send() -> None:
         try:
-            ended.append(target.read_photo(data))
+            ended.append(target.read_depth(data))
         except (SilentError, httpx.HTTPError) as error:
             ended.append(f"the visitor reads nothing: {error}")
 
@@ -236,7 +238,7 @@ def worker_crash(target: Target) -> Outcome:
         thread.start()
         worker = _busy_child(target)
         if worker is None:
-            faults.append("the photo is decoded in the server itself")
+            faults.append("the file is decoded in the server itself")
         else:
             worker.send_signal(signal.SIGSEGV)
         thread.join(ANSWER_S)
