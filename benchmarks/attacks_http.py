@@ -108,7 +108,7 @@ def metrics(target: Target) -> Outcome:
 RANGES = (
     "bytes=-", "bytes=abc", "bytes=", "bytes=9-1", "bytes=--5", "lines=0-1", "bytes=0-5,2-3", "bytes=-0", "=",
     "bytes=0-0," + "0-0," * 1000 + "1-1", "bytes=" + "9" * 30 + "-", "bytes=5-³", "bytes=²-", "bytes",
-    "bytes=0x0-0x5", "bytes=1_0-2_0", "bytes= 0 - 5 ", "bytes=0-" + "9" * 5000, "bytes=-" + "9" * 5000,
+    "bytes=0x0-0x5", "bytes=1_0-2_0", "bytes= 0 - 5", "bytes=0-" + "9" * 5000, "bytes=-" + "9" * 5000,
     "bytes=<b>marked</b>-",
 )  # fmt: skip
 
