@@ -633,6 +633,18 @@ def test_a_flood_of_new_sessions_leaves_a_page_in_use_its_depth(page, http, tmp_
         open_page.close()
 
 
+def test_a_session_of_a_moment_ago_is_not_forgotten_for_those_silent_for_longer(page):
+    kept = sessions.Sessions()
+    kept.blocks, kept.capacity = page, 20
+    for number in range(20):
+        kept[f"left{number}"]
+        kept.opened(f"left{number}")
+        kept.closed(f"left{number}")
+    for number in range(4):  # programs that begin with an upload: no stream is open yet
+        kept[f"new{number}"]
+    assert list(kept.session_data) == [*(f"left{n}" for n in range(4, 20)), *(f"new{n}" for n in range(4))]
+
+
 def test_where_all_pages_are_open_a_new_visitor_reads_a_sentence(page, http, tmp_path):
     with ExitStack() as stack:
         names = [f"open{number}" for number in range(3)]

@@ -18,6 +18,7 @@ from marigold_demo.serving.asgi import App, Message, Receive, Send, route
 from marigold_demo.ui.queue import visitor_of_request
 
 MOST = 300
+NEVER_OPENED = 1 / 4  # of them may belong to programs that never listened, before those go first
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")  # what pages and clients call their sessions
 
 _FULL = "There are as many visitors as this server takes; try again in a few minutes."
@@ -74,12 +75,12 @@ class Sessions(StateHolder):  # type: ignore[misc]
             self._drop(session)
 
     def _forget_one(self) -> None:
-        """Forget the session that was silent longest; those that never had an open page go first."""
+        """Forget the session that was silent longest; of those never opened, where they are many."""
         away = [session for session in self.session_data if session not in self._streams]
         if not away:
             raise FullError
-        never = (session for session in away if session not in self._visited)
-        self._drop(next(never, away[0]))
+        never = [session for session in away if session not in self._visited]
+        self._drop(never[0] if len(never) > self.capacity * NEVER_OPENED else away[0])
 
     def _drop(self, session: str) -> None:
         self.session_data.pop(session, None)
