@@ -35,10 +35,10 @@ import gradio as gr
 from marigold_demo.advice import Advice
 from marigold_demo.catalog import EMBEDDED
 from marigold_demo.depth import DepthMap
-from marigold_demo.files.private_folder import default_root, own_folder, remove_own
+from marigold_demo.io import isolated
+from marigold_demo.io.photo import Photo
+from marigold_demo.io.private_folder import default_root, own_folder, remove_own
 from marigold_demo.progress import Progress
-from marigold_demo.reading import isolated
-from marigold_demo.reading.photo import Photo
 from marigold_demo.serving import ending, listening
 from marigold_demo.serving.one_thread import in_one_thread
 from marigold_demo.serving.probes import State

@@ -64,9 +64,9 @@ def median_s(work: Callable[[], object], *, rounds: int = 5) -> float:
 def main() -> None:
     """Measure and print."""
     from marigold_demo.examples import load_examples
-    from marigold_demo.files import export
+    from marigold_demo.io import export
+    from marigold_demo.io.photo import Photo, load_photo
     from marigold_demo.network.checkpoint import load_pipeline
-    from marigold_demo.reading.photo import Photo, load_photo
     from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
     from marigold_demo.workflow import Workflow
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from marigold_demo.io.photo import Photo
 from marigold_demo.network import estimate, pace
 from marigold_demo.network.checkpoint import best_device, load_pipeline, predict
-from marigold_demo.reading.photo import Photo
 from marigold_demo.settings import DepthSettings
 
 SIZE = (1024, 768)  # width and height of the photo

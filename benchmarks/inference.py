@@ -40,12 +40,12 @@ from torch.utils.flop_counter import FlopCounterMode
 import marigold_demo.network.pipeline
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import CheckpointError
+from marigold_demo.io.photo import Photo
 from marigold_demo.network import architecture, ensemble
 from marigold_demo.network.checkpoint import open_pipeline
 from marigold_demo.network.defaults import Defaults
 from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.network.settling import unsettle
-from marigold_demo.reading.photo import Photo
 from marigold_demo.settings import DepthSettings
 
 PHOTO_SIZE = (768, 1024)  # H, W

@@ -23,8 +23,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from marigold_demo.depth import DepthMap
-from marigold_demo.files import export
-from marigold_demo.files.stl import from_stl
 from marigold_demo.geometry.assembly import assemble
 from marigold_demo.geometry.compression import compress, unit_range
 from marigold_demo.geometry.heightfield import smoothed, with_photo_detail
@@ -33,7 +31,9 @@ from marigold_demo.geometry.report import build_report
 from marigold_demo.geometry.rtin import triangulate
 from marigold_demo.geometry.soundness import examine
 from marigold_demo.geometry.surface import build_surface
-from marigold_demo.reading.photo import Photo
+from marigold_demo.io import export
+from marigold_demo.io.photo import Photo
+from marigold_demo.io.stl import from_stl
 from marigold_demo.settings import MeshSettings, ReliefSettings
 
 SIZES = (512, 1024, 2048)

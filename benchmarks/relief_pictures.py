@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from marigold_demo.depth import DepthMap
-from marigold_demo.files import export
-from marigold_demo.files.stl import from_stl
 from marigold_demo.geometry.relief import build_relief
 from marigold_demo.geometry.surface import build_surface
+from marigold_demo.io import export
+from marigold_demo.io.photo import Photo, load_photo
+from marigold_demo.io.stl import from_stl
 from marigold_demo.network.checkpoint import load_pipeline
 from marigold_demo.presets import RELIEF_PRESETS
-from marigold_demo.reading.photo import Photo, load_photo
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -37,8 +37,8 @@ from PIL import Image
 from benchmarks.rest_client import FullError, RefusedError, Visit
 from benchmarks.server import app_running, resident_mb
 from marigold_demo import workflow
+from marigold_demo.io.photo import load_photo
 from marigold_demo.network.checkpoint import load_pipeline
-from marigold_demo.reading.photo import load_photo
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.ui import sessions
 from marigold_demo.workflow import Workflow

@@ -2,6 +2,6 @@
 
 import sys
 
-from marigold_demo.command_line.cli import main
+from marigold_demo.cli.main import main
 
 sys.exit(main())

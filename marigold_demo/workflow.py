@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import PhotoError, SettingsError
-from marigold_demo.files import export
 from marigold_demo.geometry.relief import Relief, build_relief
 from marigold_demo.geometry.surface import Surface, build_surface
+from marigold_demo.io import export
+from marigold_demo.io.photo import Photo
 from marigold_demo.line import Line
 from marigold_demo.progress import Progress
-from marigold_demo.reading.photo import Photo
 from marigold_demo.recipe import Recipe
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.shelf import Shelf

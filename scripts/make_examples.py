@@ -29,8 +29,8 @@ from PIL import Image
 from marigold_demo.colormap import colorize
 from marigold_demo.depth import DepthMap
 from marigold_demo.examples import load_examples
+from marigold_demo.io.photo import load_photo
 from marigold_demo.network.checkpoint import predict
-from marigold_demo.reading.photo import load_photo
 from marigold_demo.settings import DepthSettings
 
 OUT = Path(__file__).parents[1] / "examples"

@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from marigold_demo.reading.photo import Photo
+from marigold_demo.io.photo import Photo
 
 # The same examples in every run: what was green stays green. HYPOTHESIS_PROFILE=search looks for new ones.
 settings.register_profile("same", deadline=None, derandomize=True)

@@ -9,8 +9,8 @@ import time
 
 import numpy as np
 
-from marigold_demo.reading import decode_server
-from marigold_demo.reading.photo import Photo
+from marigold_demo.io import decode_server
+from marigold_demo.io.photo import Photo
 
 
 def misbehave(file, *, name):

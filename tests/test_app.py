@@ -10,8 +10,8 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from marigold_demo.files.recipe_file import load_recipe
-from marigold_demo.reading.photo import load_photo
+from marigold_demo.io.photo import load_photo
+from marigold_demo.io.recipe_file import load_recipe
 from marigold_demo.settings import DepthSettings
 from tests.pages import LENIENT, Ball, ball, draw_photo, readme_examples, served
 

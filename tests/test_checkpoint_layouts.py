@@ -16,7 +16,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
-from marigold_demo.command_line.cli import main
+from marigold_demo.cli.main import main
 from marigold_demo.errors import CheckpointError, SettingsError
 from marigold_demo.network import checkpoint, checkpoint_folder
 from marigold_demo.network.checkpoint import load_pipeline, open_pipeline

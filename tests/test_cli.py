@@ -13,14 +13,15 @@ import trimesh
 from PIL import Image
 
 from marigold_demo import __version__
-from marigold_demo.command_line import cli, commands, terminal
-from marigold_demo.command_line.cli import main, make_parser
+from marigold_demo.cli import commands, terminal
+from marigold_demo.cli import main as cli
+from marigold_demo.cli.main import main, make_parser
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import CheckpointError
 from marigold_demo.evaluation.baselines import BASELINES
-from marigold_demo.files import export
+from marigold_demo.io import export
+from marigold_demo.io.photo import Photo
 from marigold_demo.progress import Progress
-from marigold_demo.reading.photo import Photo
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.training.train_settings import TrainSettings
 
@@ -285,7 +286,7 @@ def test_every_setting_has_a_flag_that_tells_unit_limits_and_default(capsys):
 
 
 def test_flags_said_override_a_preset_and_the_rest_of_it_stays():
-    from marigold_demo.command_line.flags import from_flags
+    from marigold_demo.cli.flags import from_flags
     from marigold_demo.presets import RELIEF_PRESETS
 
     said = make_parser().parse_args(["relief", "x", "--out", "y", "--width-mm", "33", "--resolution", "512"])
@@ -385,7 +386,7 @@ def test_train_passes_its_flags_on_and_prints_the_checkpoint(tmp_path, capsys, m
 
 def test_help_and_version_import_nothing_heavy():
     code = (
-        "import sys; from marigold_demo.command_line.cli import main\n"
+        "import sys; from marigold_demo.cli.main import main\n"
         "try: main(['relief', '--help'])\n"
         "except SystemExit: pass\n"
         "heavy = {'torch', 'numpy', 'PIL', 'scipy', 'trimesh', 'gradio', 'diffusers'} & set(sys.modules)\n"

@@ -8,12 +8,12 @@ import pytest
 import trimesh
 from PIL import Image
 
-from marigold_demo.command_line.cli import main
+from marigold_demo.cli.main import main
 from marigold_demo.depth import DepthMap
-from marigold_demo.files import export
-from marigold_demo.files.recipe_file import load_recipe
 from marigold_demo.geometry.relief import build_relief
-from marigold_demo.reading.photo import Photo
+from marigold_demo.io import export
+from marigold_demo.io.photo import Photo
+from marigold_demo.io.recipe_file import load_recipe
 from marigold_demo.recipe import Recipe
 from marigold_demo.settings import DepthSettings, ReliefSettings
 from marigold_demo.ui import photo_stage

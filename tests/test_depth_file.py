@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from marigold_demo.errors import DepthFileError
-from marigold_demo.reading.depth_file import is_depth_file, load_depth, read_depth_file
+from marigold_demo.io.depth_file import is_depth_file, load_depth, read_depth_file
 
 
 def ramp(height: int = 20, width: int = 30) -> np.ndarray:
@@ -210,7 +210,7 @@ def test_negative_uncertainty_is_refused(tmp_path):
 
 def test_files_of_our_own_come_back(tmp_path):
     from marigold_demo.depth import DepthMap
-    from marigold_demo.files import export
+    from marigold_demo.io import export
 
     depth = DepthMap(ramp().astype(np.float32))
     (tmp_path / "a.npy").write_bytes(export.depth_npy(depth))

@@ -22,7 +22,7 @@ from marigold_demo.evaluation.metrics import abs_rel, delta1, spearman
 from marigold_demo.evaluation.published import DATA_SETS, PUBLISHED
 from marigold_demo.evaluation.samples import Pair, Protocol, Sample
 from marigold_demo.evaluation.table import Journal, as_json, as_text
-from marigold_demo.reading.photo import Photo
+from marigold_demo.io.photo import Photo
 from marigold_demo.settings import DepthSettings
 
 SETTINGS = DepthSettings()

@@ -10,11 +10,11 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from marigold_demo.command_line.cli import main
+from marigold_demo.cli.main import main
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import CheckpointError, DemoError
-from marigold_demo.files import export
-from marigold_demo.files.cache_folder import DiskFullError
+from marigold_demo.io import export
+from marigold_demo.io.cache_folder import DiskFullError
 from marigold_demo.network.checkpoint_folder import read_pipeline
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.ui import depth_stage, endpoints, parcel

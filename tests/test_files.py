@@ -17,9 +17,9 @@ from urllib.parse import quote, urlsplit
 import httpx
 import pytest
 
-from marigold_demo.files import cache_folder
-from marigold_demo.files.cache_folder import CacheFolder
-from marigold_demo.files.private_folder import FileRoot, safe_name
+from marigold_demo.io import cache_folder
+from marigold_demo.io.cache_folder import CacheFolder
+from marigold_demo.io.private_folder import FileRoot, safe_name
 from marigold_demo.serving import uploads
 from marigold_demo.serving.configuration import Configuration
 from marigold_demo.serving.metrics import Metrics

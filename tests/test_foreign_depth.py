@@ -15,10 +15,9 @@ from PIL import Image
 
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError
-from marigold_demo.files import export
 from marigold_demo.geometry.relief import build_relief
-from marigold_demo.reading import isolated
-from marigold_demo.reading.depth_file import DepthFile, decode_depth, depth_form, read_depth_file
+from marigold_demo.io import export, isolated
+from marigold_demo.io.depth_file import DepthFile, decode_depth, depth_form, read_depth_file
 from marigold_demo.recipe import Recipe
 from marigold_demo.settings import ReliefSettings
 from tests.pages import ball
@@ -247,7 +246,7 @@ def test_decoding_opens_no_file_and_imports_nothing(every_form, tmp_path):
     code = """
 import sys
 from pathlib import Path
-from marigold_demo.reading.depth_file import decode_depth
+from marigold_demo.io.depth_file import decode_depth
 files = [path.open("rb") for path in sorted(Path(sys.argv[1]).iterdir())]
 def audit(event, arguments):
     if event in ("open", "import"):
@@ -549,7 +548,7 @@ def test_thirty_two_million_float64_pixels_with_holes_take_little_memory(tmp_pat
     del side
     code = """
 import re, sys
-from marigold_demo.reading.depth_file import read_depth_file
+from marigold_demo.io.depth_file import read_depth_file
 depth = read_depth_file(sys.argv[1]).depth
 assert depth.size == (6400, 5000) and depth.values[0, 0] == 1
 # Not ru_maxrss: that begins with what the process that started this one had.

@@ -15,7 +15,7 @@ from gradio.state_holder import SessionState
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from marigold_demo.reading.photo import load_photo
+from marigold_demo.io.photo import load_photo
 from marigold_demo.settings import DepthSettings
 from marigold_demo.ui import page as page_module
 from marigold_demo.ui import speech

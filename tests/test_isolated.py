@@ -14,9 +14,8 @@ import pytest
 from PIL import Image
 
 from marigold_demo.errors import PhotoError
-from marigold_demo.files import export, recipe_file
-from marigold_demo.reading import depth_file, isolated, photo
-from marigold_demo.reading.decoder import Decoder, Limits
+from marigold_demo.io import depth_file, export, isolated, photo, recipe_file
+from marigold_demo.io.decoder import Decoder, Limits
 from marigold_demo.recipe import Recipe
 from marigold_demo.settings import ReliefSettings
 from tests.conftest import make_photo

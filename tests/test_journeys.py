@@ -10,8 +10,8 @@ import trimesh
 from PIL import Image, ImageDraw
 from playwright.sync_api import Page, expect
 
-from marigold_demo.reading import isolated
-from marigold_demo.reading.photo import Photo
+from marigold_demo.io import isolated
+from marigold_demo.io.photo import Photo
 from tests.pages import Ball, draw_photo, served
 from tests.visits import BROWSER, kept, wait_until
 

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.fuzz import damaged, make_seeds, read_as_visitor
 from marigold_demo.errors import PhotoError
-from marigold_demo.reading.photo import load_photo
+from marigold_demo.io.photo import load_photo
 
 ODD = Path(__file__).parents[1] / ".." / "shared" / "data" / "odd_images"
 COLORS = {"r": (220, 30, 30), "g": (30, 170, 60), "b": (40, 70, 220), "y": (240, 210, 40)}

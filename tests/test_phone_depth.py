@@ -12,9 +12,9 @@ import pillow_heif
 import pytest
 from PIL import Image
 
-from marigold_demo.command_line.cli import DONE, WRONG, main
+from marigold_demo.cli.main import DONE, WRONG, main
 from marigold_demo.errors import PhotoError
-from marigold_demo.reading.photo import Photo, decode_photo
+from marigold_demo.io.photo import Photo, decode_photo
 from marigold_demo.settings import DepthSettings
 from marigold_demo.ui import depth_stage, photo_stage
 from marigold_demo.ui.desk import Desk
@@ -133,7 +133,7 @@ def test_disparity_of_a_heic_is_turned_into_depth():
 
 
 def test_depth_of_a_heic_that_tells_its_range_is_distance():
-    from marigold_demo.reading.phone_depth import heic_distance
+    from marigold_demo.io.phone_depth import heic_distance
 
     levels = np.linspace(0, 1, 9, dtype=np.float32)[None]
     told = {"representation_type": 1, "d_min": 0.25, "d_max": 2.0}

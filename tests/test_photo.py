@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from marigold_demo.errors import PhotoError
-from marigold_demo.reading import photo as photo_module
-from marigold_demo.reading.photo import MAX_PIXELS, Photo, field_of_view, load_photo, safe_stem
+from marigold_demo.io import photo as photo_module
+from marigold_demo.io.photo import MAX_PIXELS, Photo, field_of_view, load_photo, safe_stem
 
 ORIENTATION, EXIF_IFD, FOCAL_35MM, DNG_VERSION = 0x0112, 0x8769, 0xA405, 0xC612
 # What a camera does: the stored picture, turned by the tag, gives the upright one.

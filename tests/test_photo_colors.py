@@ -8,7 +8,7 @@ import pillow_heif
 import pytest
 from PIL import Image
 
-from marigold_demo.reading.photo import Photo, decode_photo
+from marigold_demo.io.photo import Photo, decode_photo
 from tests.picture_files import COLORS, chunk, corners, encoded, png, quarters
 
 LEVELS = (16, 64, 128, 150, 160, 180, 200, 220, 240, 255)
@@ -147,7 +147,7 @@ def test_half_transparent_linear_light_is_blended_with_white_after_its_colors_ar
 
 
 def test_a_picture_shrunk_for_its_size_has_the_same_colors(monkeypatch):
-    from marigold_demo.reading import photo as photo_module
+    from marigold_demo.io import photo as photo_module
 
     data = png(quarters(480, 720), [chunk(b"cICP", bytes((*PQ, 0, 1)))])
     whole = read(data)

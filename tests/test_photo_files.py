@@ -13,8 +13,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from marigold_demo.errors import PhotoError
-from marigold_demo.reading import jpeg_file
-from marigold_demo.reading.photo import Photo, decode_photo, field_of_view
+from marigold_demo.io import jpeg_file
+from marigold_demo.io.photo import Photo, decode_photo, field_of_view
 from tests.picture_files import (
     COLORS,
     chunk,
@@ -465,7 +465,7 @@ def test_megabytes_of_comments_in_a_gif_cost_no_time():
 
 MEASURE = """
 import re, resource, sys
-from marigold_demo.reading.photo import load_photo
+from marigold_demo.io.photo import load_photo
 def peak_kb():  # not ru_maxrss: that begins with what the process that started this one had
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 resource.setrlimit(resource.RLIMIT_AS, (1_500_000_000, 1_500_000_000))

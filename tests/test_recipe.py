@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marigold_demo import __version__
-from marigold_demo.command_line.cli import main
+from marigold_demo.cli.main import main
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import SettingsError
 from marigold_demo.examples import load_examples
-from marigold_demo.files.recipe_file import load_recipe
+from marigold_demo.io.photo import load_photo
+from marigold_demo.io.recipe_file import load_recipe
 from marigold_demo.network.revision import revision_of
-from marigold_demo.reading.photo import load_photo
 from marigold_demo.recipe import LIBRARIES, Recipe, libraries, recipe_from_json
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.ui import depth_stage, object_stage

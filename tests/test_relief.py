@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError, SettingsError
-from marigold_demo.files import export
-from marigold_demo.files.stl import from_stl
 from marigold_demo.geometry.frame import frame_top, profile
 from marigold_demo.geometry.relief import Relief, build_relief, lighter
 from marigold_demo.geometry.soundness import examine
+from marigold_demo.io import export
+from marigold_demo.io.stl import from_stl
 from marigold_demo.presets import RELIEF_PRESETS
 from marigold_demo.settings import ReliefSettings
 from tests.depths import KINDS, REAL_NAMES, blob, depth_map, hills, kinds, noise, real

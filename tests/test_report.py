@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from marigold_demo.depth import DepthMap
-from marigold_demo.files import export
 from marigold_demo.geometry.relief import build_relief
 from marigold_demo.geometry.report import DENSITY, build_report
+from marigold_demo.io import export
 from marigold_demo.settings import Material, ReliefSettings
 from tests.depths import depth_map, hills
 

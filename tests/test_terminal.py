@@ -17,16 +17,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from marigold_demo.cli import commands, sources, terminal
+from marigold_demo.cli import main as cli
+from marigold_demo.cli.flags import from_flags
+from marigold_demo.cli.main import main, make_parser
 from marigold_demo.colormap import COLORMAPS, MOST_CONTOURS
-from marigold_demo.command_line import cli, commands, sources, terminal
-from marigold_demo.command_line.cli import main, make_parser
-from marigold_demo.command_line.flags import from_flags
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import SettingsError
+from marigold_demo.io.photo import Photo
 from marigold_demo.network.views import MOST_VIEWS
 from marigold_demo.presets import RELIEF_PRESETS
 from marigold_demo.progress import Progress
-from marigold_demo.reading.photo import Photo
 from marigold_demo.settings import KEYHOLE_BASE_MM, DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.training.train_settings import TrainSettings
 
@@ -36,7 +37,7 @@ KINDS = ("_depth.npy", "_depth_16bit.png", "_depth_colored.png")
 RAMP = """
 import sys, time
 import numpy as np
-from marigold_demo.command_line.cli import main
+from marigold_demo.cli.main import main
 from marigold_demo.depth import DepthMap
 def predict(photo, settings):
     if photo.stem == "slow":

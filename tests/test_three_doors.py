@@ -11,9 +11,9 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from marigold_demo.command_line.cli import main
+from marigold_demo.cli.main import main
 from marigold_demo.errors import PhotoError
-from marigold_demo.reading.photo import load_photo
+from marigold_demo.io.photo import load_photo
 from marigold_demo.ui import photo_stage
 from marigold_demo.ui.desk import Desk
 from marigold_demo.workflow import Workflow

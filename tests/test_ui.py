@@ -14,10 +14,10 @@ from marigold_demo.catalog import CATALOG, EMBEDDED
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DemoError, PhotoError, SettingsError
 from marigold_demo.examples import load_examples
-from marigold_demo.files.cache_folder import CacheFolder
-from marigold_demo.files.recipe_file import load_recipe
+from marigold_demo.io.cache_folder import CacheFolder
+from marigold_demo.io.photo import Photo
+from marigold_demo.io.recipe_file import load_recipe
 from marigold_demo.progress import Progress
-from marigold_demo.reading.photo import Photo
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings, knobs
 from marigold_demo.ui import build_page, model_choice, parcel, photo_stage, views
 from marigold_demo.ui import knobs as knob_widgets

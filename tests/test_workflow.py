@@ -5,8 +5,8 @@ import pytest
 
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import CheckpointError, DemoError
+from marigold_demo.io.photo import Photo
 from marigold_demo.progress import Progress
-from marigold_demo.reading.photo import Photo
 from marigold_demo.settings import DepthSettings
 from marigold_demo.workflow import Workflow
 

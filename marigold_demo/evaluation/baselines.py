@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from marigold_demo.depth import DepthMap
+from marigold_demo.io.photo import Photo
 from marigold_demo.progress import Progress
-from marigold_demo.reading.photo import Photo
 from marigold_demo.settings import DepthSettings
 
 

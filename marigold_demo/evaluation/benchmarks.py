@@ -27,7 +27,7 @@ from PIL import Image
 from marigold_demo.errors import DataError
 from marigold_demo.evaluation.data_files import DataFiles
 from marigold_demo.evaluation.samples import Pair, Protocol, Sample, checked_pair, read_rgb
-from marigold_demo.reading.photo import Photo
+from marigold_demo.io.photo import Photo
 
 Shape = tuple[int, int]  # height, width
 Box = tuple[slice, slice]  # rows, columns

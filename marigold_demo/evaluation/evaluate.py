@@ -18,8 +18,8 @@ from marigold_demo.evaluation.benchmarks import BENCHMARKS, benchmark_samples
 from marigold_demo.evaluation.folder import MANIFEST, folder_samples
 from marigold_demo.evaluation.metrics import abs_rel, delta1, spearman
 from marigold_demo.evaluation.samples import Pair, Sample
+from marigold_demo.io.photo import Photo
 from marigold_demo.progress import Progress
-from marigold_demo.reading.photo import Photo
 from marigold_demo.settings import DepthSettings
 
 Predict = Callable[[Photo, DepthSettings], Iterator[Progress | DepthMap]]

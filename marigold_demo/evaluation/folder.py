@@ -18,7 +18,7 @@ import numpy as np
 from marigold_demo.errors import DataError
 from marigold_demo.evaluation.data_files import DataFiles
 from marigold_demo.evaluation.samples import Pair, Protocol, Sample, checked_pair, read_rgb
-from marigold_demo.reading.photo import Photo
+from marigold_demo.io.photo import Photo
 
 MANIFEST = "manifest.csv"
 _NEEDED = ("name", "rgb", "depth", "source")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from marigold_demo.errors import DataError
-from marigold_demo.reading.photo import Photo
+from marigold_demo.io.photo import Photo
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from marigold_demo.files.stl import from_stl
-from marigold_demo.files.threemf import from_threemf
 from marigold_demo.geometry.relief import Relief
 from marigold_demo.geometry.rtin import TILE
 from marigold_demo.geometry.soundness import Soundness, examine
+from marigold_demo.io.stl import from_stl
+from marigold_demo.io.threemf import from_threemf
 
 DENSITY = {  # g/cm3, solid
     "PLA": 1.24,

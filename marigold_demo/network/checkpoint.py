@@ -18,6 +18,7 @@ import torch
 from marigold_demo.catalog import CATALOG, EMBEDDED, KnownCheckpoint, find, plain_name
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import CheckpointError
+from marigold_demo.io.photo import Photo
 from marigold_demo.network import pace
 from marigold_demo.network.checkpoint_config import INSTEAD
 from marigold_demo.network.checkpoint_files import changed_file, find_folder
@@ -37,7 +38,6 @@ from marigold_demo.network.revision import revision_of
 from marigold_demo.network.thrift import at_what_fits
 from marigold_demo.network.weights import DAMAGED
 from marigold_demo.progress import Progress
-from marigold_demo.reading.photo import Photo
 from marigold_demo.settings import DepthSettings
 
 __all__ = ["CATALOG", "KnownCheckpoint", "load_pipeline", "open_pipeline", "predict", "save_pipeline"]

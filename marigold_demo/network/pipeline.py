@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import CheckpointError
+from marigold_demo.io.photo import Photo
 from marigold_demo.network.defaults import Defaults
 from marigold_demo.network.depth_head import depth_decoder
 from marigold_demo.network.ensemble import reduce_members
@@ -38,7 +39,6 @@ from marigold_demo.network.settling import move, settle
 from marigold_demo.network.thrift import Thrift, lavish
 from marigold_demo.network.views import choose_views, joined
 from marigold_demo.progress import Progress
-from marigold_demo.reading.photo import Photo
 from marigold_demo.settings import DepthSettings
 
 DENOISE_SHARE, DECODE_SHARE = 256, 32  # what part of a GPU's memory the first layer of a batch may take

@@ -12,7 +12,7 @@ import re
 from email.utils import formatdate
 from urllib.parse import quote
 
-from marigold_demo.files.private_folder import FileRoot
+from marigold_demo.io.private_folder import FileRoot
 from marigold_demo.serving.asgi import App, Message, Receive, Send, header, refuse, route
 
 PREFIXES = ("/gradio_api/file=", "/gradio_api/file/")

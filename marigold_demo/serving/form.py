@@ -5,8 +5,8 @@ from itertools import groupby
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from marigold_demo.files.cache_folder import Upload
-from marigold_demo.files.private_folder import safe_name
+from marigold_demo.io.cache_folder import Upload
+from marigold_demo.io.private_folder import safe_name
 
 MOST_FILES, MOST_FIELD_BYTES, MOST_BOUNDARY_BYTES = 64, 2**16, 200
 NO_FORM = "This is no form with files in its field “files”; choose the file again."

@@ -11,7 +11,7 @@ import math
 import re
 from typing import Any
 
-from marigold_demo.files.private_folder import FileRoot
+from marigold_demo.io.private_folder import FileRoot
 from marigold_demo.serving.asgi import App, Message, Receive, Send, drain, header, refuse, route
 from marigold_demo.serving.configuration import Configuration
 from marigold_demo.serving.journal import event

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any
 
-from marigold_demo.reading.photo import Photo
+from marigold_demo.io.photo import Photo
 from marigold_demo.settings import DepthSettings
 from marigold_demo.workflow import Predictor, Step
 

@@ -13,8 +13,8 @@ from marigold_demo.advice import Advice, Advisor
 from marigold_demo.catalog import CATALOG
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import CheckpointError, DemoError
+from marigold_demo.io.photo import Photo
 from marigold_demo.progress import Progress
-from marigold_demo.reading.photo import Photo
 from marigold_demo.serving.journal import event
 from marigold_demo.serving.metrics import Metrics
 from marigold_demo.settings import DepthSettings

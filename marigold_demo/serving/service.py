@@ -7,8 +7,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from marigold_demo.files.cache_folder import CacheFolder
-from marigold_demo.files.private_folder import FileRoot, cache_root, served_folder
+from marigold_demo.io.cache_folder import CacheFolder
+from marigold_demo.io.private_folder import FileRoot, cache_root, served_folder
 from marigold_demo.serving.asgi import App
 from marigold_demo.serving.compression import Compression
 from marigold_demo.serving.configuration import Configuration

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
 
-from marigold_demo.files.cache_folder import CacheFolder, DiskFullError
+from marigold_demo.io.cache_folder import CacheFolder, DiskFullError
 from marigold_demo.serving.asgi import App, Message, Receive, Send, answer, drain, header, refuse, route
 from marigold_demo.serving.form import NO_FORM, UploadError, UploadForm
 from marigold_demo.serving.journal import event

@@ -10,10 +10,10 @@ from marigold_demo import workflow
 from marigold_demo.colormap import COLORMAPS, MOST_CONTOURS
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError
-from marigold_demo.files.pictures import to_jpeg, to_png
-from marigold_demo.reading.depth_file import Near
-from marigold_demo.reading.isolated import read_depth_file
-from marigold_demo.reading.photo import Photo, safe_stem
+from marigold_demo.io.depth_file import Near
+from marigold_demo.io.isolated import read_depth_file
+from marigold_demo.io.photo import Photo, safe_stem
+from marigold_demo.io.pictures import to_jpeg, to_png
 from marigold_demo.settings import DepthSettings
 from marigold_demo.ui import views
 from marigold_demo.ui.desk import Desk, Piece, lay

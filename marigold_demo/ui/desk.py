@@ -18,10 +18,10 @@ from PIL import Image
 from marigold_demo.catalog import find
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DemoError
-from marigold_demo.files import export
-from marigold_demo.files.cache_folder import CacheFolder, told_when_full
-from marigold_demo.files.private_folder import cache_root
-from marigold_demo.reading.photo import Photo
+from marigold_demo.io import export
+from marigold_demo.io.cache_folder import CacheFolder, told_when_full
+from marigold_demo.io.photo import Photo
+from marigold_demo.io.private_folder import cache_root
 from marigold_demo.recipe import Recipe
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.shelf import Shelf

@@ -17,9 +17,9 @@ from marigold_demo import workflow
 from marigold_demo.colormap import COLORMAPS, DEFAULT_COLORMAP, colorize
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError, PhotoError
-from marigold_demo.reading.depth_file import Near, depth_form, may_be_depth
-from marigold_demo.reading.isolated import load_photo, read_depth_file
-from marigold_demo.reading.photo import Photo, safe_stem
+from marigold_demo.io.depth_file import Near, depth_form, may_be_depth
+from marigold_demo.io.isolated import load_photo, read_depth_file
+from marigold_demo.io.photo import Photo, safe_stem
 from marigold_demo.recipe import Recipe
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings, Settings, knobs
 from marigold_demo.ui import knobs as knob_widgets

@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from marigold_demo.examples import Example
-from marigold_demo.files import export
-from marigold_demo.files.pictures import to_jpeg
-from marigold_demo.reading.photo import load_photo
+from marigold_demo.io import export
+from marigold_demo.io.photo import load_photo
+from marigold_demo.io.pictures import to_jpeg
 
 THUMB_PX = (160, 120)
 

@@ -19,7 +19,7 @@ from gradio.exceptions import InvalidPathError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from marigold_demo.files.private_folder import FileRoot, paths_in, served_folder
+from marigold_demo.io.private_folder import FileRoot, paths_in, served_folder
 from marigold_demo.serving.asgi import App, Message, Receive, Send, refuse, route
 from marigold_demo.ui.queue import LISTEN_S, BoundedQueue
 from marigold_demo.ui.sessions import NAME

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marigold_demo import workflow
-from marigold_demo.files.archive import to_zip
 from marigold_demo.geometry.report import build_report
+from marigold_demo.io.archive import to_zip
 from marigold_demo.settings import MeshSettings, ReliefSettings
 from marigold_demo.ui.desk import Desk, Piece, lay
 

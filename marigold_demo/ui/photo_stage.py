@@ -10,10 +10,10 @@ import gradio as gr
 
 from marigold_demo.errors import PhotoError
 from marigold_demo.examples import Example
-from marigold_demo.files.pictures import to_jpeg
-from marigold_demo.reading import isolated
-from marigold_demo.reading.depth_file import Near, depth_form, may_be_depth
-from marigold_demo.reading.photo import Photo, load_photo
+from marigold_demo.io import isolated
+from marigold_demo.io.depth_file import Near, depth_form, may_be_depth
+from marigold_demo.io.photo import Photo, load_photo
+from marigold_demo.io.pictures import to_jpeg
 from marigold_demo.recipe import Recipe
 from marigold_demo.settings import DepthSettings
 from marigold_demo.ui import knobs, model_choice

@@ -6,7 +6,7 @@ from typing import Any
 from gradio.utils import get_upload_folder
 
 from marigold_demo.errors import SettingsError
-from marigold_demo.files.cache_folder import told_when_full
+from marigold_demo.io.cache_folder import told_when_full
 
 
 def mcp_server(wanted: bool) -> bool:

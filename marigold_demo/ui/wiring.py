@@ -13,8 +13,8 @@ from gradio.events import Dependency
 
 from marigold_demo.advice import Advisor
 from marigold_demo.examples import Example
-from marigold_demo.reading.depth_file import Near
-from marigold_demo.reading.isolated import load_recipe
+from marigold_demo.io.depth_file import Near
+from marigold_demo.io.isolated import load_recipe
 from marigold_demo.settings import DepthSettings
 from marigold_demo.ui import depth_stage, knobs, model_choice, photo_stage
 from marigold_demo.ui.depth_stage import DepthStage

@@ -1,0 +1,161 @@
+"""What a command is given: photos, depth files and recipes, by path, through a pipe or on standard input.
+
+The one place of the command line that calls the readers; their errors and notes get the name of the file.
+"""
+
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from marigold_demo.cli.terminal import say
+from marigold_demo.depth import DepthMap
+from marigold_demo.errors import DemoError, DepthFileError, PhotoError, SettingsError
+from marigold_demo.io import depth_file, photo
+from marigold_demo.io.depth_file import depth_form, may_be_depth
+from marigold_demo.io.isolated import Limits, load_photo, load_recipe, read_depth_file, use
+from marigold_demo.io.photo import Photo, safe_stem
+from marigold_demo.io.recipe_file import MOST_BYTES
+from marigold_demo.recipe import Recipe
+
+DECODING = Limits(processes=1, seconds=60)  # nobody else waits
+STDIN = Path("-")
+_DESCRIPTORS = ("/dev/fd", "/dev/stdin", "/proc")  # what lies there is another file to another process
+_CHUNK = 2**20
+_DEPTH_ENDINGS = ("_16bit", "_depth_inverted", "_depth")
+
+
+@dataclass(frozen=True)
+class Brought:
+    """A depth file: depth, the stem of what will be made of it, and whether it is a height map of ours."""
+
+    depth: DepthMap
+    stem: str
+    is_relief: bool
+
+
+def read_photo(path: Path, *, if_depth: str | None = None) -> Photo:
+    """Read a photo and print its notes; `if_depth` says what to do where it may be depth.
+
+    Raises:
+        PhotoError: It cannot be used; begins with its name.
+    """
+    with named(path), _as_file(path, max_bytes=photo.MAX_BYTES, error=PhotoError) as file:
+        return _photo(path, file, if_depth=if_depth)
+
+
+def read_photo_or_depth(path: Path, *, is_depth: bool, options: dict[str, Any]) -> Photo | Brought:
+    """Read a file as what its content says it is, and print its notes.
+
+    Args:
+        path: The file.
+        is_depth: It is depth, even where its content might be that of a photo.
+        options: Of `read_depth_file`.
+
+    Raises:
+        DemoError: It cannot be used; begins with its name.
+    """
+    with named(path), _as_file(path, max_bytes=depth_file.MAX_BYTES, error=PhotoError) as file:
+        if not is_depth and depth_form(file) is None:
+            return _photo(path, file, if_depth="add --depth")
+        read = read_depth_file(file, **options)
+        stem = safe_stem(file.name)
+    _print_notes(path, read.notes)
+    for ending in _DEPTH_ENDINGS:
+        stem = stem.removesuffix(ending)
+    return Brought(read.depth, stem, read.is_relief)
+
+
+def _photo(path: Path, file: Path, *, if_depth: str | None) -> Photo:
+    try:
+        read = load_photo(file)
+    except PhotoError as error:
+        if if_depth and depth_form(file):
+            raise PhotoError(f"The file is depth, not a photo; {if_depth}.") from error
+        raise
+    doubts = may_be_depth(file, read.rgb, remedy=if_depth) if if_depth else ()
+    _print_notes(path, read.notes + doubts)
+    return read
+
+
+def read_recipe(path: Path | None) -> Recipe:
+    """Return the recipe in a file; without one, what is here.
+
+    Raises:
+        SettingsError: There is none, or not one for this version; begins with the name.
+    """
+    if path is None:
+        return Recipe()
+    with named(path), _as_file(path, max_bytes=MOST_BYTES, error=SettingsError) as file:
+        return load_recipe(file)
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Put the name of a file before what is said against it."""
+    try:
+        yield
+    except (PhotoError, DepthFileError, SettingsError) as error:
+        raise type(error)(f"{_name(path)}: {error}") from error
+
+
+@contextmanager
+def _as_file(path: Path, *, max_bytes: int, error: Callable[[str], DemoError]) -> Iterator[Path]:
+    """Yield a file that can be read from its start, twice, and by another process.
+
+    That is the path itself, or a copy of what a pipe, a device or standard input gives.
+
+    Raises:
+        DemoError: Of the kind `error`; it cannot be read, is a terminal, or gives too much.
+    """
+    use(DECODING)
+    if _is_plain(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="marigold-demo-") as folder:
+        nameless = path == STDIN or _is_descriptor(path)
+        copy = Path(folder) / ("photo" if nameless else path.name)
+        try:
+            _copy(path, copy, max_bytes=max_bytes, error=error)
+        except OSError as cause:
+            raise error(f"It cannot be copied to a temporary file ({cause.strerror}).") from cause
+        yield copy
+
+
+def _copy(path: Path, copy: Path, *, max_bytes: int, error: Callable[[str], DemoError]) -> None:
+    opened = open(0, "rb", closefd=False) if path == STDIN else path.open("rb")
+    with opened as pipe, copy.open("wb") as file:
+        if pipe.isatty():
+            raise error("This is a terminal; name a file, or send one through a pipe.")
+        while part := pipe.read(_CHUNK):
+            file.write(part)
+            if file.tell() > max_bytes:
+                raise error(f"It gives more than {max_bytes // 10**6} MB, which is too much.")
+
+
+def _is_plain(path: Path) -> bool:
+    """Tell whether readers take the path as it is, if only to say what is wrong with it."""
+    if path == STDIN:
+        return False
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return True
+    return stat.S_ISDIR(mode) or (stat.S_ISREG(mode) and not _is_descriptor(path))
+
+
+def _is_descriptor(path: Path) -> bool:
+    return any(Path(os.path.abspath(path)).is_relative_to(place) for place in _DESCRIPTORS)
+
+
+def _print_notes(path: Path, notes: tuple[str, ...]) -> None:
+    for note in notes:
+        say(f"{_name(path)}: {note}")
+
+
+def _name(path: Path) -> str:
+    return "standard input" if path == STDIN else str(path)

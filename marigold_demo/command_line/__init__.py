@@ -1,1 +1,0 @@
-"""The wishes without a browser: flags, commands, what a person at a terminal sees."""

@@ -1,0 +1,1 @@
+"""Reading photos and depth files, and writing depth, reliefs and meshes."""

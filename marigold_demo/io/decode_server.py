@@ -1,0 +1,184 @@
+"""The process that decodes foreign files: it forks a child with limits for each one and reads none itself.
+
+Run as `python -m marigold_demo.io.decode_server FD` by `io/decoder.py`, which also describes the
+messages. The server has one thread and imports everything that decoding needs, so that a child starts within
+milliseconds, needs no further file, and sees nothing of other visitors' files.
+"""
+
+import codecs
+import fcntl
+import gc
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import fields, is_dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+import PIL.ImageCms  # noqa: F401  # loaded before the file system is closed
+import pillow_heif
+from PIL import Image
+
+from marigold_demo.errors import DemoError
+from marigold_demo.io.depth_file import decode_depth
+from marigold_demo.io.photo import decode_photo
+from marigold_demo.io.recipe_file import decode_recipe
+from marigold_demo.io.sandbox import filter_system_calls, limit_resources
+
+READY, READY_UNFILTERED = b"ready", b"ready, without a filter of system calls"
+MESSAGE_BYTES = 2**16
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_REAP_EVERY_S = 1.0
+_SLOW_NICE = 19
+_ENCODINGS = ("ascii", "cp437", "cp1252", "latin-1", "utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
+DECODERS: dict[str, Callable[..., Any]] = {
+    "photo": decode_photo,
+    "depth": decode_depth,
+    "recipe": lambda file: {"text": decode_recipe(file).to_json()},
+}
+
+
+def main(control: socket.socket) -> None:
+    """Serve requests from the control socket until its other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _load_codecs()
+    gc.freeze()  # children share these objects' pages
+    with suppress(BrokenPipeError):  # who started this has ended meanwhile
+        control.send(READY if _can_filter() else READY_UNFILTERED)
+    children: dict[int, int] = {}  # process ID by request ID
+    while True:
+        ready, _, _ = select.select([control], [], [], _REAP_EVERY_S)
+        _reap(children)
+        if not ready:
+            continue
+        try:
+            message, descriptors, _, _ = socket.recv_fds(control, MESSAGE_BYTES, 2)
+        except ConnectionError:  # the other process ended before it read that this one is ready
+            break
+        if not message:
+            break
+        request = json.loads(message)
+        if request["do"] == "decode":
+            _start(request, descriptors, children)
+        elif request["id"] in children:
+            _treat(children[request["id"]], request["do"])
+    for child in children.values():
+        os.kill(child, signal.SIGKILL)
+
+
+def _load_codecs() -> None:
+    """Register all picture formats, and load what Python and NumPy load at first use."""
+    pillow_heif.register_heif_opener()
+    Image.init()
+    for name in _ENCODINGS:
+        codecs.lookup(name)
+    np.median(np.zeros(3), overwrite_input=True)
+
+
+def _can_filter() -> bool:
+    """Try the filter of system calls in a process that ends at once."""
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if filter_system_calls() else 1)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def _reap(children: dict[int, int]) -> None:
+    """Forget children that have ended. Until then their process IDs are not given to others."""
+    for request_id, child in list(children.items()):
+        if os.waitpid(child, os.WNOHANG)[0]:
+            del children[request_id]
+
+
+def _treat(child: int, what: str) -> None:
+    if what == "kill":
+        os.kill(child, signal.SIGKILL)
+    elif what == "slow":  # from now on it gets only the time that nobody else wants
+        os.setpriority(os.PRIO_PROCESS, child, _SLOW_NICE)
+
+
+def _start(request: dict[str, Any], descriptors: list[int], children: dict[int, int]) -> None:
+    try:
+        child = os.fork()
+    except OSError:
+        child = -1  # the requester sees its socket closed
+    if child == 0:
+        status = 1
+        try:
+            _decode(request, *descriptors)
+            status = 0
+        finally:
+            os._exit(status)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    if child > 0:
+        children[request["id"]] = child
+
+
+def _decode(request: dict[str, Any], reply: int, source: int) -> None:
+    """Decode one file and send the result: the whole life of a child."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # C libraries print warnings there
+    os.dup2(2, 1)
+    reply, source = os.dup2(reply, 101), os.dup2(source, 100)
+    os.closerange(3, 100)
+    os.closerange(102, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    with socket.socket(fileno=reply) as answer, open(source, "rb") as file:
+        pixels = os.memfd_create("pixels", os.MFD_ALLOW_SEALING)
+        limit_resources(memory_bytes=request["memory_bytes"], cpu_s=request["cpu_s"])
+        filter_system_calls()
+        result, arrays = _outcome(request, file)
+        try:
+            for array in arrays:
+                _write(pixels, np.ascontiguousarray(array))
+        except OSError:
+            result = {"failed": "MemoryError"}
+        fcntl.fcntl(pixels, fcntl.F_ADD_SEALS, _SEALS)
+        socket.send_fds(answer, [json.dumps(result).encode()], [pixels])
+
+
+def _outcome(request: dict[str, Any], file: BinaryIO) -> tuple[dict[str, Any], list[np.ndarray[Any, Any]]]:
+    """Return what becomes of a file as JSON values, and the arrays they refer to."""
+    arrays: list[np.ndarray[Any, Any]] = []
+    try:
+        decoded = DECODERS[request["kind"]](file, **request["options"])
+        return {"value": _flat(decoded, arrays)}, arrays
+    except DemoError as error:
+        return {"refused": str(error)[:1000]}, []
+    except MemoryError:
+        return {"failed": "MemoryError"}, []
+    except Exception as error:
+        at = error.__traceback__
+        while at is not None and at.tb_next is not None:
+            at = at.tb_next
+        place = f"{os.path.basename(at.tb_frame.f_code.co_filename)}:{at.tb_lineno}" if at else "?"
+        return {"failed": f"{type(error).__name__} at {place}"}, []
+
+
+def _flat(value: Any, arrays: list[np.ndarray[Any, Any]]) -> Any:
+    """Return a dataclass as JSON values; arrays are appended to the list, and their shapes stand for them."""
+    if isinstance(value, np.ndarray):
+        arrays.append(value)
+        return {"array": len(arrays) - 1, "shape": value.shape, "dtype": value.dtype.name}
+    if is_dataclass(value):
+        return {f.name: _flat(getattr(value, f.name), arrays) for f in fields(value) if f.init}
+    if isinstance(value, dict):
+        return {name: _flat(part, arrays) for name, part in value.items()}
+    if isinstance(value, tuple | list):
+        return [_flat(part, arrays) for part in value]
+    return value
+
+
+def _write(file: int, array: np.ndarray[Any, Any]) -> None:
+    left = memoryview(array.data).cast("B")
+    while left:
+        left = left[os.write(file, left) :]
+
+
+if __name__ == "__main__":
+    main(socket.socket(fileno=int(sys.argv[1])))

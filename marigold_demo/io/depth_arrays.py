@@ -1,0 +1,264 @@
+"""NumPy files -> stored depth: .npy, and .npz of other depth tools. Pickles are never opened.
+
+The header is held against the limits and against the file's length before anything is allocated, and only
+the plane that is used is kept: [H, W], or one frame of [T, H, W], or [H, W, 3] where all channels are equal.
+"""
+
+import encodings.cp437  # noqa: F401  # zipfile decodes names with it, and would load it late
+import math
+import os
+import re
+import struct
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import IO, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from marigold_demo.errors import DepthFileError
+from marigold_demo.io.depth_values import StoredDepth
+from marigold_demo.io.limits import size_problem
+
+MAX_PIXELS = 32_000_000
+NPY, ZIP = b"\x93NUMPY", b"PK\x03\x04"
+WANTED = "a float array [height, width] as .npy or .npz, or a 16-bit gray PNG or TIFF, with 0 near and 1 far"
+
+_MAX_MEMBERS = 64
+_MAX_HEADER = 10_000
+_BLOCK_BYTES = 2**24
+_MAX_SKIPPED_BYTES = 2_000_000_000
+_MAX_TRANSPOSED_BYTES = 300_000_000
+_FEWEST_SIDE = 16
+# Names under which tools keep depth, the likeliest first, and disparity.
+_DEPTH_NAMES = (
+    "depth", "depths", "depth_map", "depth_maps", "predicted_depth", "depth_pred", "pred_depth",
+    "metric_depth", "depth_np", "prediction", "predictions", "pred",
+)  # fmt: skip
+_DISPARITY_NAMES = ("disparity", "disparities", "disp", "inverse_depth", "inv_depth", "idepth")
+
+
+@dataclass(frozen=True)
+class _Header:
+    dtype: np.dtype[Any]
+    fortran_order: bool
+    shape: tuple[int, ...]
+    size_bytes: int
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """The shape without axes of one, where there are more than two."""
+        return self.shape if len(self.shape) <= 2 else tuple(side for side in self.shape if side != 1)
+
+    @property
+    def channels(self) -> int:
+        """3 or 4 for [H, W, C], else 1."""
+        sides = self.sides
+        return sides[2] if len(sides) == 3 and sides[2] in (3, 4) else 1
+
+    @property
+    def frames(self) -> int:
+        """T for [T, H, W], else 1."""
+        return self.sides[0] if len(self.sides) == 3 and self.channels == 1 else 1
+
+    @property
+    def plane(self) -> tuple[int, int] | None:
+        """Height and width; None for what is no picture."""
+        sides = self.sides
+        if len(sides) == 2:
+            return sides[0], sides[1]
+        if len(sides) != 3:
+            return None
+        if self.channels > 1:
+            return sides[0], sides[1]
+        return None if 1 < sides[2] < _FEWEST_SIDE else (sides[1], sides[2])
+
+
+def check_size(width: int, height: int) -> None:
+    """Refuse a size in pixels that cannot be used.
+
+    Raises:
+        DepthFileError: It is too large, too small or too narrow.
+    """
+    problem = size_problem(width, height, max_pixels=MAX_PIXELS)
+    if problem:
+        raise DepthFileError(f"The depth file cannot be used: {problem}")
+
+
+def check_frame(frame: int | None, frames: int) -> tuple[int, tuple[str, ...]]:
+    """Return which frame is taken, counted from 0, and a note where there are others.
+
+    Raises:
+        DepthFileError: There is no such frame.
+    """
+    if frames == 1 and frame not in (None, 0):
+        raise DepthFileError("The file holds one depth map and no frames; leave frame out.")
+    if frame is not None and not 0 <= frame < frames:
+        raise DepthFileError(f"The file holds {frames} frames; frame must be from 0 to {frames - 1}.")
+    if frames == 1:
+        return 0, ()
+    taken = frame or 0
+    which = (
+        "the first, frame 0, was taken; frame picks another" if frame is None else f"frame {taken} was taken"
+    )
+    return taken, (f"The file holds {frames} frames; {which}.",)
+
+
+def read_npy(file: BinaryIO, *, frame: int | None) -> StoredDepth:
+    """Read an array from an open, seekable .npy file.
+
+    Raises:
+        DepthFileError: It holds no depth.
+    """
+    stored_bytes = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    values, notes = _read_array(file, stored_bytes=stored_bytes, name="depth", frame=frame)
+    return StoredDepth(values, origin="array", notes=notes)
+
+
+def read_npz(file: BinaryIO, *, frame: int | None) -> StoredDepth:
+    """Read depth from an open, seekable .npz file, with `uncertainty` and `valid` where they are there.
+
+    Raises:
+        DepthFileError: It holds no depth, or its arrays differ in size.
+    """
+    with zipfile.ZipFile(file) as archive:
+        infos = [info for info in archive.infolist()[:_MAX_MEMBERS] if info.filename.endswith(".npy")]
+        members = {info.filename.removesuffix(".npy"): info for info in infos}
+        depth = _depth_name(archive, members)
+        names = {"depth": depth} | {key: key for key in ("uncertainty", "valid") if key in members}
+        arrays: dict[str, NDArray[Any]] = {}
+        notes: tuple[str, ...] = ()
+        for key, name in names.items():
+            size_bytes = members[name].file_size
+            with archive.open(members[name]) as member:
+                arrays[key], told = _read_array(member, stored_bytes=size_bytes, name=key, frame=frame)
+            notes = notes or told
+    _check_same_shape(arrays)
+    origin = "disparity" if depth.lower() in _DISPARITY_NAMES else "array" if depth == "depth" else "other"
+    return StoredDepth(
+        arrays["depth"],
+        origin=origin,  # type: ignore[arg-type]
+        uncertainty=arrays.get("uncertainty"),
+        valid=arrays.get("valid"),
+        notes=notes,
+    )
+
+
+def _depth_name(archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]) -> str:
+    """Choose the array that is depth: by its name, or because no other array is a picture."""
+    lower = {name.lower(): name for name in reversed(list(members))}
+    for name in (*_DEPTH_NAMES, *_DISPARITY_NAMES):
+        if name in lower:
+            return lower[name]
+    pictures = []
+    for name, info in members.items():
+        with archive.open(info) as member:
+            try:
+                header = _read_header(member, name="depth")
+            except (DepthFileError, ValueError):
+                continue
+        if header.plane is not None and min(header.plane) >= _FEWEST_SIDE:
+            pictures.append(name)
+    if len(members) == 1:
+        return next(iter(members))  # says itself what is wrong with it
+    if len(pictures) != 1:
+        raise DepthFileError(f"The archive holds no array named 'depth'; use {WANTED}.")
+    return pictures[0]
+
+
+def _check_same_shape(arrays: dict[str, NDArray[Any]]) -> None:
+    shapes = {key: array.shape for key, array in arrays.items()}
+    if len(set(shapes.values())) > 1:
+        told = ", ".join(f"{key} {shape[1]} × {shape[0]}" for key, shape in shapes.items())
+        raise DepthFileError(f"The arrays of the depth file differ in size ({told}); they must be equal.")
+
+
+def _read_array(
+    file: IO[bytes], *, stored_bytes: int, name: str, frame: int | None
+) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Hold the header against the limits and the stored length, then read one plane [H, W]."""
+    header = _read_header(file, name=name)
+    if header.plane is None:
+        raise DepthFileError(
+            f"The array '{name}' is no picture; [height, width] or [frames, height, width] is needed."
+        )
+    height, width = header.plane
+    check_size(width, height)
+    has_frames = name == "depth" or header.frames > 1
+    taken, notes = check_frame(frame, header.frames) if has_frames else (0, ())
+    wanted_bytes = math.prod(header.shape) * header.dtype.itemsize
+    if wanted_bytes > stored_bytes:
+        raise EOFError(f"{wanted_bytes} bytes announced, {stored_bytes} stored")
+    if header.fortran_order and len(header.sides) == 3:
+        return _from_transposed(file, header, taken), notes
+    skipped_bytes = taken * height * width * header.dtype.itemsize
+    if skipped_bytes > _MAX_SKIPPED_BYTES:
+        raise DepthFileError(f"Frame {taken} stands too far back in its file; save it as a file of its own.")
+    file.seek(header.size_bytes + skipped_bytes)
+    if header.fortran_order:
+        return _read_plane(file, header, width, height).T, notes
+    return _read_plane(file, header, height, width), notes
+
+
+def _read_plane(file: IO[bytes], header: _Header, height: int, width: int) -> NDArray[Any]:
+    """Read rows in blocks; long doubles become doubles, and equal channels one."""
+    row_bytes = width * header.channels * header.dtype.itemsize
+    step = max(1, _BLOCK_BYTES // row_bytes)
+    kept = np.dtype(np.float64) if header.dtype.itemsize > 8 else header.dtype
+    plane = np.empty((height, width), dtype=kept)
+    for start in range(0, height, step):
+        rows = min(step, height - start)
+        block = np.frombuffer(_exactly(file, rows * row_bytes), dtype=header.dtype)
+        plane[start : start + rows] = _first_channel(block.reshape(rows, width, header.channels))
+    return plane
+
+
+def _exactly(file: IO[bytes], count: int) -> bytes:
+    data = file.read(count)
+    if len(data) < count:
+        raise EOFError(f"{count} bytes expected, {len(data)} there")
+    return data
+
+
+def _from_transposed(file: IO[bytes], header: _Header, taken: int) -> NDArray[Any]:
+    """Read [T, H, W] or [H, W, C] whose first axis runs fastest: all of it has to be read."""
+    count = math.prod(header.shape)
+    if count * header.dtype.itemsize > _MAX_TRANSPOSED_BYTES:
+        raise DepthFileError("The array is stored in Fortran order and large; save it in C order.")
+    data = np.frombuffer(_exactly(file, count * header.dtype.itemsize), dtype=header.dtype)
+    cube = data.reshape(header.sides, order="F")
+    plane = _first_channel(cube) if header.channels > 1 else cube[taken]
+    return plane.astype(np.float64) if header.dtype.itemsize > 8 else plane
+
+
+def _first_channel(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Return [h, w] of [h, w, C] with equal channels; a fourth one is alpha and not looked at."""
+    first: NDArray[Any] = pixels[..., 0]
+    for other in range(1, min(pixels.shape[2], 3)):
+        if not np.array_equal(first, pixels[..., other], equal_nan=pixels.dtype.kind == "f"):
+            raise DepthFileError(f"The array holds colors, whose channels differ, not depth; use {WANTED}.")
+    return first
+
+
+def _read_header(file: IO[bytes], *, name: str) -> _Header:
+    """Read the three facts of a .npy header by pattern; it is a Python literal, but nothing is evaluated."""
+    start = file.read(8)
+    if not start.startswith(NPY):
+        raise ValueError("not an array")
+    length_bytes = 2 if start[6] == 1 else 4
+    (length,) = struct.unpack("<H" if length_bytes == 2 else "<I", file.read(length_bytes))
+    if length > _MAX_HEADER:
+        raise ValueError(f"a header of {length} bytes")
+    header = file.read(length).decode("latin-1")
+    kind = re.search(r"'descr': {0,9}'([<>|=]?)([fiub])([1248]|16)'", header)
+    order = re.search(r"'fortran_order': {0,9}(True|False)", header)
+    shape = re.search(r"'shape': {0,9}\(([\d, ]{0,200})\)", header)
+    if not kind:
+        raise DepthFileError(f"The array '{name}' does not hold plain numbers; save it as float32.")
+    if not order or not shape:
+        raise ValueError("no order or no shape")
+    dtype = np.dtype("?" if kind[2] == "b" else "".join(kind.groups()))
+    sides = tuple(int(side) for side in shape[1].split(",") if side.strip())
+    return _Header(dtype, order[1] == "True", sides, 8 + length_bytes + length)

@@ -1,0 +1,299 @@
+"""Stored depth values -> DepthMap: which end is near, the scale, and what stands where there is no value.
+
+Files of our own are certain: 16-bit PNG that carry a recipe, and float arrays in [0, 1]. What other tools
+write is judged by its values (`depth_evidence`). Whatever was decided is a note.
+
+Values are worked on in blocks of rows: a map of 32 million float64 pixels takes 256 MB by itself.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from marigold_demo.depth import DepthMap
+from marigold_demo.errors import DepthFileError
+from marigold_demo.io.depth_evidence import (
+    CLEAR_TREND,
+    Floats,
+    Mask,
+    Sample,
+    blocks,
+    extremes,
+    far_end,
+    find_cut,
+    trend,
+)
+from marigold_demo.io.depth_holes import Holes, find_holes
+
+Near = Literal["auto", "white", "black"]
+
+FAR_MARGIN = 0.9  # the real scene takes this share of 0..1 where sky is filled in behind it
+_ROUNDING = 1e-5  # float16 and JPEG-like tools overshoot [0, 1] by a hair; that is no other range
+_PHOTOSHOP_TOP = 32768.0  # Photoshop counts 16 bits from 0 to 32768
+_NEARLY_FULL, _AT_AN_END = 0.9, 1e-3  # shares of the range of a format
+_LONG_TAIL, _LONG_RANGE = 10.0, 25.0  # all of the range as a multiple of 99.5 % of the pixels, and of half
+
+
+@dataclass(frozen=True, eq=False)
+class DepthFile:
+    """What a depth file holds.
+
+    Attributes:
+        depth: Its depth.
+        notes: Sentences about what was done to it.
+        is_relief: It is a height map of this app, whose depth has been compressed to a relief already.
+    """
+
+    depth: DepthMap
+    notes: tuple[str, ...] = ()
+    is_relief: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class StoredDepth:
+    """Depth as a file holds it, not yet judged by its values.
+
+    Attributes:
+        values: [H, W], any real dtype.
+        origin: "own depth", "own inverted" and "own heights" carry a recipe of ours, "array" has the form of
+            our arrays, "disparity" is named so by the file, "other" is none of these.
+        is_picture: Whether it is a picture, in which people see black and white, not numbers.
+        uncertainty: [H, W], in the unit of the values, where the file has it.
+        valid: [H, W], zero where there is no value, where the file tells.
+        notes: Sentences about how it was read.
+    """
+
+    values: NDArray[Any]
+    origin: Literal["own depth", "own inverted", "own heights", "array", "disparity", "other"] = "other"
+    is_picture: bool = False
+    uncertainty: NDArray[Any] | None = None
+    valid: NDArray[Any] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """How values become depth.
+
+    Attributes:
+        low: The smallest value; what lies below is clipped.
+        high: The largest value.
+        is_inverted: Large values are near.
+        form: "linear", "reciprocal" (distances shown as 1 / distance) or "inverse" (1 / value is distance).
+        is_absolute: The range is that of the format, not that of the values.
+        reach: Depth of the farthest value.
+    """
+
+    low: float
+    high: float
+    is_inverted: bool = False
+    form: Literal["linear", "reciprocal", "inverse"] = "linear"
+    is_absolute: bool = False
+    reach: float = 1.0
+
+    @property
+    def span(self) -> float:
+        """The range, never 0."""
+        return 2 * self._half_span(self.low, self.high)
+
+    def depth(self, values: NDArray[Any]) -> Floats:
+        """Return depth from 0 to `reach`."""
+        numbers, low, high = values.astype(np.float64), self.low, self.high
+        if self.form != "linear":
+            numbers, low, high = 1 / np.clip(numbers, low, high), 1 / high, 1 / low
+        share = np.clip((numbers / 2 - low / 2) / self._half_span(low, high), 0, 1)
+        flips: bool = self.form == "reciprocal" or (self.form == "linear" and self.is_inverted)
+        return self.reach * (1 - share if flips else share)
+
+    @staticmethod
+    def _half_span(low: float, high: float) -> float:
+        # Halves, so that the span of the largest floats stays finite.
+        return max(high / 2 - low / 2, float(np.finfo(np.float64).tiny))
+
+
+def to_depth(stored: StoredDepth, *, near: Near = "auto", inverse: bool = False) -> DepthFile:
+    """Judge stored values, fill those that mean nothing, and bring the rest into [0, 1].
+
+    Args:
+        stored: Values as the file holds them.
+        near: Which end is near: "white" (large values), "black" (small values), or what the file suggests.
+        inverse: The values are disparity: 1 / value is distance.
+
+    Raises:
+        DepthFileError: No value is valid, or the choices contradict each other.
+    """
+    if inverse and near == "black":
+        raise DepthFileError("Disparity is large where it is near; set near to auto, or leave inverse out.")
+    notes = list(stored.notes)
+    if stored.values.dtype == np.uint8:
+        notes.append("The depth has 256 levels only, which show as stairs; 16 bits or floats are better.")
+    valid, endless = _valid(stored)
+    scale: _Scale | None = None
+    near_notes: list[str] = []
+    named: tuple[str, ...] = ()
+    if inverse:
+        endless, valid = _zero_and_more(stored.values, valid)
+    else:
+        scale = _range_of_format(stored, valid)
+    if scale is None:
+        valid, named = _with_meaning(stored.values, valid)
+        scale = _Scale(*extremes(stored.values, valid))
+    sample = Sample.of(stored.values, valid)
+    if inverse:
+        scale = replace(scale, is_inverted=True, form="inverse")
+    else:
+        scale, near_notes = _with_near(scale, stored, sample, near=near)
+    scale, range_notes = _shortened(scale, sample)
+    depth, uncertainty, hole_notes = _scaled(stored, valid, endless, scale=scale, named=named)
+    told = (*notes, *range_notes, *near_notes, *hole_notes)
+    return DepthFile(DepthMap(depth, uncertainty), told, is_relief=stored.origin == "own heights")
+
+
+def _valid(stored: StoredDepth) -> tuple[Mask, Mask | None]:
+    """Return which values are numbers, and which are +inf, as renderers give for sky."""
+    valid = np.isfinite(stored.values)
+    endless = None if valid.all() else stored.values == np.inf
+    if stored.valid is not None:
+        usable = stored.valid.astype(bool, copy=False)
+        valid &= usable
+        endless = None if endless is None else endless & usable
+    if not valid.any():
+        raise DepthFileError(
+            "The depth file holds no valid pixel (all are NaN, infinite or masked); save it again."
+        )
+    return valid, endless
+
+
+def _zero_and_more(values: NDArray[Any], valid: Mask) -> tuple[Mask, Mask]:
+    """Return which disparities are 0 or less, which is infinitely far, and which are more."""
+    more = np.empty_like(valid)
+    for rows in blocks(values):
+        more[rows] = valid[rows] & (values[rows] > 0)
+    if not more.any():
+        raise DepthFileError("No value is above 0, so these are no disparities; leave inverse out.")
+    return valid & ~more, more
+
+
+def _with_meaning(values: NDArray[Any], valid: Mask) -> tuple[Mask, tuple[str, ...]]:
+    """Return which values are not cut off from the rest, and what the others are in words."""
+    cut = find_cut(Sample.of(values, valid), *extremes(values, valid))
+    return cut.inside(values, valid) if cut.named else valid, cut.named
+
+
+def _range_of_format(stored: StoredDepth, valid: Mask) -> _Scale | None:
+    """Return the range that the format gives to its values; None for numbers with a scale of their own."""
+    low, high = extremes(stored.values, valid)
+    if stored.origin.startswith("own "):
+        return _Scale(0.0, 65535.0, is_absolute=True)
+    if stored.values.dtype.kind in "fb":
+        is_in_range = low >= -_ROUNDING and high <= 1 + _ROUNDING and stored.origin != "disparity"
+        return _Scale(0.0, 1.0, is_absolute=True) if is_in_range else None
+    if stored.values.dtype not in (np.uint8, np.uint16):
+        return None
+    tops = (255.0,) if stored.values.dtype == np.uint8 else (_PHOTOSHOP_TOP, 65535.0)
+    top = next(top for top in tops if high <= top)
+    sample = Sample.of(stored.values, valid)
+    cut = find_cut(sample, low, high)
+    scene = sample.within(cut)
+    has_missing_sky = cut.low >= 0 and trend(scene) <= -CLEAR_TREND  # then 0 is not the near end of the scene
+    if high < _NEARLY_FULL * top or has_missing_sky or not scene.valid.any():
+        return None
+    low, high = (low, high) if not cut.named else extremes(stored.values, cut.inside(stored.values, valid))
+    fills_format = low <= _AT_AN_END * top or high >= (1 - _AT_AN_END) * top
+    return _Scale(0.0, top, is_absolute=True) if fills_format else None
+
+
+def _with_near(scale: _Scale, stored: StoredDepth, sample: Sample, *, near: Near) -> tuple[_Scale, list[str]]:
+    """Settle which end of the values is near, and tell it where it had to be found out."""
+    if near != "auto":
+        return replace(scale, is_inverted=near == "white"), []
+    known = {
+        "own heights": "This is a height map of this app, so white, which is high, was taken as near; with"
+        " detail and smoothing at 0 it comes back as it is.",
+        "own inverted": "This depth of this app was written inverted, so white was taken as near.",
+        "disparity": "The file calls its values disparity, so large values were taken as near.",
+    }
+    if stored.origin in known:
+        return replace(scale, is_inverted=True), [known[stored.origin]]
+    if stored.origin == "own depth":
+        return scale, []
+    is_number = not scale.is_absolute
+    far, why = far_end(sample, scale.low, scale.high)
+    if stored.origin == "array" and scale.is_absolute and stored.values.dtype.kind in "fb":
+        if far != "small":
+            return scale, []
+        taken = f"Small values were taken as near, as this app writes them, although {why}"
+        return scale, [f"{taken}; if near and far are swapped, set near to white."]
+    unknown = "as distances are" if is_number else "because nothing in the file tells which end is"
+    reason = f"because {why}" if why else unknown
+    if stored.is_picture:
+        taken = f"The gray picture was taken as depth with {'white' if far == 'small' else 'black'} near"
+    else:
+        taken = f"{'Large' if far == 'small' else 'Small'} values were taken as near"
+    other = "black" if far == "small" else "white"
+    told = f"{taken}, {reason}; if near and far are swapped, set near to {other}."
+    return replace(scale, is_inverted=far == "small"), [told]
+
+
+def _shortened(scale: _Scale, sample: Sample) -> tuple[_Scale, list[str]]:
+    """Cut long tails of values without a range of their own, and show very long ranges by their inverse."""
+    if scale.is_absolute:
+        return scale, []
+    notes, ordered = [], sample.ordered
+    least, few, half, many = (float(q) for q in np.quantile(ordered, (0.02, 0.005, 0.5, 0.995)))
+    if scale.form == "inverse":
+        if 1 / scale.low - 1 / scale.high > _LONG_RANGE * (1 / half - 1 / scale.high) > 0:
+            scale = replace(scale, low=least)
+            notes.append(f"Disparities below {least:.4g} are very far away; they were cut off there.")
+        return scale, [*notes, _range_note(scale)]
+    if scale.high / 2 - scale.low / 2 > _LONG_TAIL * (many / 2 - scale.low / 2) > 0:
+        notes.append(f"The few values from {many:.4g} to {scale.high:.4g} are far out; they were cut off.")
+        scale = replace(scale, high=many)
+    if scale.high / 2 - scale.low / 2 > _LONG_TAIL * (scale.high / 2 - few / 2) > 0:
+        notes.append(f"The few values from {scale.low:.4g} to {few:.4g} are far out; they were cut off.")
+        scale = replace(scale, low=few)
+    is_long = scale.high - scale.low > _LONG_RANGE * (half - scale.low) > 0
+    if is_long and scale.low > 0 and not scale.is_inverted:
+        scale = replace(scale, form="reciprocal")
+        notes.append("The distances reach very far, so depth shows their inverse (1 / distance).")
+    return scale, [*notes, _range_note(scale)]
+
+
+def _range_note(scale: _Scale) -> str:
+    near, far = (scale.high, scale.low) if scale.is_inverted else (scale.low, scale.high)
+    return f"The depth runs from {near:.4g} (near) to {far:.4g} (far); it was rescaled to 0 .. 1."
+
+
+def _scaled(
+    stored: StoredDepth, valid: Mask, endless: Mask | None, *, scale: _Scale, named: tuple[str, ...]
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, list[str]]:
+    """Return depth [H, W] without holes, uncertainty where the file has it, and notes on the holes."""
+    is_disparity = scale.is_inverted and scale.form == "linear"  # where +inf is as near as can be
+    holes = None if valid.all() else find_holes(valid, None if is_disparity else endless)
+    if holes is not None and holes.sky.any() and not scale.is_absolute:
+        scale = replace(scale, reach=FAR_MARGIN)
+    depth = np.empty(stored.values.shape, dtype=np.float32)
+    for rows in blocks(depth):
+        depth[rows] = scale.depth(np.where(valid[rows], stored.values[rows], scale.high))
+    if holes is not None:
+        holes.fill(depth, sky=1.0)
+    uncertainty = _uncertainty(stored.uncertainty, holes, scale=scale)
+    return depth, uncertainty, [] if holes is None else [holes.note(named)]
+
+
+def _uncertainty(
+    stored: NDArray[Any] | None, holes: Holes | None, *, scale: _Scale
+) -> NDArray[np.float32] | None:
+    """Return the uncertainty in the unit of depth; None where depth is no linear function of the values."""
+    if stored is None or scale.form != "linear":
+        return None
+    values = stored.astype(np.float64)
+    if holes is not None:
+        holes.fill(values, sky=0.0)
+    if not np.isfinite(values).all() or values.min() < 0:
+        raise DepthFileError(
+            "The array 'uncertainty' holds negative or unknown values; leave it out or save it again."
+        )
+    return np.minimum(values * (scale.reach / scale.span), 1e6).astype(np.float32)

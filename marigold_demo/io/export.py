@@ -1,0 +1,252 @@
+"""Depth, reliefs and surfaces into bytes of files, bytes into a folder. Knows nothing of how they were made.
+
+Every function but `save` is pure. Names carry what a file holds, and size and unit where there are any.
+"""
+
+import io
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from marigold_demo import __version__
+from marigold_demo.depth import DepthMap
+from marigold_demo.geometry.relief import Relief, lighter
+from marigold_demo.geometry.rtin import compact
+from marigold_demo.geometry.surface import Camera, Surface
+from marigold_demo.io.glb import Part, Scene, smooth_normals, to_glb
+from marigold_demo.io.pictures import to_jpeg, to_png
+from marigold_demo.io.ply import to_ply
+from marigold_demo.io.stl import to_stl, unit_normals
+from marigold_demo.io.threemf import to_threemf
+from marigold_demo.io.wavefront import to_obj, to_obj_zip
+from marigold_demo.recipe import KEY, NEAR_KEY, Recipe
+
+UNLIT = "KHR_materials_unlit"
+PREVIEW_FACES = 200_000
+PREVIEW_BYTES = 8_000_000
+MM = np.float32(1e-3)  # glTF counts in metres
+PLASTER = {
+    "name": "relief",
+    "pbrMetallicRoughness": {
+        "baseColorFactor": [0.55, 0.56, 0.38, 1.0],  # plaster, under the lilac light of Babylon's viewer
+        "metallicFactor": 0.0,
+        "roughnessFactor": 0.8,
+    },
+}
+
+
+def relief_name(stem: str, relief: Relief, extension: str) -> str:
+    """Return a name such as photo_relief_100x75mm_z4.6mm.stl."""
+    x, y, z = (f"{side:.4g}" for side in relief.size_mm)
+    return f"{stem}_relief_{x}x{y}mm_z{z}mm.{extension}"
+
+
+def surface_name(stem: str, extension: str) -> str:
+    """Return a name such as photo_mesh.glb; a surface has no unit."""
+    return f"{stem}_mesh.{extension}"
+
+
+def stl(relief: Relief) -> bytes:
+    """Return a binary STL in millimetres, Z up, with face normals."""
+    return to_stl(relief.vertices, relief.faces)
+
+
+def threemf(relief: Relief, *, recipe: Recipe | None = None) -> bytes:
+    """Return a 3MF with the unit millimetre and the recipe."""
+    metadata = {
+        "Application": f"Marigold Demo {__version__}",
+        "Title": "Relief",
+        "Description": _size(relief),
+    }
+    metadata[f"demo:{KEY}"] = _filled(recipe, relief=relief).to_json()
+    return to_threemf(relief.vertices, relief.faces, metadata=metadata)
+
+
+def obj(relief: Relief) -> bytes:
+    """Return an OBJ; its unit is the millimetre, which only its comment says."""
+    return to_obj(relief.vertices, relief.faces, comment=_size(relief))
+
+
+def ply(relief: Relief) -> bytes:
+    """Return a binary PLY; its unit is the millimetre, which only its comment says."""
+    return to_ply(relief.vertices, relief.faces, comment=_size(relief))
+
+
+def preview_glb(relief: Relief, *, recipe: Recipe | None = None) -> bytes:
+    """Return a light GLB for the screen: grey, lit, facing the viewer, in metres as glTF wants."""
+    scene = Scene(name="relief", extras=_extras(_filled(recipe, relief=relief)))
+    light = lighter(relief, max_faces=PREVIEW_FACES)
+    data = to_glb(_preview(light, closed=True), scene)
+    if len(data) > PREVIEW_BYTES:  # a border so ragged that its walls weigh more than the picture
+        data = to_glb(_preview(light, closed=False), scene)
+    return data
+
+
+def _preview(relief: Relief, *, closed: bool) -> Part:
+    """Shade the picture smoothly, and all that closes it flat."""
+    used, picture = compact(relief.faces[: relief.picture_faces], len(relief.vertices))
+    smooth = relief.vertices[used]
+    # Walls and frame have sharp edges: each face its own vertices.
+    corners = relief.vertices[
+        relief.faces[relief.picture_faces if closed else len(relief.faces) :]
+    ]  # [F, 3, 3]
+    middle = np.array(relief.size_mm, dtype=np.float32) / 2
+    points = np.concatenate([smooth, corners.reshape(-1, 3)])
+    positions = ((points - middle) * MM).astype(np.float32)
+    faces = np.concatenate([picture, np.arange(len(used), len(points), dtype=np.int32).reshape(-1, 3)])
+    flat = np.repeat(unit_normals(corners), 3, axis=0)
+    normals = np.concatenate([smooth_normals(smooth, picture), flat])
+    return Part(positions=positions, faces=faces, normals=normals, material=PLASTER)
+
+
+def glb(surface: Surface, *, recipe: Recipe | None = None) -> bytes:
+    """Return a GLB with the photo as texture; unlit, because the photo holds its own light, or lit."""
+    lit = surface.settings.shading == "lit"
+    material: dict[str, object] = {
+        "name": "photo",
+        "doubleSided": True,
+        "pbrMetallicRoughness": {
+            "baseColorTexture": {"index": 0},
+            "metallicFactor": 0.0,
+            "roughnessFactor": 1.0,
+        },
+    }
+    if not lit:
+        material["extensions"] = {UNLIT: {}}
+    part = Part(
+        positions=surface.vertices,
+        faces=surface.faces,
+        uv=surface.uv,
+        jpeg=jpeg(surface.texture),
+        normals=smooth_normals(surface.vertices, surface.faces) if lit else None,
+        material=material,
+    )
+    scene = Scene(
+        name="mesh",
+        camera=_lens(surface.camera),
+        extensions=() if lit else (UNLIT,),
+        extras=_extras(_filled(recipe, surface=surface)),
+    )
+    return to_glb(part, scene)
+
+
+def obj_zip(surface: Surface, *, stem: str) -> bytes:
+    """Return OBJ, MTL and JPEG of one stem in a ZIP."""
+    return to_obj_zip(
+        surface.vertices,
+        surface.faces,
+        uv=surface.uv,
+        jpeg=jpeg(surface.texture),
+        stem=stem,
+        comment=surface.scale_note,
+    )
+
+
+def colored_ply(surface: Surface, *, points: bool = False) -> bytes:
+    """Return a binary PLY with the photo's colors, as triangles or as points alone."""
+    height, width = surface.texture.shape[:2]
+    x = np.minimum((surface.uv[:, 0] * width).astype(np.int32), width - 1)
+    y = np.minimum((surface.uv[:, 1] * height).astype(np.int32), height - 1)
+    colors = surface.texture[y, x]  # [V, 3]
+    faces = None if points else surface.faces
+    return to_ply(surface.vertices, faces, comment=surface.scale_note, colors=colors)
+
+
+def depth_npy(depth: DepthMap, *, invert: bool = False) -> bytes:
+    """Return depth as .npy: float32 [H, W], 0 near .. 1 far; inverted 1 near .. 0 far."""
+    buffer = io.BytesIO()
+    values = np.float32(1) - depth.values if invert else depth.values
+    np.save(buffer, values, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def depth_png16(depth: DepthMap, *, recipe: Recipe | None = None, invert: bool = False) -> bytes:
+    """Return depth as 16-bit gray PNG, 0 near .. 65535 far; inverted the other way round, and it says so.
+
+    By its recipe the file is known again.
+    """
+    levels, text = depth.to_uint16(), _text(recipe or Recipe())
+    if invert:
+        levels, text = np.uint16(65535) - levels, text | {NEAR_KEY: "white"}
+    return to_png(levels, text=text)
+
+
+def heightmap_png(relief: Relief, *, recipe: Recipe | None = None) -> bytes:
+    """Return the heights as 16-bit grey PNG, 0 lowest .. 65535 highest, with its pixels per inch."""
+    heights = relief.heights.astype(np.float64)
+    low, high = heights.min(), heights.max()
+    levels = np.round((heights - low) / max(high - low, 1e-12) * 65535).astype(np.uint16)
+    rows, columns = heights.shape
+    per_inch = 25.4 * columns / relief.outline.width, 25.4 * rows / relief.outline.depth
+    return to_png(levels, per_inch=per_inch, text=_text(_filled(recipe, relief=relief)))
+
+
+def png(rgb: NDArray[np.uint8], *, recipe: Recipe | None = None) -> bytes:
+    """Return a picture [H, W, 3] as PNG."""
+    return to_png(rgb, text=_text(recipe))
+
+
+def jpeg(rgb: NDArray[np.uint8]) -> bytes:
+    """Return a picture [H, W, 3] as JPEG."""
+    return to_jpeg(rgb)
+
+
+def save(folder: Path | str, name: str, data: bytes) -> Path:
+    """Write a file into a folder, which is made where it is missing; never leaves half a file.
+
+    Raises:
+        ValueError: The name is not a plain file name.
+    """
+    if name != Path(name).name or name in ("", ".", ".."):
+        raise ValueError(f"{name!r} is not a plain file name")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, beside = tempfile.mkstemp(dir=folder, prefix=".", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(beside, 0o644)  # mkstemp makes a private file
+        os.replace(beside, folder / name)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+    return folder / name
+
+
+def _filled(recipe: Recipe | None, *, relief: Relief | None = None, surface: Surface | None = None) -> Recipe:
+    """Complete a recipe by what the thing itself knows."""
+    recipe = recipe or Recipe()
+    if relief is not None:
+        recipe = replace(recipe, relief=relief.settings)
+    if surface is not None:
+        recipe = replace(recipe, mesh=surface.settings)
+    return recipe
+
+
+def _extras(recipe: Recipe) -> dict[str, object]:
+    return {KEY: recipe.to_dict()}
+
+
+def _text(recipe: Recipe | None) -> dict[str, str]:
+    return {} if recipe is None else {KEY: recipe.to_json()}
+
+
+def _size(relief: Relief) -> str:
+    x, y, z = relief.size_mm
+    return f"Relief of {x:.4g} x {y:.4g} x {z:.4g} mm; unit mm"
+
+
+def _lens(camera: Camera) -> dict[str, object]:
+    reach = {"znear": camera.near / 100, "zfar": camera.far * 100}
+    if camera.projection == "orthographic":
+        size = {"xmag": camera.half_width * camera.near, "ymag": camera.half_height * camera.near}
+        return {"type": "orthographic", "orthographic": size | reach}
+    angle = {
+        "aspectRatio": camera.half_width / camera.half_height,
+        "yfov": 2 * float(np.arctan(camera.half_height)),
+    }
+    return {"type": "perspective", "perspective": angle | reach}

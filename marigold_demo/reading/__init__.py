@@ -1,1 +1,0 @@
-"""What a visitor brings, read without trust: photos and depth files."""
