@@ -23,7 +23,8 @@ def misbehave(file, *, name):
     if what == "sleep":
         time.sleep(float(rest))
     if what == "spin":
-        while True:
+        ends_s = time.process_time() + float(rest or 60)
+        while time.process_time() < ends_s:
             pass
     if what == "grow":
         bytearray(700_000_000)

@@ -1,7 +1,9 @@
 """Files decoded in processes of their own: the same results, and what goes wrong there stays there."""
 
 import io
+import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -132,6 +134,26 @@ def test_a_decoder_that_fails_costs_its_own_file_one_sentence(decode, what, sent
         decode(what)
     assert "save it as JPEG or PNG" in str(refused.value) and "secret" not in str(refused.value) + caplog.text
     assert decode("work")["rgb"][0, 0, 0] == 7
+
+
+def test_a_file_that_waits_for_a_busy_processor_gets_its_time(tmp_path):
+    limit, cpu = Limits(processes=1, seconds=3, memory_bytes=700_000_000), min(os.sched_getaffinity(0))
+    decoder = Decoder(limit, server="tests.decode_server")
+    busy = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True) for _ in range(2)
+    ]
+    try:
+        decoder.start()
+        for process in [server_process(), *(psutil.Process(one.pid) for one in busy)]:
+            process.cpu_affinity([cpu])
+        (tmp_path / "x").write_text("spin 1.05")
+        with (tmp_path / "x").open("rb") as file:
+            assert decoder.decode("photo", file, dict, name="")["rgb"][0, 0, 0] == 7
+    finally:
+        for one in busy:
+            one.kill()
+            one.wait()
+        decoder.close()
 
 
 def test_no_process_is_left_behind(decoder, decode):

@@ -1,7 +1,8 @@
 """Decodes foreign files in processes of their own, whatever happens there. Linux only.
 
 Messages on the control socket (SOCK_SEQPACKET) are JSON: {"do": "decode", "id", "kind", "options",
-"memory_bytes", "cpu_s"} with two descriptors, the reply socket and the file; {"do": "slow" | "kill", "id"}.
+"memory_bytes", "cpu_s"} with two descriptors, the reply socket and the file; {"do": "slow", "id"};
+{"do": "kill", "id", "spent_s", "limit_s"}, which spares a child that waited for a processor a while longer.
 The child answers on the reply socket with {"value"}, {"refused"} or {"failed"} and a descriptor of anonymous
 memory that holds the arrays one after the other. Nothing that comes back is unpickled, and all of it is
 checked: a child may have been taken over by its file.
@@ -37,7 +38,9 @@ if sys.platform == "linux":
     import fcntl
 
     _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-SLOW_AFTER_S = 1.0  # then a child runs at the lowest priority
+SLOW_AFTER_S = 2.0  # then a child runs at a low priority
+PATIENCE = 3  # times the limit are granted to a child that waits for a processor, on a busy machine
+_ASK_EVERY_S = 0.5
 _START_S = 60.0
 _MAPPED_BYTES = 4 * 2**20  # a mapping keeps a descriptor open for as long as its array lives
 _MESSAGE_BYTES, _MOST_TEXT, _MOST_PARTS = 2**16, 20_000, 100
@@ -54,7 +57,8 @@ class Limits:
 
     Attributes:
         processes: Files that are decoded at the same time.
-        seconds: Time for one file; twice as much CPU time, because decoders use threads.
+        seconds: Time for one file; waiting for a processor does not count, up to `PATIENCE` times of this.
+            Twice as much CPU time, because decoders use threads.
         memory_bytes: Address space of the process that decodes one file.
         waiting: Files of one visitor that may wait. At most half of the processes decode for one visitor.
     """
@@ -178,27 +182,37 @@ class Decoder:
 
     def _reply(self, mine: socket.socket, number: int) -> tuple[dict[str, Any], int | None]:
         """Wait for the answer; the child is slowed down after a while and killed at the end of its time."""
-        ends_s = time.monotonic() + self.limits.seconds
-        for what, wait_s in (("slow", min(SLOW_AFTER_S, self.limits.seconds)), ("kill", self.limits.seconds)):
-            mine.settimeout(min(wait_s, max(ends_s - time.monotonic(), 0.001)))
+        began_s, limit_s = time.monotonic(), self.limits.seconds
+        mine.settimeout(min(SLOW_AFTER_S, limit_s))
+        while True:
             try:
                 message, descriptors, _, _ = socket.recv_fds(mine, _MESSAGE_BYTES, 1)
-            except TimeoutError:
-                self._tell(number, what)
+            except OSError as error:
+                spent_s = time.monotonic() - began_s
+                if spent_s >= limit_s:
+                    if not isinstance(error, TimeoutError) or spent_s >= PATIENCE * limit_s + _ASK_EVERY_S:
+                        return {"failed": "TimeoutError"}, None
+                    self._tell(number, "kill", spent_s=spent_s, limit_s=limit_s)
+                    mine.settimeout(_ASK_EVERY_S)
+                elif isinstance(error, TimeoutError):
+                    self._tell(number, "slow")
+                    mine.settimeout(max(limit_s - spent_s, 0.001))
+                else:
+                    return {"failed": "ended"}, None
                 continue
-            except OSError:
-                return {"failed": "ended"}, None
+            if not message:
+                is_late = time.monotonic() - began_s >= limit_s
+                return {"failed": "TimeoutError" if is_late else "ended"}, None
             try:
-                return json.loads(message) if message else {"failed": "ended"}, next(iter(descriptors), None)
+                return json.loads(message), next(iter(descriptors), None)
             except ValueError:
                 return {"failed": "unreadable answer"}, next(iter(descriptors), None)
-        return {"failed": "TimeoutError"}, None
 
-    def _tell(self, number: int, what: str) -> None:
+    def _tell(self, number: int, what: str, **facts: float) -> None:
         with self._lock:
             try:
                 if self._control is not None:
-                    self._control.send(json.dumps({"do": what, "id": number}).encode())
+                    self._control.send(json.dumps({"do": what, "id": number, **facts}).encode())
             except OSError:
                 self._end()  # its children end with it
 
