@@ -11,7 +11,7 @@ help: ## list the commands
 
 install: $(STAMP) ## create .venv and install the app with everything
 
-$(STAMP): requirements.txt constraints.txt pyproject.toml scripts/install
+$(STAMP): requirements.txt constraints.txt pyproject.toml synthetic/pyproject.toml scripts/install
 	PYTHON=$(PYTHON) VENV=$(VENV) scripts/install
 	touch $@
 

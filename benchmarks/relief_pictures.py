@@ -1,7 +1,7 @@
 """Draw the pictures of docs/relief.md: every one from the triangles of a file as it is downloaded.
 
 Usage:
-    python benchmarks/relief_pictures.py OUT     needs the embedded checkpoint and the train extra (numba)
+    python benchmarks/relief_pictures.py OUT     needs the embedded checkpoint and numba
 """
 
 import argparse

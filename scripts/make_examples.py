@@ -5,9 +5,9 @@ When only the embedded checkpoint has changed:
 
     .venv/bin/python scripts/make_examples.py --depth-only
 
-All needs scikit-image, and fetches scipy 1.9.3, the last line of releases that held photos, through pip:
+All needs ./synthetic (with scikit-image); scipy 1.9.3, the last release that held photos, is fetched by pip:
 
-    .venv/bin/pip install scikit-image
+    .venv/bin/pip install ./synthetic
     .venv/bin/python scripts/make_examples.py
 """
 
@@ -142,7 +142,7 @@ def main() -> None:
 
 
 def make_photos() -> None:
-    from marigold_demo.scenes import render_scene
+    from synthetic import render_scene
 
     OUT.mkdir(exist_ok=True)
     for old in OUT.glob("*.jpg"):

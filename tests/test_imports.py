@@ -36,12 +36,11 @@ ROWS = {
 UNNAMED_ROW = 2
 
 LIGHT = {"PIL", "huggingface_hub", "matplotlib", "numpy", "pillow_heif", "scipy", "trimesh", "manifold3d"}
-NETWORKS = {"accelerate", "diffusers", "numpy", "psutil", "safetensors", "torch", "transformers", "numba"}
+NETWORKS = {"accelerate", "diffusers", "numpy", "psutil", "safetensors", "torch", "transformers"}
 ALIGNMENT = {"numpy", "scipy"}
 # Libraries a module may use: by the longest name again, else by its row.
 LIBRARIES = {
     "io.private_folder": {"filelock"},
-    "scenes": LIGHT | {"numba"},
     "workflow": {"numpy"},
     "network": NETWORKS,
     "network.ensemble": ALIGNMENT,
@@ -52,13 +51,13 @@ LIBRARIES = {
     "network.hub_errors": LIGHT,
     "network.weights": NETWORKS | {"huggingface_hub"},
     "serving": {"fastapi", "prometheus_client", "python_multipart", "starlette", "uvicorn"},
-    "training": NETWORKS | LIGHT | {"h5py"},
+    "training": NETWORKS | LIGHT | {"h5py", "synthetic"},
     "ui": LIGHT | {"gradio", "starlette"},
 }
 BY_ROW: dict[int, set[str]] = {0: set(), 1: {"numpy"}, 2: LIGHT, 3: LIGHT, 4: set(), 5: LIGHT}
 
 SERVING = ("workflow", "ui", "serving", "io", "network", "geometry", "catalog", "examples")
-WITHOUT_TORCH = ("workflow", "ui", "serving", "cli", "io", "geometry", "evaluation.evaluate", "scenes")
+WITHOUT_TORCH = ("workflow", "ui", "serving", "cli", "io", "geometry", "evaluation.evaluate")
 
 
 @cache
@@ -196,3 +195,10 @@ def test_only_the_app_imports_the_page():
 def test_the_app_module_is_not_imported():
     for name in MODULES:
         assert "app" not in {dotted.split(".")[0] for dotted in imports(name)}
+
+
+def test_rendered_scenes_are_a_package_of_their_own():
+    for file in (ROOT / "synthetic").glob("*.py"):
+        assert PACKAGE not in file.read_text(), file
+    assert {name for name in MODULES if "synthetic" in libraries(name)} == {"training.data"}
+    assert not [name for name in MODULES if "synthetic" in libraries(name, at_start=True)]

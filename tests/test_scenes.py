@@ -5,18 +5,18 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from marigold_demo.scenes import KINDS, render_scene
-from marigold_demo.scenes import pictures as pictures_module
-from marigold_demo.scenes.builder import Builder
-from marigold_demo.scenes.camera import compress, lens_blur
-from marigold_demo.scenes.compiled import source_digest
-from marigold_demo.scenes.fields import HILLS, field_height
-from marigold_demo.scenes.lighting import NO_RAY, OCCLUSION
-from marigold_demo.scenes.primitives import BALL, BOX, FRUSTUM, PUFF4, PUFF8, RELIEF, ROUND_CONE
-from marigold_demo.scenes.render import build_world, ray_pattern
-from marigold_demo.scenes.sight import FAR, NEAR, look_through, see, smooth_edges
-from marigold_demo.scenes.trace import DEEPEST, blocked, hit
-from marigold_demo.scenes.views import View, look
+from synthetic import KINDS, render_scene
+from synthetic import pictures as pictures_module
+from synthetic.builder import Builder
+from synthetic.camera import compress, lens_blur
+from synthetic.compiled import source_digest
+from synthetic.fields import HILLS, field_height
+from synthetic.lighting import NO_RAY, OCCLUSION
+from synthetic.primitives import BALL, BOX, FRUSTUM, PUFF4, PUFF8, RELIEF, ROUND_CONE
+from synthetic.render import build_world, ray_pattern
+from synthetic.trace import DEEPEST, blocked, hit
+from synthetic.views import View, look
+from synthetic.visibility import FAR, NEAR, look_through, see, smooth_edges
 
 SIZE = (36, 48)  # H, W
 
@@ -53,11 +53,11 @@ def test_a_floor_has_the_depth_of_the_formula():
 
 def test_a_ball_has_the_depth_of_the_formula():
     view = View((0, 0, 0), yaw=-10, pitch=5, fov=60)
-    centre, radius = np.array((0.2, 4.0, -0.1)), 1.3
-    _, depth, seen = render_depth(lambda b: b.ball(tuple(centre), (radius,) * 3, 0), view)
+    center, radius = np.array((0.2, 4.0, -0.1)), 1.3
+    _, depth, seen = render_depth(lambda b: b.ball(tuple(center), (radius,) * 3, 0), view)
     rays = directions(view)
-    a, half_b = (rays**2).sum(-1), rays @ centre
-    inside = half_b**2 - a * (centre @ centre - radius**2)
+    a, half_b = (rays**2).sum(-1), rays @ center
+    inside = half_b**2 - a * (center @ center - radius**2)
     assert ((inside >= 0) == (seen == 0)).all()
     met = inside >= 0
     expected = (half_b[met] - np.sqrt(inside[met])) / a[met]
@@ -219,7 +219,7 @@ def test_the_same_number_gives_the_same_bytes_also_from_threads():
 def test_depth_does_not_depend_on_the_picture_size():
     small = render_scene(11, width=16, height=12, kind="room")
     large = render_scene(11, width=48, height=36, kind="room")
-    # the centre of a small pixel is the centre of the middle one of its 3x3
+    # the center of a small pixel is the center of the middle one of its 3x3
     np.testing.assert_allclose(large.depth[1::3, 1::3], small.depth, rtol=1e-6)
 
 

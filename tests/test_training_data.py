@@ -1,7 +1,9 @@
 """Where training pictures come from, how they are changed, and what a wrong folder is told."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from marigold_demo.errors import DataError
+from marigold_demo.errors import DataError, SettingsError
 from marigold_demo.training.augment import crop_and_resize, disturb
 from marigold_demo.training.batches import Recipe, batches_from, make_batch
-from marigold_demo.training.data import open_data
+from marigold_demo.training.data import SceneSource, open_data
 from marigold_demo.training.folders import FolderSource, open_hypersim, open_pairs, open_vkitti
 from marigold_demo.training.sample import Sample, hide_far, normalise_depth
-from marigold_demo.training.scene_store import SHARD, SceneStore
+from synthetic.store import SHARD, SceneStore
 
 
 def slope(height: int = 40, width: int = 60, *, sky_rows: int = 0) -> Sample:
@@ -34,8 +36,8 @@ def write_pair(root: Path, name: str, *, size: tuple[int, int] = (32, 24)) -> No
     np.save(root / "depth" / f"{name}.npy", np.full(size[::-1], 2.0, np.float32))
 
 
-def stores(folder: Path) -> dict[str, SceneStore]:
-    return {"scenes": SceneStore(folder, first_seed=0), "held_out": SceneStore(folder, first_seed=10**6)}
+def scenes(folder: Path) -> dict[str, Any]:
+    return {"scenes_folder": folder, "seed": 0}
 
 
 # --- depth in the range of the VAE
@@ -121,7 +123,7 @@ def test_a_disturbed_photo_keeps_its_size_and_type_and_the_original(seed: int) -
 def test_the_same_number_gives_the_same_batch_and_another_one_another(tmp_path: Path) -> None:
     for name in "abcd":
         write_pair(tmp_path, name)
-    data, _ = open_data(f"pairs:{tmp_path}", **stores(tmp_path))
+    data, _ = open_data(f"pairs:{tmp_path}", **scenes(tmp_path))
     recipe = Recipe(data=data, size=2, shapes=((16, 16), (24, 16)), fresh=1, seed=3)
     ahead = batches_from(recipe, iter([5, 6]), workers=2)
     fifth, sixth = list(ahead)
@@ -138,13 +140,24 @@ def test_scenes_are_drawn_once_and_read_from_disk_afterwards(
         drawn.append(seed)
         return slope(height, width, sky_rows=seed % 5)
 
-    monkeypatch.setattr("marigold_demo.training.scene_store.render_scene", render)
-    first = SceneStore(tmp_path, first_seed=100, size=(60, 40)).read(3)
-    again = SceneStore(tmp_path, first_seed=100, size=(60, 40)).read(3)
+    monkeypatch.setattr("synthetic.store.render_scene", render)
+    first, again = (
+        SceneSource(SceneStore(tmp_path, first_seed=100, size=(60, 40))).read(3) for _ in range(2)
+    )
     assert drawn == list(range(100, 100 + SHARD))
     assert np.array_equal(first.photo, again.photo)
     assert np.array_equal(first.depth, again.depth)
     assert (first.valid != first.sky).all()
+
+
+def test_without_their_package_scenes_say_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "synthetic.store", None)
+    with pytest.raises(SettingsError, match=r"pip install \./synthetic"):
+        open_data("scenes", **scenes(tmp_path))
+    write_pair(tmp_path, "a")
+    assert open_data(f"pairs:{tmp_path}", **scenes(tmp_path))
 
 
 def test_an_endless_source_gives_as_many_new_scenes_as_asked(tmp_path: Path) -> None:
@@ -157,7 +170,7 @@ def test_an_endless_source_gives_as_many_new_scenes_as_asked(tmp_path: Path) -> 
             asked.append(index)
             return slope()
 
-    data = replace(open_data("scenes", **stores(tmp_path))[0], sources=(Counter(),))
+    data = replace(open_data("scenes", **scenes(tmp_path))[0], sources=(Counter(),))
     recipe = Recipe(data=data, size=4, shapes=((32, 32),), fresh=0.25, seed=0)
     for number in range(20):
         make_batch(recipe, number)
@@ -207,7 +220,7 @@ def test_virtual_kitti_reads_centimetres_sky_and_the_benchmark_crop(tmp_path: Pa
 def test_a_mixture_keeps_its_shares(tmp_path: Path) -> None:
     for root in ("a", "b"):
         write_pair(tmp_path / root, "photo")
-    data, _ = open_data(f"pairs:{tmp_path}/a@0.9,pairs:{tmp_path}/b@0.1", **stores(tmp_path))
+    data, _ = open_data(f"pairs:{tmp_path}/a@0.9,pairs:{tmp_path}/b@0.1", **scenes(tmp_path))
     rng = np.random.default_rng(0)
     drawn = np.mean([data.choose(rng) for _ in range(2000)])
     assert drawn == pytest.approx(0.1, abs=0.03)
@@ -277,4 +290,4 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["nothing", "pairs", "books:/x", "scenes@0"])
 def test_data_that_is_not_known_is_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(DataError):
-        open_data(text, **stores(tmp_path))
+        open_data(text, **scenes(tmp_path))

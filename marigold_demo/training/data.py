@@ -4,15 +4,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from marigold_demo.errors import DataError
+from marigold_demo.errors import DataError, SettingsError
 from marigold_demo.training.folders import FolderSource, open_hypersim, open_pairs, open_vkitti
-from marigold_demo.training.sample import Sample
-from marigold_demo.training.scene_store import SceneStore
+from marigold_demo.training.sample import Sample, hide_far
 
+if TYPE_CHECKING:
+    from synthetic.store import SceneStore
+
+HELD_OUT_SEED = 1_000_000_000  # scenes from here on are never trained on
 FOLDER_KINDS = {"pairs": open_pairs, "hypersim": open_hypersim, "vkitti": open_vkitti}
 
 
@@ -29,6 +32,42 @@ class Source(Protocol):
         ...
 
 
+class SceneSource:
+    """Rendered scenes without end: number n is the scene of seed first_seed + n."""
+
+    count: int | None = None
+
+    def __init__(self, store: "SceneStore") -> None:
+        self._store = store
+
+    def read(self, index: int) -> Sample:
+        """Return scene `index`; what is far behind the rest counts as sky."""
+        scene = self._store.read(index)
+        depth = scene.depth.astype(np.float32)  # [H, W]
+        valid = ~scene.sky & np.isfinite(depth) & (depth > 0)
+        depth = np.where(valid, depth, np.float32(1))
+        return hide_far(Sample(photo=scene.photo, depth=depth, valid=valid, sky=scene.sky))
+
+
+def open_scenes(folder: Path, *, seed: int) -> tuple[SceneSource, SceneSource]:
+    """Return the scenes to learn from and those held out, both kept on disk below `folder`.
+
+    Raises:
+        SettingsError: The package that renders them is not installed.
+    """
+    try:
+        from synthetic.store import SceneStore
+    except ImportError as error:
+        raise SettingsError(
+            "The scenes are rendered by a package of their own, which is not installed; run"
+            " pip install ./synthetic in a clone of this project, or name a folder of photos with --data."
+        ) from error
+    return (
+        SceneSource(SceneStore(folder, first_seed=seed)),
+        SceneSource(SceneStore(folder, first_seed=HELD_OUT_SEED)),
+    )
+
+
 @dataclass(frozen=True)
 class Mixture:
     """Sources with the share each has of the pictures; shares sum to 1."""
@@ -41,22 +80,23 @@ class Mixture:
         return int(rng.choice(len(self.sources), p=self.shares))
 
 
-def open_data(text: str, *, scenes: SceneStore, held_out: SceneStore) -> tuple[Mixture, Mixture]:
+def open_data(text: str, *, scenes_folder: Path, seed: int) -> tuple[Mixture, Mixture]:
     """Open what TrainSettings.data names, looking at every folder first: for training and for validation.
 
     Args:
         text: Parts joined by commas.
-        scenes: Stands for "scenes" in training.
-        held_out: Stands for "scenes" in validation; folders hold their own last pairs out.
+        scenes_folder: Keeps rendered scenes, where `text` names them.
+        seed: Of the first scene.
 
     Raises:
         DataError: A folder is missing or not laid out as expected; the message names file and layout.
+        SettingsError: Scenes are asked for and the package that renders them is not installed.
     """
     sources: list[tuple[Source, Source]] = []
     shares: list[float] = []
     for part in text.split(","):
         folder, share = _open_part(part.strip())
-        sources.append(folder.split() if folder else (scenes, held_out))
+        sources.append(folder.split() if folder else open_scenes(scenes_folder, seed=seed))
         shares.append(share)
     return (
         Mixture(sources=tuple(training for training, _ in sources), shares=_to_one(shares)),

@@ -18,11 +18,9 @@ from marigold_demo.training.data import Mixture, open_data
 from marigold_demo.training.init import open_init
 from marigold_demo.training.loop import OnProgress, Plan, StageRun
 from marigold_demo.training.run_folder import RunFolder
-from marigold_demo.training.scene_store import SceneStore
 from marigold_demo.training.stages import DiffusionStage, EndToEndStage, Stage, VaeStage, load_networks
 from marigold_demo.training.train_settings import TrainSettings
 
-HELD_OUT_SEED = 1_000_000_000  # scenes from here on are never trained on
 VAE_LR = 2e-3
 VAE_SHRINK = 2  # a VAE sees only what is near, so small pictures teach it as much
 MIXED = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -44,9 +42,7 @@ def train(settings: TrainSettings, on_progress: OnProgress) -> Path:
         CheckpointError: What `init` names cannot be loaded, or the saved state is damaged.
     """
     out = Path(settings.out)
-    scenes = SceneStore(out.parent / "scenes", first_seed=settings.seed)
-    held_out = SceneStore(out.parent / "scenes", first_seed=HELD_OUT_SEED)
-    data, validation = open_data(settings.data, scenes=scenes, held_out=held_out)
+    data, validation = open_data(settings.data, scenes_folder=out.parent / "scenes", seed=settings.seed)
     run = RunFolder(out, settings)
     accelerator = Accelerator(mixed_precision=MIXED[settings.precision])
     pipeline = open_init(settings)
