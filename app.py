@@ -5,7 +5,7 @@ import sys
 
 from marigold_demo.errors import DemoError
 from marigold_demo.network.heap import share_one_heap
-from marigold_demo.serving.configuration import read_configuration
+from marigold_demo.serving.config import read_configuration
 
 try:
     CONFIGURATION = read_configuration(os.environ)  # before Gradio, which reads some of it as it is imported
@@ -39,10 +39,9 @@ from marigold_demo.io import isolated
 from marigold_demo.io.photo import Photo
 from marigold_demo.io.private_folder import default_root, own_folder, remove_own
 from marigold_demo.progress import Progress
-from marigold_demo.serving import ending, listening
-from marigold_demo.serving.one_thread import in_one_thread
-from marigold_demo.serving.probes import State
-from marigold_demo.serving.service import MB, Service
+from marigold_demo.serving import lifecycle, listening
+from marigold_demo.serving.lifecycle import MB, Service, in_one_thread
+from marigold_demo.serving.middleware import State
 from marigold_demo.settings import DepthSettings
 from marigold_demo.ui import build_page, launch, launch_options
 from marigold_demo.ui.desk import Desk
@@ -163,14 +162,14 @@ def serve(page: gr.Blocks, place: listening.Place | None) -> None:
             keep_sessions(page.app)
         else:
             say(sys.stdout, f"* Running on local URL:  {launch(page, SERVICE, place)}")
-        SERVICE.open_journal()
+        SERVICE.set_up_logging()
         if ZERO_GPU:
             page.block_thread()
         else:
             threading.Thread(target=warm_up, daemon=True).start()
-            ending.wait_for_end()
-    except ending.Ended:
-        ending.close(page, before=SERVICE.stop)
+            lifecycle.wait_for_end()
+    except lifecycle.Ended:
+        lifecycle.close(page, before=SERVICE.stop)
 
 
 def decoding_limits() -> isolated.Limits:
@@ -201,8 +200,8 @@ def make_folder() -> Path:
 def main() -> None:
     """Run the app; ends the process."""
     if not ZERO_GPU:  # there the platform ends it
-        ending.end_on_signals()
-    SERVICE.open_journal()
+        lifecycle.end_on_signals()
+    SERVICE.set_up_logging()
     folder, status = None, 0
     try:
         hosted = ON_SPACES or ZERO_GPU
@@ -213,12 +212,12 @@ def main() -> None:
     except DemoError as error:
         say(sys.stderr, str(error))
         status = 2
-    except ending.Ended:  # before there was a page
+    except lifecycle.Ended:  # before there was a page
         pass
     finally:
         if folder is not None:
             remove_own(folder)
-    ending.leave(status)
+    lifecycle.leave(status)
 
 
 if ZERO_GPU:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from marigold_demo.catalog import CATALOG
 from marigold_demo.cli import main as cli
 from marigold_demo.errors import SettingsError
-from marigold_demo.serving.configuration import Configuration, read_configuration, shown, variables
+from marigold_demo.serving.config import Configuration, read_configuration, shown, variables
 from tests.pages import ROOT
 
 CATALOG_NAMES = {known.name for known in CATALOG}

@@ -15,11 +15,11 @@ import pytest
 from starlette.exceptions import HTTPException
 
 from benchmarks.rest_client import RefusedError, Visit
-from marigold_demo.serving import connections, gate, listening
-from marigold_demo.serving.configuration import Configuration
-from marigold_demo.serving.connections import Connections, most_connections
-from marigold_demo.serving.listening import AddressError, Place, Server, listen
-from marigold_demo.serving.service import Service
+from marigold_demo.serving import connections, listening, middleware
+from marigold_demo.serving.config import Configuration
+from marigold_demo.serving.connections import Connections, Server, most_connections
+from marigold_demo.serving.lifecycle import Service
+from marigold_demo.serving.listening import AddressError, Place, listen
 from marigold_demo.ui import build_page, launch, sessions
 from marigold_demo.ui.intake import Calls
 from marigold_demo.workflow import Workflow
@@ -205,15 +205,15 @@ def test_a_burst_without_descriptors_fills_no_log_and_ends_no_service(tmp_path):
     """In a process of its own, whose limit on open files is lower than the bound supposes."""
     words = """
 import logging, resource, sys
-from marigold_demo.serving.configuration import Configuration
-from marigold_demo.serving.connections import Connections
-from marigold_demo.serving.journal import open_journal
-from marigold_demo.serving.listening import Server, listen
+from marigold_demo.serving.config import Configuration
+from marigold_demo.serving.connections import Connections, Server
+from marigold_demo.serving.logs import set_up_logging
+from marigold_demo.serving.listening import listen
 from tests.pages import small_app
 place = listen("127.0.0.1", 0)
 server = Server(small_app, place, bounds=Connections(1000, exempt=lambda address: True), trusted_proxies="")
 server.begin()
-open_journal(Configuration(), count=lambda kind: None)
+set_up_logging(Configuration(), count=lambda kind: None)
 resource.setrlimit(resource.RLIMIT_NOFILE, (120, 120))
 print(place.port, flush=True)
 sys.stdin.read()
@@ -321,7 +321,7 @@ def page(service, tmp_path_factory):
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("connections") / "cache"))
         page = build_page(Workflow(Ball(steps=1)))
         launch(page, service, listen("127.0.0.1", 0))
-        service.open_journal()
+        service.set_up_logging()
         yield page
         page.close(verbose=False)
 
@@ -569,7 +569,7 @@ def test_a_stream_whose_session_goes_away_ends_like_others():
 
 @pytest.mark.parametrize("pause_s", [10, 0.05], ids=["still", "trickle"])
 def test_an_event_that_does_not_arrive_gets_a_sentence(page, monkeypatch, pause_s):
-    monkeypatch.setattr(gate, "EVENT_S", 0.5)
+    monkeypatch.setattr(middleware, "EVENT_S", 0.5)
     head = b"POST /gradio_api/cancel HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n{"
     with socket.create_connection(("127.0.0.1", page.server_port), timeout=10) as connection:
         connection.sendall(head)

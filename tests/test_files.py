@@ -21,9 +21,9 @@ from marigold_demo.io import cache_folder
 from marigold_demo.io.cache_folder import CacheFolder
 from marigold_demo.io.private_folder import FileRoot, safe_name
 from marigold_demo.serving import uploads
-from marigold_demo.serving.configuration import Configuration
-from marigold_demo.serving.metrics import Metrics
-from marigold_demo.serving.service import Service
+from marigold_demo.serving.config import Configuration
+from marigold_demo.serving.lifecycle import Service
+from marigold_demo.serving.monitor import Metrics
 from marigold_demo.serving.uploads import Uploads
 from tests.pages import LENIENT, Ball, draw_photo, served
 from tests.test_faults import no_room

@@ -13,9 +13,9 @@ import pytest
 import trimesh
 
 from marigold_demo.errors import SettingsError
-from marigold_demo.serving.configuration import read_configuration
+from marigold_demo.serving.config import read_configuration
+from marigold_demo.serving.lifecycle import Service
 from marigold_demo.serving.listening import listen
-from marigold_demo.serving.service import Service
 from marigold_demo.ui import build_page, launch, launch_options, tools
 from marigold_demo.workflow import Workflow
 from tests.pages import LENIENT, Ball, ball, draw_photo, readme_examples

@@ -8,7 +8,7 @@ import pytest
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import SettingsError
 from marigold_demo.progress import Progress
-from marigold_demo.serving.one_thread import in_one_thread
+from marigold_demo.serving.lifecycle import in_one_thread
 from marigold_demo.settings import DepthSettings
 from tests.conftest import make_photo
 from tests.pages import ball

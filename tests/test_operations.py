@@ -29,8 +29,8 @@ from packaging.version import Version
 from PIL import Image
 
 from marigold_demo.errors import CheckpointError
-from marigold_demo.serving.configuration import Configuration
-from marigold_demo.serving.service import Service
+from marigold_demo.serving.config import Configuration
+from marigold_demo.serving.lifecycle import Service
 from tests.pages import LENIENT, ROOT, Ball, draw_photo, served
 
 pytestmark = LENIENT
@@ -216,14 +216,14 @@ def test_a_port_in_use_or_a_folder_that_cannot_be_written_is_one_sentence_and_st
 def test_a_hangup_ends_the_process_unless_nohup_has_it_ignored(ignored, status):
     words = f"""
 import os, signal
-from marigold_demo.serving import ending
+from marigold_demo.serving import lifecycle
 if {ignored}:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-ending.end_on_signals()
+lifecycle.end_on_signals()
 try:
     os.kill(os.getpid(), signal.SIGHUP)
-except ending.Ended:
-    ending.leave(7)
+except lifecycle.Ended:
+    lifecycle.leave(7)
 """
     assert subprocess.run([sys.executable, "-c", words], cwd=ROOT).returncode == status
 
@@ -231,10 +231,10 @@ except ending.Ended:
 def test_the_process_ends_where_nobody_reads_its_output_any_more():
     words = """
 import sys
-from marigold_demo.serving import ending
+from marigold_demo.serving import lifecycle
 sys.stdin.read()
 sys.stdout.write("on the way to nobody")
-ending.leave()
+lifecycle.leave()
 """
     command, environment = [sys.executable, "-c", words], os.environ | {"PYTHONUNBUFFERED": ""}
     with subprocess.Popen(

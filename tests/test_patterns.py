@@ -17,7 +17,7 @@ from tests.pages import ROOT
 
 PACKAGE = ROOT / "marigold_demo"
 # Patterns that are chosen while the program runs: module and expression -> where they are listed.
-CHOSEN = {("serving.gate", "PATHS.get(method, '(?!)')"): lambda module: module.PATHS.values()}
+CHOSEN = {("serving.middleware", "PATHS.get(method, '(?!)')"): lambda module: module.PATHS.values()}
 SCANS = {"search", "sub", "subn", "split", "findall", "finditer"}
 COMMON = "a0 .-_/:@'\"<>,=\t\n"
 # How often the unit of an attack is repeated: an exponential pattern shows in the first five, before it takes
@@ -100,7 +100,7 @@ FOUND = sorted(set(expressions()), key=str)
 
 def test_the_patterns_of_the_package_are_found():
     modules = {module for module, _, _ in FOUND}
-    assert {"network.weight_files", "network.hub_cache", "io.depth_arrays", "serving.gate"} <= modules
+    assert {"network.weight_files", "network.hub_cache", "io.depth_arrays", "serving.middleware"} <= modules
     assert len(FOUND) > 15
 
 

@@ -23,8 +23,8 @@ from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DemoError
 from marigold_demo.progress import Progress
 from marigold_demo.recipe import recipe_from_json
+from marigold_demo.serving.lifecycle import Service
 from marigold_demo.serving.listening import listen
-from marigold_demo.serving.service import Service
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.ui import build_page, endpoints, knobs, launch, queue
 from marigold_demo.ui.desk import Desk

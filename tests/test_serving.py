@@ -22,15 +22,13 @@ from marigold_demo.advice import Advice
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import CheckpointError, PhotoError
 from marigold_demo.progress import Progress
-from marigold_demo.serving import rate
-from marigold_demo.serving.configuration import Configuration
-from marigold_demo.serving.headers import HEADERS
-from marigold_demo.serving.journal import JsonLine, PlainLine, Seldom
-from marigold_demo.serving.metrics import Metrics
-from marigold_demo.serving.probes import State
-from marigold_demo.serving.rate import Rate
-from marigold_demo.serving.runs import Runs, RunTooLongError, ServerEndsError
-from marigold_demo.serving.service import Service, _crashed
+from marigold_demo.serving import requests
+from marigold_demo.serving.config import Configuration
+from marigold_demo.serving.lifecycle import Service, _crashed
+from marigold_demo.serving.logs import JsonLine, PlainLine, Seldom
+from marigold_demo.serving.middleware import HEADERS, State
+from marigold_demo.serving.monitor import Metrics, Runs, RunTooLongError, ServerEndsError
+from marigold_demo.serving.requests import RateLimit
 from marigold_demo.settings import DepthSettings
 from marigold_demo.ui import model_choice
 from tests.conftest import make_photo
@@ -312,19 +310,19 @@ def test_behind_a_trusted_proxy_each_visitor_has_a_rate_of_their_own(predict, fo
 
 def test_a_window_slides_and_never_lets_more_through():
     now = [0.0]
-    limited, times = Rate(3, clock=lambda: now[0]), []
+    limited, times = RateLimit(3, clock=lambda: now[0]), []
     rng = np.random.default_rng(1)
     for _ in range(500):
         now[0] += float(rng.exponential(10))
         if limited.wait_s("10.0.0.1") == 0:
             times.append(now[0])
-    assert all(later - earlier >= rate.WINDOW_S for earlier, later in zip(times, times[3:], strict=False))
+    assert all(later - earlier >= requests.WINDOW_S for earlier, later in zip(times, times[3:], strict=False))
     assert len(times) > 50
 
 
 def test_who_waits_as_long_as_told_is_let_through():
     now = [0.0]
-    limited = Rate(1, clock=lambda: now[0])
+    limited = RateLimit(1, clock=lambda: now[0])
     assert limited.wait_s("10.0.0.1") == 0
     now[0] = 12.3
     now[0] += limited.wait_s("10.0.0.1")
@@ -332,21 +330,28 @@ def test_who_waits_as_long_as_told_is_let_through():
 
 
 def test_one_household_is_one_visitor_and_its_address_is_not_kept():
-    limited = Rate(1)
+    limited = RateLimit(1)
     assert limited.wait_s("2001:db8:1:2::1") == 0
     assert limited.wait_s("2001:db8:1:2:ffff::7") > 0
     assert limited.wait_s("2001:db8:1:3::1") == 0
     assert limited.wait_s("192.0.2.77") == 0
-    assert b"192.0.2.77" not in pickle.dumps(limited._asked)
+    assert b"192.0.2.77" not in pickle.dumps(limited.times)
 
 
 def test_a_visitor_of_a_request_of_the_server_to_itself_is_told_by_a_seal_that_nobody_else_can_make():
-    visitor = rate.visitor_key("192.0.2.1")
-    assert rate.visitor_of("127.0.0.1", rate.seal(visitor)) == visitor
-    here = rate.visitor_key("127.0.0.1")
-    for forged in ("", visitor, f"{visitor}-", f"{visitor}-{visitor}", f"{here}-{rate.seal(visitor)}", "é-é"):
-        assert rate.visitor_of("127.0.0.1", forged) == here
-    assert rate.visitor_key("::ffff:192.0.2.1") == visitor
+    visitor = requests.visitor_key("192.0.2.1")
+    assert requests.visitor_of("127.0.0.1", requests.signed_visitor(visitor)) == visitor
+    here = requests.visitor_key("127.0.0.1")
+    for forged in (
+        "",
+        visitor,
+        f"{visitor}-",
+        f"{visitor}-{visitor}",
+        f"{here}-{requests.signed_visitor(visitor)}",
+        "é-é",
+    ):
+        assert requests.visitor_of("127.0.0.1", forged) == here
+    assert requests.visitor_key("::ffff:192.0.2.1") == visitor
 
 
 def test_the_gate_seals_calls_of_mcp_clients_which_gradio_repeats_to_itself():
@@ -356,20 +361,25 @@ def test_the_gate_seals_calls_of_mcp_clients_which_gradio_repeats_to_itself():
         sent.append(dict(scope["headers"]))
 
     kind, positional, named = Service().app_options(on_spaces=True)["middleware"][0]
-    forged = (rate.SEAL.encode(), rate.seal(rate.visitor_key("192.0.2.9")).encode())
+    forged = (
+        requests.VISITOR_HEADER.encode(),
+        requests.signed_visitor(requests.visitor_key("192.0.2.9")).encode(),
+    )
     for path in ("/gradio_api/mcp/", "/gradio_api/upload"):
         headers = [(b"content-length", b"0"), forged]
         scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
         asyncio.run(kind(page, *positional, **named)(scope | {"client": ("192.0.2.1", 5)}, None, None))
-    assert sent[0][rate.SEAL.encode()].decode() == rate.seal(rate.visitor_key("192.0.2.1"))
+    assert sent[0][requests.VISITOR_HEADER.encode()].decode() == requests.signed_visitor(
+        requests.visitor_key("192.0.2.1")
+    )
 
 
 def test_the_memory_of_the_rate_is_bounded(monkeypatch):
-    monkeypatch.setattr(rate, "MOST_VISITORS", 100)
-    limited = Rate(5)
+    monkeypatch.setattr(requests, "MAX_VISITORS", 100)
+    limited = RateLimit(5)
     for number in range(1000):
         limited.wait_s(f"10.0.{number // 256}.{number % 256}")
-    assert len(limited._asked) == 100
+    assert len(limited.times) == 100
 
 
 # -- probes -----------------------------------------------------------------------------------------
@@ -428,7 +438,7 @@ def test_with_a_token_metrics_are_for_whoever_has_it():
 
 def test_on_spaces_there_are_limits_but_no_probes_and_no_headers_of_ours():
     kinds = [kind.__name__ for kind, *_ in Service().app_options(on_spaces=True)["middleware"]]
-    assert kinds == ["Gate", "Uploads", "Files", "Compression"]
+    assert kinds == ["RequestFilter", "Uploads", "Files", "Compression"]
 
 
 def test_below_a_path_of_a_proxy_the_same_paths_are_known():
@@ -679,9 +689,9 @@ def test_what_anybody_can_provoke_is_one_line_a_minute_that_says_how_many_it_sta
 def test_what_gradio_prints_becomes_a_line_without_its_words_and_is_counted():
     words = """
 import traceback
-from marigold_demo.serving.service import Service
+from marigold_demo.serving.lifecycle import Service
 service = Service()
-service.open_journal()
+service.set_up_logging()
 try:
     open("/nowhere/holiday.jpg")
 except OSError:

@@ -4,7 +4,7 @@ import argparse
 import os
 
 from marigold_demo.cli.terminal import answer
-from marigold_demo.serving.configuration import Configuration, read_configuration, shown
+from marigold_demo.serving.config import Configuration, read_configuration, shown
 from marigold_demo.workflow import Predictor
 
 

@@ -1,4 +1,4 @@
-"""Connections of the server: how many there may be, and how long one may wait for a request or a reader.
+"""The server and its connections: how many there may be, and how long one may wait for a request or a reader.
 
 A connection that sends no complete request head in time, or stands still within a body, is closed. When there
 are as many connections as the server takes, the one that has waited longest for its request gives way to a
@@ -7,18 +7,26 @@ whoever connects.
 """
 
 import asyncio
+import errno
 import json
 import logging
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
+import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from marigold_demo.serving.rate import household
+from marigold_demo.serving.listening import BACKLOG, AddressError, Place
+from marigold_demo.serving.requests import household
+
+_log = logging.getLogger(__name__)
 
 HEAD_S = 20.0  # for the head of a request, from the connection or the end of the response before
 BODY_S = 60.0  # for the next part of a body; those who read bodies are less patient, and say so
@@ -28,13 +36,14 @@ CLOSING_S = 2.0  # for the last words on a connection
 SHARE = 10  # one address has at most the tenth part of all connections
 LEAST_SHARE = 16
 LINGERING_MOST = 64  # refused connections that are still open
+ACCEPTED_AT_ONCE = 128  # new connections that are taken in one go
+START_S = 60.0
+GRACE_S = 3  # for open connections when the server ends
 DESCRIPTORS_BESIDE = 512  # open files that are no connections, and connections not yet counted
 
 _FULL = "This server has as many connections as it takes; try again in a minute."
 _MANY = "There are too many connections from your address; close some and try again."
 _LATE = "The request did not arrive in time; try again."
-
-_log = logging.getLogger(__name__)
 
 
 class Connections:
@@ -238,3 +247,54 @@ def most_connections(wanted: int) -> int:
     if fit < wanted:
         _log.warning("the limit on open files allows %d connections", fit)
     return min(wanted, fit)
+
+
+class Server(uvicorn.Server):
+    """uvicorn in a thread, on sockets that listen already, with bounded connections."""
+
+    def __init__(self, app: ASGIApp, place: Place, *, bounds: Connections, trusted_proxies: str) -> None:
+        protocol: Any = partial(Connection, bounds=bounds)
+        config = uvicorn.Config(
+            app,
+            http=protocol,
+            ws="none",  # no page of ours uses them
+            log_level="warning",
+            backlog=ACCEPTED_AT_ONCE,
+            forwarded_allow_ips=trusted_proxies,
+            server_header=False,
+        )
+        super().__init__(config)
+        self._place, self._bounds = place, bounds
+        self._thread = threading.Thread(target=self.run, args=(list(place.sockets),), daemon=True)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to take connections."""
+        asyncio.get_running_loop().set_exception_handler(self._without_descriptors)
+        await super().startup(sockets)
+        for bound in self._place.sockets:
+            bound.listen(BACKLOG)  # asyncio takes one number for both
+
+    def _without_descriptors(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Let idle connections go where the process has no descriptor left for a new one."""
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            self._bounds.make_room()
+        loop.default_exception_handler(context)
+
+    def begin(self) -> None:
+        """Return when the server answers.
+
+        Raises:
+            AddressError: It does not begin.
+        """
+        self._thread.start()
+        end_s = time.monotonic() + START_S
+        while not self.started:
+            if not self._thread.is_alive() or time.monotonic() > end_s:
+                raise AddressError("The server did not begin to answer.")
+            time.sleep(0.002)
+
+    def close(self) -> None:
+        """End the server, with a few seconds for what is under way."""
+        self.should_exit = True
+        self._thread.join(timeout=GRACE_S + 2)

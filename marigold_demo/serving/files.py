@@ -12,8 +12,10 @@ import re
 from email.utils import formatdate
 from urllib.parse import quote
 
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 from marigold_demo.io.private_folder import FileRoot
-from marigold_demo.serving.asgi import App, Message, Receive, Send, header, refuse, route
+from marigold_demo.serving.requests import header, refusal, route
 
 PREFIXES = ("/gradio_api/file=", "/gradio_api/file/")
 CHUNK_BYTES = 2**18
@@ -30,10 +32,10 @@ _RANGE = re.compile(rb"bytes=([0-9]{0,18})-([0-9]{0,18})")
 class Files:
     """ASGI middleware that sends files and passes all other requests on."""
 
-    def __init__(self, app: App, *, root: FileRoot) -> None:
+    def __init__(self, app: ASGIApp, *, root: FileRoot) -> None:
         self._app, self._root = app, root
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send a file, or pass the request on."""
         path = _asked_path(scope)
         if path is None:
@@ -42,15 +44,15 @@ class Files:
         try:
             file = await asyncio.to_thread(self._root.open, path)
         except OSError:
-            await refuse(send, 404, "Not Found")
+            await refusal(404, "Not Found")(scope, receive, send)
             return
         try:
-            await _send_file(scope, send, file, path.rsplit("/", 1)[1])
+            await _send_file(scope, receive, send, file, path.rsplit("/", 1)[1])
         finally:
             os.close(file)
 
 
-def _asked_path(scope: Message) -> str | None:
+def _asked_path(scope: Scope) -> str | None:
     """Return the path of the file that a request asks for; None: it asks for something else."""
     if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
         return None
@@ -59,7 +61,7 @@ def _asked_path(scope: Message) -> str | None:
     return None if prefix is None else asked.removeprefix(prefix)
 
 
-async def _send_file(scope: Message, send: Send, file: int, name: str) -> None:
+async def _send_file(scope: Scope, receive: Receive, send: Send, file: int, name: str) -> None:
     facts = os.fstat(file)
     headers = _headers(name, facts)
     start, end, status = 0, facts.st_size, 200
@@ -68,7 +70,8 @@ async def _send_file(scope: Message, send: Send, file: int, name: str) -> None:
         found = _range(asked, facts.st_size)
         if found is None:
             sentence = "This range is not in the file; ask for a range of bytes within it, or for all of it."
-            await refuse(send, 416, sentence, headers={"content-range": f"bytes */{facts.st_size}"})
+            refused = refusal(416, sentence, {"content-range": f"bytes */{facts.st_size}"})
+            await refused(scope, receive, send)
             return
         if found != (start, end):
             (start, end), status = found, 206

@@ -1,26 +1,30 @@
-"""Where the server listens, and the server itself: sockets first, so that a port in use is known at once."""
+"""Where the server listens, and which host names and origins its requests may have.
 
-import asyncio
+Sockets are bound first, so that a port in use is known at once. A web page of another site must not use the
+server through its visitor's browser. Three things prevent it: the host name must be one of this server (a
+foreign name that is made to point here is refused), requests that change something must come from a page of
+this server, and other pages get no permission to read answers.
+"""
+
 import errno
 import ipaddress
 import socket
-import threading
-import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from urllib.parse import urlsplit
 
-import uvicorn
+from starlette.datastructures import MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from marigold_demo.errors import DemoError
-from marigold_demo.serving.asgi import App
-from marigold_demo.serving.connections import Connection, Connections
-from marigold_demo.serving.ending import GRACE_S
+from marigold_demo.serving.config import Configuration, is_loopback
+from marigold_demo.serving.middleware import HEADERS
+from marigold_demo.serving.monitor import Metrics
+from marigold_demo.serving.requests import AUTHORITY, NO_STORE, header, host_header, refusal
 
 FIRST_PORT, PORTS = 7860, 100  # where to look when no port was chosen
-BACKLOG, ACCEPTED_AT_ONCE = 1024, 128  # connections that the system holds ready, and that are taken in one go
-START_S = 60.0
+BACKLOG = 1024  # connections that the system holds ready
 
 
 class AddressError(DemoError):
@@ -160,52 +164,157 @@ def _in_url(name: str, sockets: list[socket.socket]) -> str:
     return f"[{plain.replace('%', '%25')}]" if address.version == 6 else plain
 
 
-class Server(uvicorn.Server):
-    """uvicorn in a thread, on sockets that listen already, with bounded connections."""
+# Host names and origins of requests ----------------------------------------------------------------------
 
-    def __init__(self, app: App, place: Place, *, bounds: Connections, trusted_proxies: str) -> None:
-        protocol: Any = partial(Connection, bounds=bounds)
-        config = uvicorn.Config(
-            app,
-            http=protocol,
-            ws="none",  # no page of ours uses them
-            log_level="warning",
-            backlog=ACCEPTED_AT_ONCE,
-            forwarded_allow_ips=trusted_proxies,
-            server_header=False,
-        )
-        super().__init__(config)
-        self._place, self._bounds = place, bounds
-        self._thread = threading.Thread(target=self.run, args=(list(place.sockets),), daemon=True)
+READING = ("GET", "HEAD", "OPTIONS")
+_PORTS = {"http": 80, "https": 443}
+PERMITTED = {
+    "access-control-allow-methods": "GET, POST, DELETE",
+    "access-control-allow-headers": "*, authorization",
+    "access-control-max-age": "600",
+}
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to take connections."""
-        asyncio.get_running_loop().set_exception_handler(self._without_descriptors)
-        await super().startup(sockets)
-        for bound in self._place.sockets:
-            bound.listen(BACKLOG)  # asyncio takes one number for both
+_LENGTH = "A request must say its length in one way only."
+_MALFORMED = "The host name of this request cannot be read."
+_NOT_OURS = (
+    "This server does not answer to that host name. Whoever runs it can add the name to MARIGOLD_HOSTS."
+)
+_FOREIGN = (
+    "This request comes from a page of another site. Whoever runs this server can add the site to"
+    " MARIGOLD_HOSTS."
+)
 
-    def _without_descriptors(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Let idle connections go where the process has no descriptor left for a new one."""
-        error = context.get("exception")
-        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-            self._bounds.make_room()
-        loop.default_exception_handler(context)
 
-    def begin(self) -> None:
-        """Return when the server answers.
+class Hosts:
+    """The host names of one server."""
 
-        Raises:
-            AddressError: It does not begin.
-        """
-        self._thread.start()
-        end_s = time.monotonic() + START_S
-        while not self.started:
-            if not self._thread.is_alive() or time.monotonic() > end_s:
-                raise AddressError("The server did not begin to answer.")
-            time.sleep(0.002)
+    def __init__(self, configuration: Configuration) -> None:
+        self._any = "*" in configuration.host_names
+        self._named = {_plain(name) for name in configuration.host_names}
+        bound = configuration.server_name
+        self._own = {_plain(bound)}
+        self._is_everywhere = False
+        if not is_loopback(bound):
+            machine = socket.gethostname().lower()
+            self._own |= {machine, machine.partition(".")[0], f"{machine.partition('.')[0]}.local"}
+            self._is_everywhere = _is_unspecified(bound)
+        if configuration.root_path.startswith("http"):
+            self.add(configuration.root_path)
 
-    def close(self) -> None:
-        """End the server, with a few seconds for what is under way."""
-        self.should_exit = True
-        self._thread.join(timeout=GRACE_S + 2)
+    def add(self, url: str) -> None:
+        """Take the host of an address under which the page is offered as one of this server."""
+        self._named.add(_plain(urlsplit(url).hostname or ""))
+
+    def add_bound(self, address: str) -> None:
+        """Take an address that the server listens on as one of its own."""
+        self._own.add(_plain(address))
+
+    def has(self, name: str) -> bool:
+        """Tell whether a name of a Host header is one of this server."""
+        name = _plain(name)
+        if self._any or name in self._own or is_loopback(name) or name.endswith(".localhost"):
+            return True
+        return self.is_named(name) or (self._is_everywhere and _is_address(name))
+
+    def is_named(self, name: str) -> bool:
+        """Tell whether a name was configured, itself or by its domain (*.example.org)."""
+        name = _plain(name)
+        _, _, domain = name.partition(".")
+        return name in self._named or f"*.{domain}" in self._named
+
+
+class HeadCheck:
+    """ASGI middleware, the outermost: it refuses requests that no page or program of this server sends."""
+
+    def __init__(self, app: ASGIApp, *, hosts: Hosts, metrics: Metrics) -> None:
+        self._app, self._hosts, self._metrics = app, hosts, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it with a sentence."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if problem := self._problem(scope):
+            status, sentence, reason = problem
+            self._metrics.record_refusal(reason)
+            closing = {"connection": "close"} if reason == "length" else {}
+            await refusal(status, sentence, HEADERS | closing)(scope, receive, send)
+            return
+        origin = (header(scope, b"origin") or b"").decode("latin-1")
+        # Gradio would answer other pages as if they were its own; and it believes this header of anybody.
+        hidden = (b"origin", b"x-gradio-server")
+        scope["headers"] = [pair for pair in scope["headers"] if pair[0] not in hidden]
+        if not origin or not self._may_read(origin):
+            await self._app(scope, receive, send)
+        elif scope["method"] == "OPTIONS":
+            permission = _for(origin) | PERMITTED | HEADERS | NO_STORE
+            await Response(status_code=204, headers=permission)(scope, receive, send)
+        else:
+            await self._app(scope, receive, _with_headers(send, _for(origin)))
+
+    def _problem(self, scope: Scope) -> tuple[int, str, str] | None:
+        """Return status, sentence and reason of a refusal."""
+        if header(scope, b"transfer-encoding") is not None:
+            # Two lengths, or one that HTTP/1.0 does not know: a proxy in front may have read another request.
+            if header(scope, b"content-length") is not None or scope.get("http_version") == "1.0":
+                return 400, _LENGTH, "length"
+        forwarded = (header(scope, b"x-forwarded-host") or b"").decode("latin-1").partition(",")[0].strip()
+        hosts = [name for name in (host_header(scope), forwarded) if name]
+        for host in hosts:
+            parsed = AUTHORITY.fullmatch(host)
+            if parsed is None:
+                return 400, _MALFORMED, "host"
+            if not self._hosts.has(parsed[1]):
+                return 421, _NOT_OURS, "host"
+        origin = (header(scope, b"origin") or b"").decode("latin-1")
+        if origin and scope["method"] not in READING:
+            same = any(_is_same(origin, host) for host in hosts)
+            if not same and not self._may_read(origin):
+                return 403, _FOREIGN, "origin"
+        return None
+
+    def _may_read(self, origin: str) -> bool:
+        """Tell whether the pages of an origin were permitted by name."""
+        scheme, _, authority = origin.partition("://")
+        parsed = AUTHORITY.fullmatch(authority)
+        return parsed is not None and scheme in _PORTS and self._hosts.is_named(parsed[1])
+
+
+def _is_same(origin: str, host: str) -> bool:
+    """Tell whether an origin is that of a page on a host: the same name and port."""
+    scheme, _, authority = origin.partition("://")
+    ours, theirs, port = AUTHORITY.fullmatch(host), AUTHORITY.fullmatch(authority), _PORTS.get(scheme)
+    if ours is None or theirs is None or port is None:
+        return False
+    return (_plain(ours[1]), int(ours[2] or port)) == (_plain(theirs[1]), int(theirs[2] or port))
+
+
+def _for(origin: str) -> dict[str, str]:
+    """Return the headers that let pages of an origin read an answer, without credentials."""
+    allowed = {"access-control-allow-origin": origin, "access-control-expose-headers": "*"}
+    return allowed | {"vary": "Origin"}
+
+
+def _with_headers(send: Send, added: dict[str, str]) -> Send:
+    async def complete(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).update(added)
+        await send(message)
+
+    return complete
+
+
+def _plain(name: str) -> str:
+    return name.strip("[]").lower().removesuffix(".")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_unspecified(name: str) -> bool:
+    return _is_address(_plain(name)) and ipaddress.ip_address(_plain(name)).is_unspecified

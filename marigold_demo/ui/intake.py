@@ -18,9 +18,10 @@ import gradio as gr
 from gradio.exceptions import InvalidPathError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from marigold_demo.io.private_folder import FileRoot, paths_in, served_folder
-from marigold_demo.serving.asgi import App, Message, Receive, Send, refuse, route
+from marigold_demo.serving.requests import refusal, replay, route
 from marigold_demo.ui.queue import LISTEN_S, BoundedQueue
 from marigold_demo.ui.sessions import NAME
 from marigold_demo.ui.speech import sentence
@@ -132,31 +133,31 @@ class Calls:
     What passes has the right form; whether values fit their fields is told by the event.
     """
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it with a sentence."""
         blocks = getattr(scope.get("app"), "blocks", None)
         path = route(scope).rstrip("/") if scope["type"] == "http" and blocks is not None else ""
         if path and scope["method"] == "POST" and (call := _CALL.fullmatch(path)):
-            body = await Request(scope, receive).body()  # the gate bounds it
+            body = await Request(scope, receive).body()  # RequestFilter bounds it
             if problem := _wrong_with_call(blocks, call, body):
-                await refuse(send, *problem)
+                await refusal(*problem)(scope, receive, send)
             else:
-                await self._app(scope, _again(body, receive), send)
+                await self._app(scope, replay(body, receive), send)
         elif (
             path
             and scope["method"] in ("GET", "HEAD")
             and (problem := _wrong_with_stream(blocks, path, scope))
         ):
-            await refuse(send, *problem)
+            await refusal(*problem)(scope, receive, send)
         elif _STREAM.fullmatch(path):
             await self._stream(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    async def _stream(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a stream on; when its session goes away meanwhile, it ends as others do."""
         began = False
 
@@ -259,7 +260,7 @@ def _wrong_with_names(blocks: Any, name: str, values: Mapping[str, Any]) -> Prob
     return (422, f"Send {missing[0]} too; this endpoint cannot work without it.") if missing else None
 
 
-def _wrong_with_stream(blocks: Any, path: str, scope: Message) -> Problem | None:
+def _wrong_with_stream(blocks: Any, path: str, scope: Scope) -> Problem | None:
     """Return how a request for news of something that is not there is refused."""
     queue = blocks._queue
     if path.startswith(f"{API}heartbeat/") and not NAME.fullmatch(path.removeprefix(f"{API}heartbeat/")):
@@ -274,17 +275,3 @@ def _wrong_with_stream(blocks: Any, path: str, scope: Message) -> Problem | None
         if not known and not any(event[1] in ids for ids in queue.pending_event_ids_session.values()):
             return 404, _NO_EVENT
     return None
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that gives a body that was read already."""
-    given = False
-
-    async def again() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return again

@@ -20,8 +20,8 @@ from gradio.server_messages import EventMessage, ProcessCompletedMessage
 from gradio.utils import error_payload, run_coro_in_background
 from starlette.exceptions import HTTPException
 
-from marigold_demo.serving.journal import event as log_event
-from marigold_demo.serving.rate import SEAL, visitor_of
+from marigold_demo.serving.logs import log_event
+from marigold_demo.serving.requests import VISITOR_HEADER, visitor_of
 
 LISTEN_S = 30.0
 UNREAD_S = 600.0  # how long the messages of ended events wait for a reader
@@ -287,4 +287,4 @@ class BoundedQueue(Queue):  # type: ignore[misc]  # gradio is not typed
 def visitor_of_request(request: Any) -> str:
     """Return the key of the visitor who made a request to Gradio."""
     address = request.client.host if request.client else ""
-    return visitor_of(address, request.headers.get(SEAL, ""))
+    return visitor_of(address, request.headers.get(VISITOR_HEADER, ""))

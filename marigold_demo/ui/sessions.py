@@ -13,8 +13,9 @@ from gradio.context import LocalContext
 from gradio.exceptions import Error
 from gradio.state_holder import SessionState, StateHolder
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from marigold_demo.serving.asgi import App, Message, Receive, Send, route
+from marigold_demo.serving.requests import route
 from marigold_demo.ui.queue import visitor_of_request
 
 MOST = 300
@@ -91,10 +92,10 @@ class Sessions(StateHolder):  # type: ignore[misc]
 class Streams:
     """ASGI middleware that tells the sessions which pages are open."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
         holder = getattr(scope.get("app"), "state_holder", None)
         session = _session(scope) if scope["type"] == "http" else ""
@@ -108,7 +109,7 @@ class Streams:
             holder.closed(session)
 
 
-def _session(scope: Message) -> str:
+def _session(scope: Scope) -> str:
     """Return the session whose page reads a stream with this request, or nothing."""
     path = route(scope)
     if scope["method"] != "GET":

@@ -7,8 +7,9 @@ import gradio as gr
 from gradio import http_server
 from gradio.themes.utils import colors, sizes
 
-from marigold_demo.serving.listening import Place, Server, listen
-from marigold_demo.serving.service import MB, Service
+from marigold_demo.serving.connections import Server
+from marigold_demo.serving.lifecycle import MB, Service
+from marigold_demo.serving.listening import Place, listen
 from marigold_demo.ui import sessions
 from marigold_demo.ui.intake import Calls
 from marigold_demo.ui.tools import mcp_server

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from marigold_demo.serving.configuration import Configuration
+from marigold_demo.serving.config import Configuration
 
 SELDOM_S = 60.0  # between two lines of a library that tell the same
 LIBRARIES = ("asyncio", "uvicorn.error")  # they log what anybody can provoke, such as a malformed request
@@ -20,7 +20,7 @@ LIBRARIES = ("asyncio", "uvicorn.error")  # they log what anybody can provoke, s
 _log = logging.getLogger(__name__)
 
 
-def open_journal(configuration: Configuration, *, count: Callable[[str], None]) -> None:
+def set_up_logging(configuration: Configuration, *, count: Callable[[str], None]) -> None:
     """Send the log lines of all loggers to stderr in the configured form.
 
     Called again after Gradio has launched, it takes over the loggers that uvicorn has set up meanwhile.
@@ -85,7 +85,7 @@ class _Counting(logging.Handler):
             self._count(facts["kind"])
 
 
-def event(logger: logging.Logger, name: str, *, level: int = logging.INFO, **facts: Any) -> None:
+def log_event(logger: logging.Logger, name: str, *, level: int = logging.INFO, **facts: Any) -> None:
     """Log one event with its facts."""
     logger.log(level, name, extra={"facts": facts})
 

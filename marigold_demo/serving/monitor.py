@@ -1,6 +1,6 @@
-"""A Predictor that is watched: permitted checkpoints, a time limit, one log line and metrics for each run.
+"""Metrics for Prometheus, and the monitor of runs: permitted checkpoints, a time limit, one log line each.
 
-Knows nothing of networks: it stands before the real predictor, so page, API and MCP all go through it.
+The monitor stands before the real predictor, so page, API and MCP all go through it.
 """
 
 import logging
@@ -9,18 +9,84 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
 from marigold_demo.advice import Advice, Advisor
 from marigold_demo.catalog import CATALOG
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import CheckpointError, DemoError
 from marigold_demo.io.photo import Photo
 from marigold_demo.progress import Progress
-from marigold_demo.serving.journal import event
-from marigold_demo.serving.metrics import Metrics
+from marigold_demo.serving.logs import log_event
 from marigold_demo.settings import DepthSettings
 from marigold_demo.workflow import Predictor, Step
 
 _log = logging.getLogger(__name__)
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+
+
+class Metrics:
+    """What is measured; labels are of few values, none of them from a visitor's hand."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self.runs = Counter(
+            "marigold_runs", "Runs of the network by end", ("checkpoint", "end"), registry=self._registry
+        )
+        self.run_seconds = Histogram(
+            "marigold_run_seconds",
+            "Duration of whole runs",
+            ("checkpoint",),
+            buckets=SECONDS,
+            registry=self._registry,
+        )
+        self.stage_seconds = Histogram(
+            "marigold_stage_seconds",
+            "Time of a run in one stage",
+            ("checkpoint", "stage"),
+            buckets=SECONDS,
+            registry=self._registry,
+        )
+        self.running = Gauge("marigold_running", "Runs under way", registry=self._registry)
+        self.errors = Counter(
+            "marigold_errors",
+            "Sentences told to visitors by kind of error",
+            ("kind",),
+            registry=self._registry,
+        )
+        self.refused = Counter(
+            "marigold_refused_requests", "Requests refused by reason", ("reason",), registry=self._registry
+        )
+        self._queue = Gauge("marigold_queue_length", "Events that wait", registry=self._registry)
+        self._connections = Gauge("marigold_connections", "Open connections", registry=self._registry)
+        self._kept = Gauge(
+            "marigold_kept_bytes", "Bytes kept, by what they are", ("what",), registry=self._registry
+        )
+
+    def record_refusal(self, reason: str) -> None:
+        """Count a refused request; its reason is one of few words."""
+        self.refused.labels(reason).inc()
+        log_event(_log, "refused", level=logging.DEBUG, reason=reason)
+
+    def watch_queue(self, length: Callable[[], int]) -> None:
+        """Ask for the length of the queue whenever metrics are read."""
+        self._queue.set_function(length)
+
+    def watch_connections(self, count: Callable[[], int]) -> None:
+        """Ask for the number of open connections whenever metrics are read."""
+        self._connections.set_function(count)
+
+    def watch_bytes(self, what: str, size_bytes: Callable[[], int]) -> None:
+        """Ask for the size of something kept whenever metrics are read."""
+        self._kept.labels(what).set_function(size_bytes)
+
+    def text(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
 OTHER = "other"  # a checkpoint out of the catalog: its name may be a folder, or a visitor's invention
 NOT_IN_NETWORK = ("start", "download", "load")  # stages that do not count against the time limit
 # A run is refused beforehand where its estimate, which is right within 1.7 x, is this many times the limit.
@@ -165,7 +231,7 @@ class Runs:
         for stage, stage_s in run.stages.items():
             self._metrics.stage_seconds.labels(name, stage).observe(stage_s)
         width, height = photo.size
-        event(
+        log_event(
             _log,
             "run",
             end=run.end,
