@@ -33,7 +33,7 @@ from PIL import Image, ImageCms
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DemoError
 from marigold_demo.geometry.relief import build_relief
-from marigold_demo.geometry.surface import build_surface
+from marigold_demo.geometry.textured_mesh import build_surface
 from marigold_demo.io import export
 from marigold_demo.io.depth_file import is_depth_file, read_depth_file
 from marigold_demo.io.photo import Photo, load_photo

@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from marigold_demo.depth import DepthMap
-from marigold_demo.geometry.assembly import assemble
-from marigold_demo.geometry.compression import compress, unit_range
+from marigold_demo.geometry.bas_relief import compress, unit_range
 from marigold_demo.geometry.heightfield import smoothed, with_photo_detail
+from marigold_demo.geometry.mesh_check import check_mesh
+from marigold_demo.geometry.print_report import build_report
 from marigold_demo.geometry.relief import build_relief
-from marigold_demo.geometry.report import build_report
 from marigold_demo.geometry.rtin import triangulate
-from marigold_demo.geometry.soundness import examine
-from marigold_demo.geometry.surface import build_surface
+from marigold_demo.geometry.solid import Quality, build_solid
+from marigold_demo.geometry.textured_mesh import build_surface
 from marigold_demo.io import export
 from marigold_demo.io.photo import Photo
 from marigold_demo.io.stl import from_stl
@@ -145,13 +145,14 @@ def stages(depth: NDArray[np.float32], longest: int) -> dict[str, Callable[[], o
     photo = a_photo(depth)
     relief = build_relief(DepthMap(depth), settings, photo=photo)
     size = relief.heights.shape[1], relief.heights.shape[0]
-    nearness = unit_range(-smoothed(depth, settings, size=size))
+    quality = Quality(settings.tolerance_mm, settings.max_faces)
+    nearness = unit_range(-smoothed(depth, settings.smooth_px, size=size))
     return {
-        "resize_and_smooth": lambda: smoothed(depth, settings, size=size),
-        "compress": lambda: compress(nearness, detail=settings.detail, form_size=settings.form_size),
+        "resize_and_smooth": lambda: smoothed(depth, settings.smooth_px, size=size),
+        "compress": lambda: compress(nearness, detail=settings.detail, feature_scale=settings.form_size),
         "photo_detail": lambda: with_photo_detail(nearness, photo.rgb, amount=settings.photo_detail),
         "triangulate": lambda: triangulate(relief.heights, settings.tolerance_mm),
-        "assemble": lambda: assemble(relief.ground, settings),
+        "solid": lambda: build_solid(relief.field, quality),
         "write_stl": lambda: export.stl(relief),
         "write_3mf": lambda: export.threemf(relief),
     }
@@ -197,7 +198,7 @@ def alone(name: str, depth: NDArray[np.float32], longest: int) -> None:
     data = {"loop": loop, "ours": ours}[name](depth, longest)
     spent = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = examine(from_stl(data)["corners"])
+    found = check_mesh(from_stl(data)["corners"])
     print(
         f"{spent:.2f} {peak / 1024:.0f} {before / 1024:.0f} {found.faces} {len(data) / 1e6:.1f} {found.solid}"
     )

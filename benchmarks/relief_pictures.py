@@ -17,7 +17,7 @@ from PIL import Image
 
 from marigold_demo.depth import DepthMap
 from marigold_demo.geometry.relief import build_relief
-from marigold_demo.geometry.surface import build_surface
+from marigold_demo.geometry.textured_mesh import build_surface
 from marigold_demo.io import export
 from marigold_demo.io.photo import Photo, load_photo
 from marigold_demo.io.stl import from_stl

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import PhotoError, SettingsError
 from marigold_demo.geometry.relief import Relief, build_relief
-from marigold_demo.geometry.surface import Surface, build_surface
+from marigold_demo.geometry.textured_mesh import Surface, build_surface
 from marigold_demo.io import export
 from marigold_demo.io.photo import Photo
 from marigold_demo.line import Line

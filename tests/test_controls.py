@@ -20,7 +20,7 @@ from marigold_demo.advice import Advice
 from marigold_demo.catalog import CATALOG
 from marigold_demo.depth import DepthMap
 from marigold_demo.examples import load_examples
-from marigold_demo.geometry.report import build_report
+from marigold_demo.geometry.print_report import build_report
 from marigold_demo.io import export
 from marigold_demo.io.photo import load_photo
 from marigold_demo.presets import RELIEF_PRESETS

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from marigold_demo.colormap import MOST_CONTOURS
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import SettingsError
-from marigold_demo.geometry.surface import build_surface
+from marigold_demo.geometry.textured_mesh import build_surface
 from marigold_demo.settings import DepthSettings, MeshSettings
 from marigold_demo.ui import build_page, depth_stage, measure, views
 from marigold_demo.ui import page as page_module

@@ -20,7 +20,7 @@ from PIL import Image
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import SettingsError
 from marigold_demo.geometry.relief import Relief, build_relief
-from marigold_demo.geometry.surface import Surface, build_surface
+from marigold_demo.geometry.textured_mesh import Surface, build_surface
 from marigold_demo.io import export
 from marigold_demo.io.recipe_file import read_recipe
 from marigold_demo.io.stl import from_stl
@@ -58,16 +58,16 @@ def test_every_print_format_is_read_back_with_the_same_faces_and_volume(kind, ex
     relief = relief_of(kind)
     data = FORMATS[extension](relief)
     mesh = trimesh.load_mesh(io.BytesIO(data), file_type=extension)
-    assert len(mesh.faces) == len(relief.faces)
+    assert len(mesh.faces) == len(relief.solid.faces)
     assert mesh.is_watertight and mesh.is_winding_consistent
-    assert mesh.volume == pytest.approx(relief.to_trimesh().volume, rel=1e-4)
+    assert mesh.volume == pytest.approx(relief.mesh.volume, rel=1e-4)
     assert np.abs(mesh.extents - relief.size_mm).max() <= 1e-3
 
 
 def test_the_stl_is_binary_has_the_right_size_and_true_normals():
     relief = relief_of("noise")
     data = export.stl(relief)
-    assert len(data) == 84 + 50 * len(relief.faces)
+    assert len(data) == 84 + 50 * len(relief.solid.faces)
     assert not data.startswith(b"solid")
     records = from_stl(data)
     corners = records["corners"].astype(np.float64)
@@ -87,7 +87,7 @@ def test_3mf_says_millimetre_and_is_read_back_by_ourselves():
         head = archive.read("3D/3dmodel.model")[:2000].decode()
     assert 'unit="millimeter"' in head
     corners = from_threemf(data)
-    assert np.abs(corners - relief.vertices[relief.faces]).max() <= 1e-4
+    assert np.abs(corners - relief.solid.vertices[relief.solid.faces]).max() <= 1e-4
     assert export.threemf(relief) == data
 
 
@@ -101,13 +101,13 @@ def test_the_preview_faces_the_viewer_in_metres_with_unit_normals():
     normals = np.asarray(mesh.vertex_normals)
     assert np.abs(np.linalg.norm(normals, axis=1) - 1).max() < 1e-3
     assert (np.einsum("fk,fk->f", normals[mesh.faces].mean(axis=1), mesh.face_normals) > 0).all()
-    assert mesh.volume * 1e9 == pytest.approx(relief.to_trimesh().volume, rel=1e-3)
+    assert mesh.volume * 1e9 == pytest.approx(relief.mesh.volume, rel=1e-3)
 
 
 def test_the_preview_of_a_large_relief_is_light():
     relief = build_relief(DepthMap(noise(600, 800)), ReliefSettings(resolution=800, tolerance_mm=0.005))
     data = export.preview_glb(relief)
-    assert len(relief.faces) > 400_000
+    assert len(relief.solid.faces) > 400_000
     assert document(data)["accessors"][-1]["count"] // 3 <= 200_000  # type: ignore[index]
     assert len(data) <= 8e6
 
@@ -116,7 +116,7 @@ def test_the_preview_of_a_ragged_cut_out_is_light():
     ragged = DepthMap(np.where(noise(120, 160) < 0.75, hills(120, 160), 1).astype(np.float32))
     wish = ReliefSettings(width_mm=1000.0, cutout="depth", smooth_px=0)
     relief = build_relief(ragged, wish.preview())
-    assert len(relief.faces) > 150_000
+    assert len(relief.solid.faces) > 150_000
     assert len(export.preview_glb(relief)) <= 8e6
 
 
@@ -184,7 +184,7 @@ def test_the_heightmap_spans_16_bits_and_knows_its_size():
     assert picture.mode == "I;16" and levels.min() == 0 and levels.max() == 65535
     assert np.abs(levels / 65535 * 3.0 + 1.6 - relief.heights).max() < 1e-3
     width_mm = picture.width / picture.info["dpi"][0] * 25.4
-    assert width_mm == pytest.approx(relief.outline.width, rel=1e-3)
+    assert width_mm == pytest.approx(relief.footprint.width_mm, rel=1e-3)
     assert np.asarray(Image.open(io.BytesIO(export.heightmap_png(relief_of("constant"))))).max() == 0
 
 
@@ -301,8 +301,8 @@ def test_a_slicer_slices_it_without_repairs(tmp_path, extension, choices):
     info = subprocess.run([slicer, "--info", str(path)], capture_output=True, text=True, check=True).stdout
     facts = dict(line.split(" = ") for line in info.splitlines() if " = " in line)
     assert facts["manifold"] == "yes"
-    assert int(facts["number_of_facets"]) == len(relief.faces)
-    assert float(facts["volume"]) == pytest.approx(relief.to_trimesh().volume, rel=1e-4)
+    assert int(facts["number_of_facets"]) == len(relief.solid.faces)
+    assert float(facts["volume"]) == pytest.approx(relief.mesh.volume, rel=1e-4)
     assert [float(facts[f"size_{axis}"]) for axis in "xyz"] == pytest.approx(relief.size_mm, abs=1e-3)
     assert not any(
         name in facts

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError, SettingsError
-from marigold_demo.geometry.frame import frame_top, profile
-from marigold_demo.geometry.relief import Relief, build_relief, lighter
-from marigold_demo.geometry.soundness import examine
+from marigold_demo.geometry.frame import frame_top_mm, make_profile
+from marigold_demo.geometry.mesh_check import check_mesh
+from marigold_demo.geometry.relief import Relief, build_relief, reduced
 from marigold_demo.io import export
 from marigold_demo.io.stl import from_stl
 from marigold_demo.presets import RELIEF_PRESETS
@@ -96,14 +96,14 @@ def test_every_depth_gives_one_closed_solid_of_the_asked_size(kind, wish):
     areas = upward(mesh)
     assert areas.min() >= 0  # walls are upright, nothing hangs over
     assert areas.sum() == pytest.approx(relief.size_mm[0] * relief.size_mm[1], rel=1e-5)
-    assert len(relief.faces) <= wish.max_faces
+    assert len(relief.solid.faces) <= wish.max_faces
 
 
 @settings(max_examples=20)
 @given(kinds, wishes)
 def test_heights_are_the_asked_ones(kind, wish):
     relief = build_relief(depth_map(kind), wish)
-    picture_heights = relief.vertices[np.unique(relief.faces[: relief.picture_faces]), 2]
+    picture_heights = relief.solid.vertices[np.unique(relief.solid.faces[: relief.solid.picture_faces]), 2]
     if kind in FLAT_KINDS:
         assert np.ptp(picture_heights) == 0
         assert picture_heights[0] == pytest.approx(wish.base_mm + wish.relief_mm / 2, abs=1e-3)
@@ -111,14 +111,14 @@ def test_heights_are_the_asked_ones(kind, wish):
     else:
         assert np.ptp(picture_heights) == pytest.approx(wish.relief_mm, abs=1e-3)
         assert picture_heights.min() == pytest.approx(wish.base_mm, abs=1e-4)
-    corners = relief.vertices[relief.faces]
+    corners = relief.solid.vertices[relief.solid.faces]
     looks_up = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])[:, 2] > 0
     assert corners[looks_up, :, 2].min() >= wish.base_mm - 1e-4
-    rings = [ring.height_mm for ring in profile(wish)]
+    rings = [ring.height_mm for ring in make_profile(wish).rings]
     top = max(rings, default=0.0)
     assert relief.size_mm[2] == pytest.approx(max(top, picture_heights.max()), abs=1e-3)
     if rings:
-        assert top == pytest.approx(wish.base_mm + frame_top(wish), rel=1e-6)
+        assert top == pytest.approx(wish.base_mm + frame_top_mm(wish), rel=1e-6)
     if rings and wish.mode == "mould":
         assert top >= picture_heights.max() - 1e-3
 
@@ -143,10 +143,12 @@ def test_no_grid_point_is_farther_from_the_mesh_than_the_tolerance(kind, toleran
 def heights_over_grid(relief: Relief) -> NDArray[np.float64]:
     """Evaluate the picture's triangles over every grid point, by barycentric coordinates: float64 [R, C]."""
     rows, columns = relief.heights.shape
-    corners = relief.vertices[relief.faces[: relief.picture_faces]].astype(np.float64)
-    corners[..., 0] = np.round((corners[..., 0] - relief.outline.left) / relief.outline.width * (columns - 1))
+    corners = relief.solid.vertices[relief.solid.faces[: relief.solid.picture_faces]].astype(np.float64)
+    corners[..., 0] = np.round(
+        (corners[..., 0] - relief.footprint.left_mm) / relief.footprint.width_mm * (columns - 1)
+    )
     corners[..., 1] = np.round(
-        (1 - (corners[..., 1] - relief.outline.front) / relief.outline.depth) * (rows - 1)
+        (1 - (corners[..., 1] - relief.footprint.front_mm) / relief.footprint.depth_mm) * (rows - 1)
     )
     found = np.full((rows, columns), np.nan)
     low, high = corners[..., :2].min(axis=1), corners[..., :2].max(axis=1)
@@ -167,14 +169,14 @@ def heights_over_grid(relief: Relief) -> NDArray[np.float64]:
 
 def test_a_near_spot_at_the_top_left_is_at_small_x_large_y_and_high():
     relief = build_relief(DepthMap(blob()), replace(SMALL, frame="none"))
-    highest = relief.vertices[relief.vertices[:, 2].argmax()]
+    highest = relief.solid.vertices[relief.solid.vertices[:, 2].argmax()]
     assert highest[0] < relief.size_mm[0] / 3
     assert highest[1] > relief.size_mm[1] * 2 / 3
 
 
 def test_a_mould_has_it_deep_and_mirrored_and_its_rim_holds_the_cast():
     relief = build_relief(DepthMap(blob()), replace(SMALL, mode="mould", frame_top_mm=1.0))
-    inside = relief.vertices[np.unique(relief.faces[: relief.picture_faces])]
+    inside = relief.solid.vertices[np.unique(relief.solid.faces[: relief.solid.picture_faces])]
     deepest = inside[inside[:, 2].argmin()]
     assert deepest[0] > relief.size_mm[0] * 2 / 3
     assert deepest[1] > relief.size_mm[1] * 2 / 3
@@ -215,12 +217,12 @@ def test_scale_and_shift_of_depth_change_nothing(kind, scale, shift):
     depth = KINDS[kind]
     one, other = build_relief(DepthMap(depth), SMALL), build_relief(DepthMap(scale * depth + shift), SMALL)
     assert np.abs(one.heights - other.heights).max() <= 1e-3
-    assert other.to_trimesh().volume == pytest.approx(one.to_trimesh().volume, rel=1e-3)
+    assert other.mesh.volume == pytest.approx(one.mesh.volume, rel=1e-3)
 
 
 def test_the_frame_is_symmetric():
     relief = build_relief(depth_map("constant"), replace(SMALL, frame="round", frame_mm=8.0))
-    points = relief.vertices[relief.vertices[:, 2] > 0].astype(np.float64)
+    points = relief.solid.vertices[relief.solid.vertices[:, 2] > 0].astype(np.float64)
     x, y, _ = relief.size_mm
     for turned in (points * [-1, 1, 1] + [x, 0, 0], points * [1, -1, 1] + [0, y, 0]):
         distance = np.linalg.norm(points[:, None] - turned[None], axis=2).min(axis=1)
@@ -245,18 +247,18 @@ def test_missing_depth_takes_the_nearest_value_and_is_told():
 
 def test_a_budget_raises_the_tolerance_and_says_so():
     relief = build_relief(DepthMap(noise(300, 400)), ReliefSettings(resolution=512, max_faces=10_000))
-    assert len(relief.faces) <= 10_000
-    assert relief.tolerance_mm > 0.01
+    assert len(relief.solid.faces) <= 10_000
+    assert relief.solid.tolerance_mm > 0.01
     assert any("10,000 triangles" in note for note in relief.notes)
     assert_solid(reread(relief))
 
 
 def test_a_lighter_relief_is_the_same_piece():
     relief = build_relief(DepthMap(noise(100, 120)), SMALL)
-    light = lighter(relief, max_faces=10_000)
-    assert len(light.faces) <= 10_000 < len(relief.faces)
+    light = reduced(relief, max_faces=10_000)
+    assert len(light.solid.faces) <= 10_000 < len(relief.solid.faces)
     assert light.size_mm == relief.size_mm
-    assert lighter(light, max_faces=10_000) is light
+    assert reduced(light, max_faces=10_000) is light
 
 
 @settings(max_examples=6)
@@ -272,7 +274,7 @@ def test_a_bent_piece_is_closed_and_its_back_lies_on_the_cylinder(kind, radius, 
     assert np.abs(mesh.bounds[0]).max() <= 1e-4
     flat = build_relief(depth_map(kind), replace(SMALL, frame=frame))
     assert mesh.extents[1] == pytest.approx(flat.size_mm[1], abs=1e-3)
-    assert mesh.volume == pytest.approx(flat.to_trimesh().volume * (1 + 2.3 / radius), rel=0.02)
+    assert mesh.volume == pytest.approx(flat.mesh.volume * (1 + 2.3 / radius), rel=0.02)
     # Every triangle of the back stays within the tolerance of a cylinder of the asked radius.
     x, z = mesh.vertices[:, 0] - mesh.extents[0] / 2, mesh.vertices[:, 2]
     half = flat.size_mm[0] / 2 / abs(radius)
@@ -312,7 +314,7 @@ def test_a_cut_out_by_depth_is_one_closed_piece_of_the_asked_size(kind, depth, w
     assert mesh.area_faces.min() > 1e-10
     assert np.abs(mesh.bounds[0]).max() <= 1e-4
     assert max(mesh.extents[:2]) == pytest.approx(width, abs=1e-3)
-    top = relief.vertices[np.unique(relief.faces[: relief.picture_faces]), 2]
+    top = relief.solid.vertices[np.unique(relief.solid.faces[: relief.solid.picture_faces]), 2]
     assert top.min() == pytest.approx(1.6, abs=1e-4) and np.ptp(top) == pytest.approx(3.0, abs=1e-3)
 
 
@@ -321,7 +323,7 @@ def test_a_cut_out_by_transparency_follows_the_photo_and_keeps_its_hole():
     mesh = reread(relief)
     assert_solid(mesh, euler=0)
     assert any("frame" in note for note in relief.notes)
-    share = upward(mesh).sum() / (relief.outline.width * relief.outline.depth)
+    share = upward(mesh).sum() / (relief.footprint.width_mm * relief.footprint.depth_mm)
     assert share == pytest.approx((30 * 20 - 36 + 5 * 6 - 2 * 2) / (40 * 30), abs=0.05)
 
 
@@ -342,9 +344,9 @@ def test_a_disc_is_closed_has_its_rim_and_its_area(kind, cutout, frame, mode):
     assert upward(mesh).sum() == pytest.approx(np.pi / 4 * x * y, rel=0.03)
     if cutout == "round":
         assert x == pytest.approx(y, rel=0.03)
-    picture = relief.heights[relief.ground.piece.picture]
+    picture = relief.heights[relief.footprint.picture]
     assert np.ptp(picture) == pytest.approx(0 if kind == "constant" else 3, abs=1e-3)
-    rim = profile(wish)
+    rim = make_profile(wish).rings
     assert z == pytest.approx(
         max([picture.max(), *(ring.height_mm for ring in rim)]), abs=0.05
     )  # on the grid
@@ -358,7 +360,7 @@ def test_every_depth_gives_a_disc_or_cut_out_or_a_sentence(kind, cutout):
     except SettingsError as error:
         assert str(error).endswith(".")
         return
-    found = examine(from_stl(export.stl(relief))["corners"])
+    found = check_mesh(from_stl(export.stl(relief))["corners"])
     assert found.closed and found.consistent and found.outward and found.bodies == 1 and not found.degenerate
 
 
@@ -380,9 +382,9 @@ def test_a_hole_goes_through_and_a_keyhole_does_not(kind, bend):
     assert_solid(reread(through), euler=0)
     assert_solid(reread(keyhole))
     assert np.abs(reread(keyhole).extents - plain.size_mm).max() <= 1e-3
-    assert through.to_trimesh().volume < plain.to_trimesh().volume
+    assert through.mesh.volume < plain.mesh.volume
     assert keyhole.thinnest_mm == pytest.approx(1.6)
-    assert 0 < keyhole.picture_faces <= plain.picture_faces
+    assert 0 < keyhole.solid.picture_faces <= plain.solid.picture_faces
 
 
 def test_a_hole_that_does_not_fit_says_so():
@@ -409,8 +411,8 @@ def test_a_photos_detail_keeps_the_solid_and_its_height(kind, amount, cutout):
     except SettingsError:
         assert cutout == "depth"
         return
-    assert examine(from_stl(export.stl(relief))["corners"]).solid
-    heights = relief.vertices[np.unique(relief.faces[: relief.picture_faces]), 2]
+    assert check_mesh(from_stl(export.stl(relief))["corners"]).solid
+    heights = relief.solid.vertices[np.unique(relief.solid.faces[: relief.solid.picture_faces]), 2]
     assert np.ptp(heights) == pytest.approx(0 if kind in FLAT_KINDS else 3.0, abs=1e-3)
 
 
@@ -446,9 +448,9 @@ def test_a_frame_that_cannot_be_says_what_could(choice, words):
 @pytest.mark.parametrize("name", REAL_NAMES)
 def test_real_depth_gives_a_solid_at_full_resolution(name):
     relief = build_relief(real(name), ReliefSettings())
-    assert examine(from_stl(export.stl(relief))["corners"]).solid
-    assert len(relief.faces) <= relief.settings.max_faces
-    assert np.abs(heights_over_grid(relief) - relief.heights).max() <= relief.tolerance_mm + 1e-5
+    assert check_mesh(from_stl(export.stl(relief))["corners"]).solid
+    assert len(relief.solid.faces) <= relief.settings.max_faces
+    assert np.abs(heights_over_grid(relief) - relief.heights).max() <= relief.solid.tolerance_mm + 1e-5
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from marigold_demo.geometry.rtin import (
     FIRST_TOLERANCE,
     TILE,
-    Budget,
-    Network,
+    FaceBudget,
+    Triangulation,
     compact,
     grid_size,
     triangulate,
@@ -33,18 +33,18 @@ grids = st.builds(
 )
 
 
-def corners(network: Network) -> NDArray[np.float64]:
+def corners(network: Triangulation) -> NDArray[np.float64]:
     """Corners in x right, y up: float64 [F, 3, 2]."""
     row, column = np.divmod(network.faces, network.active.shape[1])
     return np.stack([column, -row], axis=-1).astype(float)
 
 
-def areas(network: Network) -> NDArray[np.float64]:
+def areas(network: Triangulation) -> NDArray[np.float64]:
     a, b, c = corners(network).transpose(1, 0, 2)
     return cross(b - a, c - a) / 2
 
 
-def worst_distance(network: Network, samples: NDArray[np.float32]) -> float:
+def worst_distance(network: Triangulation, samples: NDArray[np.float32]) -> float:
     """Distance of every sample from every triangle that covers it, by barycentric coordinates."""
     covered = np.zeros(samples.shape, dtype=bool)
     position = corners(network)
@@ -124,7 +124,7 @@ def test_forced_samples_are_vertices_even_of_a_plane(seed):
 @settings(max_examples=10)
 @given(grids, st.integers(40, 3000), st.sampled_from([0.0, 0.001]))
 def test_a_budget_doubles_the_tolerance_until_it_is_kept(samples, most, tolerance):
-    network = triangulate(samples, tolerance, budget=Budget(most))
+    network = triangulate(samples, tolerance, budget=FaceBudget(most))
     assert len(network.faces) <= most
     if network.tolerance > max(tolerance, FIRST_TOLERANCE * float(np.ptp(samples))):
         assert len(triangulate(samples, network.tolerance / 2).faces) > most
@@ -136,7 +136,7 @@ def test_a_budget_doubles_the_tolerance_until_it_is_kept(samples, most, toleranc
 
 def test_a_budget_counts_what_the_border_costs_elsewhere():
     samples = grid(2 * TILE + 1, TILE + 1, seed=1, roughness=1)
-    network = triangulate(samples, 0.0, budget=Budget(2000, per_border_vertex=3))
+    network = triangulate(samples, 0.0, budget=FaceBudget(2000, per_border_vertex=3))
     border = sum(map(np.count_nonzero, (network.active[0], network.active[-1])))
     border += sum(map(np.count_nonzero, (network.active[1:-1, 0], network.active[1:-1, -1])))
     assert 200 < len(network.faces) + 3 * border <= 2000

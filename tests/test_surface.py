@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError
-from marigold_demo.geometry.edges import sharpened
-from marigold_demo.geometry.surface import Surface, build_surface, span
+from marigold_demo.geometry.textured_mesh import Surface, build_surface, sharpened, span
 from marigold_demo.settings import MeshSettings
 from tests.depths import REAL_NAMES, depth_map, hills, kinds, real
 
@@ -172,7 +171,7 @@ def test_a_known_distance_scales_everything():
     depth = depth_map("hills")
     one, other = (build_surface(depth, shot(depth), replace(SMALL, near_m=near)) for near in (None, 2.5))
     assert np.allclose(other.vertices, one.vertices * 2.5, rtol=1e-6)
-    assert "arbitrary" in one.scale_note and "metre" in other.scale_note
+    assert "arbitrary" in one.scale_note and "meter" in other.scale_note
     assert one.notes and not other.notes
 
 

@@ -13,9 +13,9 @@ from marigold_demo.cli.terminal import line, say, tell
 from marigold_demo.colormap import COLORMAPS, MOST_CONTOURS, colorize
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import PhotoError, SettingsError
+from marigold_demo.geometry.print_report import build_report
 from marigold_demo.geometry.relief import Relief
-from marigold_demo.geometry.report import build_report
-from marigold_demo.geometry.surface import Surface
+from marigold_demo.geometry.textured_mesh import Surface
 from marigold_demo.io import export
 from marigold_demo.io.photo import Photo
 from marigold_demo.presets import RELIEF_PRESETS

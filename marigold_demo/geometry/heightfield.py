@@ -1,4 +1,6 @@
-"""Depth or brightness into heights from 0 to 1 on a grid. Knows nothing of millimetres or triangles."""
+"""Depth or brightness into heights on a grid: from 0 to 1 first, then in millimeters with a disc's rim."""
+
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.ndimage
@@ -6,8 +8,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from marigold_demo.errors import DepthFileError
-from marigold_demo.geometry.compression import compress, unit_range
-from marigold_demo.settings import ReliefSettings
+from marigold_demo.geometry.bas_relief import compress, unit_range
+from marigold_demo.geometry.footprint import Footprint, corners_of, distance_from_border
+from marigold_demo.geometry.frame import Profile
 
 LITHOPHANE_CONTRAST = 12.0  # how much more light the thinnest place passes than the thickest
 EIGHT_BITS = (24, 300)  # so many different values tell of 8 bits; fewer are meant, as in a logo
@@ -19,25 +22,57 @@ STRONGEST = np.float32(0.2)  # most that brightness raises or lowers, as a share
 BACKGROUND = np.float32(0.4)  # how much of it the farthest point gets
 SPOT_PX = 4  # the widest spot
 SPOT_HEIGHT, SPOT_GROUND = 0.2, 0.05  # how far they stand out, and how even it is around them, of the range
-MOST_SPOT_PIXELS = 10_000  # more are no spots but a texture
+MOST_SPOT_PIXELS = 10_000  # more are a texture, not spots
 SIGMA_PER_PX = 0.7  # smooth_px is the reach of the smoothing; the gaussian's sigma is a little less
 
 Grid = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 
-def heights_from_depth(grid: Grid, settings: ReliefSettings, *, kept: Mask | None = None) -> Grid:
+@dataclass(frozen=True, eq=False)
+class Heightfield:
+    """The heights that a relief's triangles follow.
+
+    Attributes:
+        heights: float32 [R, C] in millimeters above the back, a disc's rim included.
+        footprint: Where they lie in x and y, and which of them are kept.
+        profile: The frame around them.
+    """
+
+    heights: Grid
+    footprint: Footprint
+    profile: Profile
+
+    @property
+    def highest_mm(self) -> float:
+        """The highest point of heights and frame."""
+        return max([float(self.heights.max()), *self.profile.heights_mm])
+
+    @property
+    def lowest_mm(self) -> float:
+        """The lowest point of frame and kept heights: the thinnest place above a flat back."""
+        kept = self.footprint.kept
+        counted = self.heights if kept is None else self.heights[corners_of(kept)]
+        return min([float(counted.min()), *self.profile.heights_mm])
+
+
+def heights_from_depth(
+    grid: Grid, *, near: float, far: float, detail: float, feature_scale: float, kept: Mask | None = None
+) -> Grid:
     """Return heights float32 [R, C] in [0, 1], near high; constant depth gives 0.5 everywhere.
 
     Args:
         grid: Depth float32 [R, C], 0 near .. 1 far, finite.
-        settings: Near and far plane, detail and form size.
+        near: Depth that gives the highest point; nearer depth is cut off.
+        far: Depth that gives the lowest point.
+        detail: 0 gives linear heights, 1 those of the bas-relief operator.
+        feature_scale: See `bas_relief.compress`.
         kept: bool [R, C], the samples that count; the heights of these span [0, 1].
     """
-    values = np.clip(grid, settings.near, settings.far)
+    values = np.clip(grid, near, far)
     if kept is not None:
         values = np.clip(values, values[kept].min(), values[kept].max())
-    heights = compress(unit_range(-values), detail=settings.detail, form_size=settings.form_size)
+    heights = compress(unit_range(-values), detail=detail, feature_scale=feature_scale)
     return heights if kept is None else spread(heights, kept)
 
 
@@ -52,9 +87,10 @@ def heights_from_brightness(grid: Grid, *, kept: Mask | None = None) -> Grid:
 
 
 def with_photo_detail(heights: Grid, rgb: NDArray[np.uint8], *, amount: float) -> Grid:
-    """Lay the photo's fine brightness upon heights, more on what stands out: float32 [R, C] in [0, 1].
+    """Add the photo's fine brightness to heights, more of it to high places: float32 [R, C] in [0, 1].
 
-    Depth knows a face but seldom its wrinkles; brightness does, and light from above makes it read as form.
+    Depth has the shape of a face but seldom its wrinkles; brightness has them, and light from above makes
+    them look like shape.
 
     Args:
         heights: float32 [R, C] in [0, 1]; constant ones stay so.
@@ -85,7 +121,7 @@ def spread(heights: Grid, kept: Mask) -> Grid:
 
 
 def fill_invalid(values: Grid) -> Grid:
-    """Give every NaN or infinity the value of its nearest finite neighbour.
+    """Give every NaN or infinity the value of its nearest finite neighbor.
 
     Raises:
         DepthFileError: There is no finite value.
@@ -176,6 +212,26 @@ def luminance(rgb: NDArray[np.uint8]) -> Grid:
     return total
 
 
+def to_millimeters(
+    shares: Grid, footprint: Footprint, profile: Profile, *, relief_mm: float, base_mm: float
+) -> Heightfield:
+    """Scale heights [R, C] from 0..1 to millimeters above the back, and work the rim of a disc into them."""
+    heights = np.ascontiguousarray(shares * np.float32(relief_mm) + np.float32(base_mm))
+    if footprint.kept is not None and profile.rings:  # a disc: other cut-outs have no frame
+        heights = _with_rim(heights, footprint, profile)
+    return Heightfield(heights, footprint, profile)
+
+
+def _with_rim(heights: Grid, footprint: Footprint, profile: Profile) -> Grid:
+    outward = profile.width_mm - distance_from_border(footprint)  # [R, C] from the picture's border
+    first = profile.rings[0]
+    share = np.clip(outward / first.outward_mm, 0, 1)
+    slope = heights * (1 - share) + first.height_mm * share
+    rim = np.interp(outward, [ring.outward_mm for ring in profile.rings], profile.heights_mm)
+    made: Grid = np.where(outward < first.outward_mm, slope, rim).astype(np.float32)
+    return made
+
+
 def resample(values: Grid, columns: int, rows: int) -> Grid:
     """Resize [H, W] to [R, C]: antialiased on the way down, smooth on the way up, never past the range."""
     height, width = values.shape
@@ -189,10 +245,10 @@ def resample(values: Grid, columns: int, rows: int) -> Grid:
     return within
 
 
-def smoothed(values: Grid, settings: ReliefSettings, *, size: tuple[int, int]) -> Grid:
-    """Return values [H, W] on the relief's grid of so many columns and rows, smoothed: float32 [R, C]."""
+def smoothed(values: Grid, smooth_px: float, *, size: tuple[int, int]) -> Grid:
+    """Return values [H, W] on a grid of so many columns and rows, smoothed: float32 [R, C]."""
     grid = resample(values, *size)
-    if settings.smooth_px > 0:
-        sigma = settings.smooth_px * SIGMA_PER_PX
+    if smooth_px > 0:
+        sigma = smooth_px * SIGMA_PER_PX
         grid = scipy.ndimage.gaussian_filter(grid, sigma, mode="nearest", truncate=3.0)
     return grid

@@ -1,11 +1,12 @@
-"""DepthMap into a watertight solid in millimetres. Knows nothing of files, models or widgets.
+"""Depth into a watertight relief in millimeters.
 
-The solid lies on z = 0 with its corner at the origin: x runs right, the top of the picture is at large y, and
-the picture looks up. Before it is bent or drilled it is a height field with a flat back: it has no undercut
-and cannot meet itself.
+The relief lies on z = 0 with its corner at the origin: x runs right, the top of the picture is at large y,
+and the picture faces up. Before it is bent or drilled it is a height field with a flat back: it has no
+undercut and cannot intersect itself.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import trimesh
@@ -13,11 +14,20 @@ from numpy.typing import NDArray
 
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import SettingsError
-from marigold_demo.geometry.assembly import Ground, assemble
-from marigold_demo.geometry.cutout import corners_of
-from marigold_demo.geometry.frame import frame_top, frame_width, profile
-from marigold_demo.geometry.hanging import KEYHOLE_DEPTH_MM
+from marigold_demo.geometry.footprint import (
+    DISCS,
+    Footprint,
+    ReliefPhoto,
+    disc_footprint,
+    framed_footprint,
+    near_cells,
+    need_photo,
+    opaque_cells,
+    subject_footprint,
+)
+from marigold_demo.geometry.frame import Profile, frame_top_mm, make_profile
 from marigold_demo.geometry.heightfield import (
+    Heightfield,
     debanded,
     fill_invalid,
     heights_from_brightness,
@@ -25,65 +35,59 @@ from marigold_demo.geometry.heightfield import (
     luminance,
     smoothed,
     spread,
+    to_millimeters,
     with_photo_detail,
     without_spots,
 )
-from marigold_demo.geometry.piece import DISCS, Pixels, need_photo, plan_piece, with_rim
+from marigold_demo.geometry.mounting import KEYHOLE_DEPTH_MM, bend, bend_step_mm, drill, mounting_hole
 from marigold_demo.geometry.rtin import grid_size
-from marigold_demo.geometry.solid import Outline
+from marigold_demo.geometry.solid import Quality, Solid, build_solid
 from marigold_demo.settings import ReliefSettings
 
-Points = NDArray[np.float32]
-Indices = NDArray[np.int32]
 Grid = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class Relief:
-    """A closed solid.
+    """A relief to print.
 
     Attributes:
-        vertices: float32 [V, 3] in millimetres.
-        faces: int32 [F, 3], counter-clockwise from outside; those of the picture come first.
-        picture_faces: How many faces belong to the picture.
-        ground: The heights that the picture's faces follow, what is kept of them, and where they lie.
+        solid: Its vertices and faces.
+        field: The heights that the picture's faces follow, what is kept of them, and where they lie.
         settings: What was asked for.
-        tolerance_mm: The largest vertical distance between the picture's faces and the heights.
         size_mm: Extent in x, y and z.
         thinnest_mm: The thinnest place between front and back.
         notes: What the visitor should know, in sentences.
     """
 
-    vertices: Points
-    faces: Indices
-    picture_faces: int
-    ground: Ground
+    solid: Solid
+    field: Heightfield
     settings: ReliefSettings
-    tolerance_mm: float
     size_mm: tuple[float, float, float]
     thinnest_mm: float
     notes: tuple[str, ...]
 
     @property
     def heights(self) -> Grid:
-        """Heights above the back: float32 [R, C] in millimetres."""
-        return self.ground.heights
+        """Heights above the back: float32 [R, C] in millimeters."""
+        return self.field.heights
 
     @property
-    def outline(self) -> Outline:
+    def footprint(self) -> Footprint:
         """Where the picture lies in x and y."""
-        return self.ground.piece.outline
+        return self.field.footprint
 
-    def to_trimesh(self) -> trimesh.Trimesh:
-        """Return the solid as trimesh's type, untouched."""
-        return trimesh.Trimesh(vertices=self.vertices, faces=self.faces, process=False)
+    @cached_property
+    def mesh(self) -> trimesh.Trimesh:
+        """The solid as trimesh's type, in millimeters; not processed: vertices keep their order."""
+        return trimesh.Trimesh(vertices=self.solid.vertices, faces=self.solid.faces, process=False)
 
 
-def build_relief(depth: DepthMap, settings: ReliefSettings, *, photo: Pixels | None = None) -> Relief:
-    """Build the solid.
+def build_relief(depth: DepthMap, settings: ReliefSettings, *, photo: ReliefPhoto | None = None) -> Relief:
+    """Build the relief of a depth map.
 
     Args:
-        depth: Depth; values that are not finite take their nearest neighbour's.
+        depth: Depth; values that are not finite take the value of their nearest neighbor.
         settings: Sizes, frame, mode and mesh quality.
         photo: Needed where brightness becomes height, and where transparency is cut away.
 
@@ -91,79 +95,129 @@ def build_relief(depth: DepthMap, settings: ReliefSettings, *, photo: Pixels | N
         SettingsError: The settings contradict each other or the picture.
         DepthFileError: The depth holds no finite value.
     """
-    settings, notes = _settled(settings)
+    settings, notes = _without_needless_frame(settings)
+    profile = make_profile(settings)
     width, height = depth.size if settings.source == "depth" else need_photo(photo).rgb.shape[1::-1]
     # 1. Depth on the grid, and what is kept of the picture
     size = grid_size(width, height, settings.resolution)
     values, spots = without_spots(fill_invalid(depth.values))
-    grid = smoothed(debanded(values), settings, size=size)
-    piece = plan_piece(grid, settings, size=(width, height), photo=photo)
-    # 2. Heights between 0 and 1, then in millimetres
-    if settings.source == "luminance":
-        light = smoothed(luminance(need_photo(photo).rgb), settings, size=size)
-        shares = heights_from_brightness(light, kept=piece.picture)
-    else:
-        shares = heights_from_depth(grid, settings, kept=piece.picture)
-        if photo is not None:
-            shares = with_photo_detail(shares, photo.rgb, amount=settings.photo_detail)
-            shares = shares if piece.picture is None else spread(shares, piece.picture)
-    ground = Ground(with_rim(_to_mm(shares, settings), piece, settings), piece)
+    grid = smoothed(debanded(values), settings.smooth_px, size=size)
+    footprint = _footprint(grid, settings, profile, picture_size=(width, height), photo=photo)
+    # 2. Heights between 0 and 1, then in millimeters
+    shares = _shares(grid, settings, footprint.picture, size=size, photo=photo)
+    notes += _notes(depth, shares, settings, spots=spots)
+    if settings.mode != "emboss":
+        shares = 1 - shares
+    if settings.mode == "mould":
+        shares = shares[:, ::-1]  # so that the cast reads the right way round
+    field = to_millimeters(shares, footprint, profile, relief_mm=settings.relief_mm, base_mm=settings.base_mm)
     # 3. The solid
-    return _relief(ground, settings, notes=(*notes, *_notes(depth, shares, settings, spots=spots)))
+    return _relief(field, settings, notes=notes)
 
 
-def lighter(relief: Relief, *, max_faces: int) -> Relief:
+def reduced(relief: Relief, *, max_faces: int) -> Relief:
     """Return the same relief with at most so many faces; the tolerance is raised as far as it takes."""
-    if len(relief.faces) <= max_faces:
+    if len(relief.solid.faces) <= max_faces:
         return relief
-    return _relief(relief.ground, replace(relief.settings, max_faces=max_faces), notes=relief.notes)
+    return _relief(relief.field, replace(relief.settings, max_faces=max_faces), notes=relief.notes)
 
 
-def _settled(settings: ReliefSettings) -> tuple[ReliefSettings, tuple[str, ...]]:
-    """Drop the frame of a cut-out, and say so."""
+def _without_needless_frame(settings: ReliefSettings) -> tuple[ReliefSettings, tuple[str, ...]]:
+    """Drop the frame of a cut-out, with a note."""
     if settings.cutout == "none" or settings.cutout in DISCS:
         return settings, ()
     if settings.mode == "mould":
         raise SettingsError(
             "A mould needs its rim, which a cut-out has not; choose cutout 'none' or mode 'emboss'."
         )
-    if frame_width(settings) == 0:
+    if not make_profile(settings).rings:
         return settings, ()
     return replace(settings, frame="none"), ("A cut-out has no frame, so the frame was left out.",)
 
 
-def _to_mm(shares: Grid, settings: ReliefSettings) -> Grid:
-    if settings.mode != "emboss":
-        shares = 1 - shares
-    if settings.mode == "mould":
-        shares = shares[:, ::-1]  # so that the cast reads the right way round
-    return np.ascontiguousarray(shares * np.float32(settings.relief_mm) + np.float32(settings.base_mm))
+def _footprint(
+    grid: Grid,
+    settings: ReliefSettings,
+    profile: Profile,
+    *,
+    picture_size: tuple[int, int],
+    photo: ReliefPhoto | None,
+) -> Footprint:
+    width_mm, frame_mm = settings.width_mm, profile.width_mm
+    if settings.cutout == "none":
+        return framed_footprint(picture_size, width_mm=width_mm, frame_mm=frame_mm)
+    if settings.cutout in DISCS:
+        is_round = settings.cutout == "round"
+        return disc_footprint(
+            grid.shape, picture_size, is_round=is_round, width_mm=width_mm, frame_mm=frame_mm
+        )
+    if settings.cutout == "depth":
+        subject = near_cells(grid, settings.cutout_depth)
+    else:
+        subject = opaque_cells(need_photo(photo).alpha, grid.shape)
+    return subject_footprint(subject, picture_size, width_mm=width_mm)
 
 
-def _relief(ground: Ground, settings: ReliefSettings, *, notes: tuple[str, ...]) -> Relief:
-    made = assemble(ground, settings)
-    x, y, z = (float(side) for side in np.ptp(made.vertices, axis=0))
-    outline = ground.piece.outline
-    if settings.bend_radius_mm == 0 and ground.piece.kept is None:  # as asked, not as rounded to float32
-        x, y = outline.width + 2 * outline.left, outline.depth + 2 * outline.front
+def _shares(
+    grid: Grid,
+    settings: ReliefSettings,
+    picture: NDArray[np.bool_] | None,
+    *,
+    size: tuple[int, int],
+    photo: ReliefPhoto | None,
+) -> Grid:
+    """Return heights float32 [R, C] in [0, 1], where 1 is what stands out in emboss mode."""
+    if settings.source == "luminance":
+        light = smoothed(luminance(need_photo(photo).rgb), settings.smooth_px, size=size)
+        return heights_from_brightness(light, kept=picture)
+    shares = heights_from_depth(
+        grid,
+        near=settings.near,
+        far=settings.far,
+        detail=settings.detail,
+        feature_scale=settings.form_size,
+        kept=picture,
+    )
+    if photo is not None:
+        shares = with_photo_detail(shares, photo.rgb, amount=settings.photo_detail)
+        shares = shares if picture is None else spread(shares, picture)
+    return shares
+
+
+def _relief(field: Heightfield, settings: ReliefSettings, *, notes: tuple[str, ...]) -> Relief:
+    solid = _mounted(field, settings)
+    x, y, z = (float(side) for side in np.ptp(solid.vertices, axis=0))
+    if settings.bend_radius_mm == 0 and field.footprint.kept is None:  # as asked, not as rounded to float32
+        x, y = field.footprint.outer_mm
     return Relief(
-        vertices=made.vertices,
-        faces=made.faces,
-        picture_faces=made.picture_faces,
-        ground=ground,
+        solid=solid,
+        field=field,
         settings=settings,
-        tolerance_mm=made.tolerance_mm,
         size_mm=(x, y, z),
-        thinnest_mm=_thinnest(ground, settings),
-        notes=(*notes, *_faces_notes(made.tolerance_mm, len(made.faces), settings)),
+        thinnest_mm=field.lowest_mm - (KEYHOLE_DEPTH_MM if settings.hole == "keyhole" else 0),
+        notes=(*notes, *_faces_notes(solid, settings)),
     )
 
 
-def _thinnest(ground: Ground, settings: ReliefSettings) -> float:
-    kept = ground.piece.kept
-    counted = ground.heights if kept is None else ground.heights[corners_of(kept)]
-    thinnest = min([float(counted.min()), *(ring.height_mm for ring in profile(settings))])
-    return thinnest - KEYHOLE_DEPTH_MM if settings.hole == "keyhole" else thinnest
+def _mounted(field: Heightfield, settings: ReliefSettings) -> Solid:
+    """Build the solid, bend it and drill it."""
+    footprint, radius, step_mm = field.footprint, settings.bend_radius_mm, None
+    across_mm = footprint.outer_mm[0]
+    if radius:
+        step_mm = bend_step_mm(
+            radius,
+            tolerance=settings.tolerance_mm,
+            width=across_mm if footprint.kept is None else settings.width_mm,
+            thickness=field.highest_mm,
+        )
+    hole = None
+    if settings.hole != "none":
+        hole = mounting_hole(footprint, settings.hole, settings.hole_mm)
+    solid = build_solid(field, Quality(settings.tolerance_mm, settings.max_faces, step_mm))
+    if radius:
+        solid, (x, _, back) = bend(solid, radius, anchor_x=hole.x if hole else across_mm / 2)
+        hole = replace(hole, x=float(x), back=float(back)) if hole else None
+    return drill(solid, hole) if hole else solid
 
 
 def _notes(depth: DepthMap, shares: Grid, settings: ReliefSettings, *, spots: int) -> tuple[str, ...]:
@@ -183,20 +237,20 @@ def _notes(depth: DepthMap, shares: Grid, settings: ReliefSettings, *, spots: in
     if (
         settings.mode == "mould"
         and settings.frame_top_mm is not None
-        and frame_top(settings) > settings.frame_top_mm
+        and frame_top_mm(settings) > settings.frame_top_mm
     ):
         notes.append("The rim was raised to the height of the relief, so that the mould holds the cast.")
     return tuple(notes)
 
 
-def _faces_notes(tolerance: float, faces: int, settings: ReliefSettings) -> tuple[str, ...]:
+def _faces_notes(solid: Solid, settings: ReliefSettings) -> tuple[str, ...]:
     notes = []
-    if tolerance > settings.tolerance_mm:
+    if solid.tolerance_mm > settings.tolerance_mm:
         notes.append(
-            f"The tolerance was raised from {settings.tolerance_mm:g} to {tolerance:.3g} mm"
+            f"The tolerance was raised from {settings.tolerance_mm:g} to {solid.tolerance_mm:.3g} mm"
             f" to stay under {settings.max_faces:,} triangles."
         )
-    if faces > settings.max_faces:
+    if len(solid.faces) > settings.max_faces:
         notes.append(
             f"The border of the cut-out alone takes more than {settings.max_faces:,} triangles;"
             " a lower resolution or more smoothing gives fewer."

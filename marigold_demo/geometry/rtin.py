@@ -1,6 +1,6 @@
-"""Adaptive triangles over a grid, never farther from it than a tolerance. Knows nothing of depth or units.
+"""Adaptive triangles over a grid, never farther from it than a tolerance.
 
-The network is the right-triangulated irregular network of Evans, Kirkpatrick and Townsend (2001): every
+The triangulation is the right-triangulated irregular network of Evans, Kirkpatrick and Townsend (2001): every
 triangle is half a square and may be split in two at the middle of its hypotenuse. Vertices are chosen by
 looking at the result: begin with the samples that stray from the middle of the edge they would split, see
 what surface they give, add every sample that is still too far from it, and look again until there is none.
@@ -23,15 +23,15 @@ T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True)
-class Budget:
-    """How many faces there may be, and how many a vertex on the border costs beside the network's own."""
+class FaceBudget:
+    """How many faces there may be, and how many more a vertex on the border costs."""
 
     faces: int
     per_border_vertex: int = 0
 
 
 @dataclass(frozen=True, eq=False)
-class Network:
+class Triangulation:
     """Triangles over a grid of R x C samples.
 
     Attributes:
@@ -53,8 +53,8 @@ def grid_size(width: int, height: int, longest: int) -> tuple[int, int]:
 
 
 def triangulate(
-    samples: Grid, tolerance: float, *, forced: Mask | None = None, budget: Budget | None = None
-) -> Network:
+    samples: Grid, tolerance: float, *, forced: Mask | None = None, budget: FaceBudget | None = None
+) -> Triangulation:
     """Cover a grid with as few triangles as the tolerance allows.
 
     Args:
@@ -70,7 +70,7 @@ def triangulate(
             tolerance = 2 * tolerance or FIRST_TOLERANCE * most
             levels = _within(samples, tolerance, forced=forced)
     active = _joined(levels, samples.shape)
-    return Network(faces=_split(active), active=active, tolerance=tolerance)
+    return Triangulation(faces=_split(active), active=active, tolerance=tolerance)
 
 
 def compact(faces: Indices, size: int) -> tuple[Indices, Indices]:
@@ -98,11 +98,11 @@ class _Level(Generic[T]):
 
     on_rows: NDArray[T]  # [R/step + 1, C/step]
     on_columns: NDArray[T]  # [R/step, C/step + 1]
-    centres: NDArray[T]  # [R/step, C/step]
+    centers: NDArray[T]  # [R/step, C/step]
 
     def any(self) -> bool:
         """Whether anything is set."""
-        return bool(self.on_rows.any() or self.on_columns.any() or self.centres.any())
+        return bool(self.on_rows.any() or self.on_columns.any() or self.centers.any())
 
 
 def _level(grid: NDArray[T], step: int) -> _Level[T]:
@@ -148,7 +148,7 @@ def _missing(samples: Grid, active: list[_Level[np.bool_]], tolerance: float) ->
         finer[::2, ::2] = corner
         finer[::2, 1::2] = np.where(level.on_rows, found.on_rows, middles.on_rows)
         finer[1::2, ::2] = np.where(level.on_columns, found.on_columns, middles.on_columns)
-        finer[1::2, 1::2] = np.where(level.centres, found.centres, middles.centres)
+        finer[1::2, 1::2] = np.where(level.centers, found.centers, middles.centers)
         corner = finer
     return missing[::-1]
 
@@ -175,12 +175,12 @@ def _strays(
     strays = _Level(
         np.abs(found.on_rows - middles.on_rows) > most,
         np.abs(found.on_columns - middles.on_columns) > most,
-        np.abs(found.centres - middles.centres) > most,
+        np.abs(found.centers - middles.centers) > most,
     )
     if but is not None:
         np.logical_and(strays.on_rows, ~but.on_rows, out=strays.on_rows)
         np.logical_and(strays.on_columns, ~but.on_columns, out=strays.on_columns)
-        np.logical_and(strays.centres, ~but.centres, out=strays.centres)
+        np.logical_and(strays.centers, ~but.centers, out=strays.centers)
     return strays
 
 
@@ -188,21 +188,21 @@ def _add(level: _Level[np.bool_], more: _Level[np.bool_]) -> None:
     for part, added in (
         (level.on_rows, more.on_rows),
         (level.on_columns, more.on_columns),
-        (level.centres, more.centres),
+        (level.centers, more.centers),
     ):
         np.logical_or(part, added, out=part)
 
 
 def _close(active: list[_Level[np.bool_]]) -> None:
-    """Activate what active vertices need: the centre for its square's edges, an edge for finer centres."""
+    """Activate what active vertices need: the center for its square's edges, an edge for finer centers."""
     finer: Mask | None = None
     for level in active:
         if finer is not None:
             np.logical_or(level.on_rows, _beside_rows(finer), out=level.on_rows)
             np.logical_or(level.on_columns, _beside_rows(finer.T).T, out=level.on_columns)
         around = level.on_rows[:-1] | level.on_rows[1:] | level.on_columns[:, :-1] | level.on_columns[:, 1:]
-        np.logical_or(level.centres, around, out=level.centres)
-        finer = level.centres
+        np.logical_or(level.centers, around, out=level.centers)
+        finer = level.centers
 
 
 def _beside_rows(finer: Mask) -> Mask:
@@ -211,13 +211,13 @@ def _beside_rows(finer: Mask) -> Mask:
     return np.concatenate([pairs[:1], pairs[1:-1:2] | pairs[2:-1:2], pairs[-1:]])
 
 
-def _count(levels: list[_Level[np.bool_]], budget: Budget, shape: tuple[int, ...]) -> int:
-    """Triangles of the network and beside it: a vertex inside splits two, one on the border splits one."""
+def _count(levels: list[_Level[np.bool_]], budget: FaceBudget, shape: tuple[int, ...]) -> int:
+    """Triangles over the grid and beside it: a vertex inside splits two, one on the border splits one."""
     rows, columns = shape[0] // TILE, shape[1] // TILE
     faces = 2 * rows * columns + budget.per_border_vertex * 2 * (rows + columns)
     for level in levels:
         on_rows, on_columns = level.on_rows, level.on_columns
-        inside = sum(map(np.count_nonzero, (on_rows, on_columns, level.centres)))
+        inside = sum(map(np.count_nonzero, (on_rows, on_columns, level.centers)))
         border = sum(map(np.count_nonzero, (on_rows[0], on_rows[-1], on_columns[:, 0], on_columns[:, -1])))
         faces += 2 * inside + (budget.per_border_vertex - 1) * border
     return int(faces)
@@ -228,7 +228,7 @@ def _joined(levels: list[_Level[np.bool_]], shape: tuple[int, ...]) -> Mask:
     active[::TILE, ::TILE] = True
     for level, step in zip(levels, _steps(), strict=True):
         part = _level(active, step)
-        part.on_rows[:], part.on_columns[:], part.centres[:] = level.on_rows, level.on_columns, level.centres
+        part.on_rows[:], part.on_columns[:], part.centers[:] = level.on_rows, level.on_columns, level.centers
     return active
 
 

@@ -1,7 +1,8 @@
-"""Closing of a picture's triangles into a solid: its border swept out and down. Knows nothing of depth.
+"""Heights into a closed solid: triangles over the picture, then its border swept out and down.
 
-A ring is the outline of a rectangle, counter-clockwise from above in four sides: front (image bottom), right,
+A ring is a rectangle, counter-clockwise from above in four sides: front (bottom of the picture), right,
 back, left. The first ring follows every border vertex of the picture; further rings need only their corners.
+A cut-out has no rings: walls join it to a flat copy of itself at the bottom.
 """
 
 from collections.abc import Sequence
@@ -11,12 +12,136 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from marigold_demo.geometry.footprint import Footprint, around_border, border_edges, faces_within
 from marigold_demo.geometry.frame import Ring
+from marigold_demo.geometry.heightfield import Heightfield
+from marigold_demo.geometry.rtin import TILE, FaceBudget, compact, triangulate
 
 Points = NDArray[np.float32]
 Indices = NDArray[np.int32]
 Share = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 CORNERS = (np.array([0.0, 1.0]),) * 4
+
+
+@dataclass(frozen=True, eq=False)
+class Solid:
+    """A closed solid.
+
+    Attributes:
+        vertices: float32 [V, 3] in millimeters.
+        faces: int32 [F, 3], counter-clockwise from outside; those of the picture come first.
+        picture_faces: How many faces belong to the picture.
+        tolerance_mm: The largest vertical distance between the picture's faces and the heights.
+    """
+
+    vertices: Points
+    faces: Indices
+    picture_faces: int
+    tolerance_mm: float
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How fine the triangles are.
+
+    Attributes:
+        tolerance_mm: Largest vertical distance from the heights.
+        max_faces: Most faces; the tolerance is raised to stay within them.
+        step_mm: How wide they may be in x, for a solid that is bent afterwards; None: any width.
+    """
+
+    tolerance_mm: float
+    max_faces: int
+    step_mm: float | None = None
+
+
+def build_solid(field: Heightfield, quality: Quality) -> Solid:
+    """Return the solid under a heightfield on z = 0, its corner at the origin."""
+    kept = field.footprint.kept
+    return _framed(field, quality) if kept is None else _cut_out(field, kept, quality)
+
+
+def _framed(field: Heightfield, quality: Quality) -> Solid:
+    heights, footprint, rings = field.heights, field.footprint, field.profile.rings
+    shares = _shares(footprint, rings, quality.step_mm)
+    corners = sum(len(side) for side in shares)
+    budget = FaceBudget(quality.max_faces - 2 * corners * (len(rings) + 2), per_border_vertex=3)
+    found = triangulate(
+        heights, quality.tolerance_mm, forced=_forced(heights, footprint, quality), budget=budget
+    )
+    used, faces = compact(found.faces, heights.size)
+    border = border_loop(found.active, _numbers(used, heights.size).reshape(heights.shape))
+    top = _points(used, heights, footprint)
+    vertices, closing = close_border(top, border, footprint=footprint, rings=rings, shares=shares)
+    return Solid(vertices, np.concatenate([faces, closing]), len(faces), found.tolerance)
+
+
+def _cut_out(field: Heightfield, kept: Mask, quality: Quality) -> Solid:
+    """Close a cut-out by a flat copy of itself at the bottom and walls between the two borders."""
+    heights, footprint = field.heights, field.footprint
+    flat = np.zeros_like(heights)
+    found = triangulate(flat, quality.tolerance_mm, forced=_forced(flat, footprint, quality))
+    below, bottom = compact(faces_within(found.faces, kept), heights.size)
+    start, end = border_edges(kept)
+    budget = FaceBudget(quality.max_faces - len(bottom) - 2 * len(start))
+    found = triangulate(
+        heights, quality.tolerance_mm, forced=_forced(heights, footprint, quality), budget=budget
+    )
+    above, top = compact(faces_within(found.faces, kept), heights.size)
+    upper = _numbers(above, heights.size)
+    lower = _numbers(below, heights.size) + np.int32(len(above))
+    walls = np.concatenate(
+        [
+            np.column_stack([upper[start], lower[start], upper[end]]),
+            np.column_stack([upper[end], lower[start], lower[end]]),
+        ]
+    )
+    return Solid(
+        vertices=np.concatenate([_points(above, heights, footprint), _points(below, flat, footprint)]),
+        faces=np.concatenate([top, bottom[:, ::-1] + np.int32(len(above)), walls]),
+        picture_faces=len(top),
+        tolerance_mm=found.tolerance,
+    )
+
+
+def _forced(heights: Points, footprint: Footprint, quality: Quality) -> Mask:
+    """Mark the samples bool [R, C] that must be vertices."""
+    forced = np.zeros(heights.shape, dtype=bool)
+    counted = heights if footprint.picture is None else np.where(footprint.picture, heights, np.nan)
+    lowest, highest = int(np.nanargmin(counted)), int(np.nanargmax(counted))
+    forced.flat[[lowest, highest]] = True  # or the height would miss by the tolerance
+    if footprint.kept is not None:
+        forced |= around_border(footprint.kept)
+    if quality.step_mm is not None:
+        pitch = footprint.width_mm / (heights.shape[1] - 1)
+        stride = min(TILE, 1 << max(0, int(np.log2(max(quality.step_mm / pitch, 1)))))
+        forced[::stride, ::stride] = True
+    return forced
+
+
+def _shares(footprint: Footprint, rings: Sequence[Ring], step_mm: float | None) -> tuple[Share, ...]:
+    """Return where the vertices of the outer rings lie: at the corners; on a curve also along the sides."""
+    if step_mm is None:
+        return CORNERS
+    reach = footprint.width_mm + 2 * max((ring.outward_mm for ring in rings), default=0.0)
+    along = np.linspace(0, 1, int(np.ceil(reach / step_mm)) + 1)
+    return along, CORNERS[1], along, CORNERS[3]
+
+
+def _numbers(used: Indices, size: int) -> Indices:
+    numbers = np.zeros(size, dtype=np.int32)
+    numbers[used] = np.arange(len(used), dtype=np.int32)
+    return numbers
+
+
+def _points(used: Indices, heights: Points, footprint: Footprint) -> Points:
+    """Place samples: float32 [V, 3]; the first row of the grid is the back, at large y."""
+    rows, columns = heights.shape
+    x = (footprint.left_mm + footprint.width_mm * (np.arange(columns) / (columns - 1))).astype(np.float32)
+    y = (footprint.front_mm + footprint.depth_mm * (1 - np.arange(rows) / (rows - 1))).astype(np.float32)
+    row, column = np.divmod(used, np.int32(columns))
+    return np.column_stack([x[column], y[row], heights.ravel()[used]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,21 +157,11 @@ class Loop:
     along: tuple[Share, ...]
 
 
-@dataclass(frozen=True)
-class Outline:
-    """A rectangle in millimetres: the picture without its frame."""
-
-    left: float
-    front: float
-    width: float
-    depth: float
-
-
-def close(
+def close_border(
     points: Points,
     border: Loop,
     *,
-    outline: Outline,
+    footprint: Footprint,
     rings: Sequence[Ring],
     shares: Sequence[Share] = CORNERS,
 ) -> tuple[Points, Indices]:
@@ -54,9 +169,9 @@ def close(
 
     Args:
         points: float32 [V, 3] of the top.
-        border: The outline of the top.
-        outline: Where the picture lies.
-        rings: Frame profile, strictly outwards; empty for a bare picture.
+        border: The border of the top.
+        footprint: Where the picture lies.
+        rings: Of the frame, strictly outwards; empty without one.
         shares: Where the vertices of the outer rings lie along the four sides.
 
     Returns:
@@ -67,12 +182,12 @@ def close(
         lowest = min(float(points[side, 2].min()) for side in border.ids)
         rings = (Ring(0.0, lowest / 2),)
     rings = (*rings, Ring(rings[-1].outward_mm, 0.0))
-    all_points, faces, loops = [points], [], [border]
+    all_points, loops = [points], [border]
     count = len(points)
     for k, ring in enumerate(rings):
         along = border.along if k == 0 else tuple(shares)
         loop, corners = _loop(along, start=count)
-        placed = _place(along, ring, outline)
+        placed = _place(along, ring, footprint)
         if ring.outward_mm == 0 and k == 0:
             # Straight down from the border, to the last bit: walls stay upright.
             placed[:, :2] = points[np.concatenate([side[:-1] for side in border.ids]), :2]
@@ -84,7 +199,7 @@ def close(
 
 
 def border_loop(active: NDArray[np.bool_], number: Indices) -> Loop:
-    """Return the border of a network as a loop.
+    """Return the border of a triangulation as a loop.
 
     Args:
         active: bool [R, C], the samples that are vertices.
@@ -111,11 +226,11 @@ def _loop(along: Sequence[Share], *, start: int) -> tuple[Loop, int]:
     return Loop(ids=tuple(ids), along=tuple(along)), total
 
 
-def _place(along: Sequence[Share], ring: Ring, outline: Outline) -> Points:
+def _place(along: Sequence[Share], ring: Ring, footprint: Footprint) -> Points:
     """Put the vertices of a ring where they belong: float32 [N, 3]."""
     d = ring.outward_mm
-    left, right = outline.left - d, outline.left + outline.width + d
-    front, back = outline.front - d, outline.front + outline.depth + d
+    left, right = footprint.left_mm - d, footprint.left_mm + footprint.width_mm + d
+    front, back = footprint.front_mm - d, footprint.front_mm + footprint.depth_mm + d
     corners = np.array([[left, front], [right, front], [right, back], [left, back], [left, front]])
     sides = []
     for (start, end), share in zip(pairwise(corners), along, strict=True):
@@ -128,14 +243,14 @@ def _place(along: Sequence[Share], ring: Ring, outline: Outline) -> Points:
 def _strip(inner: Loop, outer: Loop) -> Indices:
     """Fill the band between two loops: int32 [F, 3], facing up or outwards."""
     parts = [
-        _zip(inner.ids[k], outer.ids[k], inner_along=inner.along[k], outer_along=outer.along[k])
+        _fill_between(inner.ids[k], outer.ids[k], inner_along=inner.along[k], outer_along=outer.along[k])
         for k in range(4)
     ]
     return np.concatenate(parts)
 
 
-def _zip(inner: Indices, outer: Indices, *, inner_along: Share, outer_along: Share) -> Indices:
-    """Fill the band between two chains by always stepping on along the one that lags behind."""
+def _fill_between(inner: Indices, outer: Indices, *, inner_along: Share, outer_along: Share) -> Indices:
+    """Fill the band between two chains of vertices: step along the one that lags behind."""
     steps = np.concatenate([inner_along[1:], outer_along[1:]])
     order = np.argsort(steps, kind="stable")
     is_inner = order < len(inner) - 1

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from marigold_demo import __version__
 from marigold_demo.depth import DepthMap
-from marigold_demo.geometry.relief import Relief, lighter
+from marigold_demo.geometry.relief import Relief, reduced
 from marigold_demo.geometry.rtin import compact
-from marigold_demo.geometry.surface import Camera, Surface
+from marigold_demo.geometry.textured_mesh import Camera, Surface
 from marigold_demo.io.glb import Part, Scene, smooth_normals, to_glb
 from marigold_demo.io.pictures import to_jpeg, to_png
 from marigold_demo.io.ply import to_ply
@@ -52,7 +52,7 @@ def surface_name(stem: str, extension: str) -> str:
 
 def stl(relief: Relief) -> bytes:
     """Return a binary STL in millimetres, Z up, with face normals."""
-    return to_stl(relief.vertices, relief.faces)
+    return to_stl(relief.solid.vertices, relief.solid.faces)
 
 
 def threemf(relief: Relief, *, recipe: Recipe | None = None) -> bytes:
@@ -63,23 +63,23 @@ def threemf(relief: Relief, *, recipe: Recipe | None = None) -> bytes:
         "Description": _size(relief),
     }
     metadata[f"demo:{KEY}"] = _filled(recipe, relief=relief).to_json()
-    return to_threemf(relief.vertices, relief.faces, metadata=metadata)
+    return to_threemf(relief.solid.vertices, relief.solid.faces, metadata=metadata)
 
 
 def obj(relief: Relief) -> bytes:
     """Return an OBJ; its unit is the millimetre, which only its comment says."""
-    return to_obj(relief.vertices, relief.faces, comment=_size(relief))
+    return to_obj(relief.solid.vertices, relief.solid.faces, comment=_size(relief))
 
 
 def ply(relief: Relief) -> bytes:
     """Return a binary PLY; its unit is the millimetre, which only its comment says."""
-    return to_ply(relief.vertices, relief.faces, comment=_size(relief))
+    return to_ply(relief.solid.vertices, relief.solid.faces, comment=_size(relief))
 
 
 def preview_glb(relief: Relief, *, recipe: Recipe | None = None) -> bytes:
     """Return a light GLB for the screen: grey, lit, facing the viewer, in metres as glTF wants."""
     scene = Scene(name="relief", extras=_extras(_filled(recipe, relief=relief)))
-    light = lighter(relief, max_faces=PREVIEW_FACES)
+    light = reduced(relief, max_faces=PREVIEW_FACES)
     data = to_glb(_preview(light, closed=True), scene)
     if len(data) > PREVIEW_BYTES:  # a border so ragged that its walls weigh more than the picture
         data = to_glb(_preview(light, closed=False), scene)
@@ -88,11 +88,11 @@ def preview_glb(relief: Relief, *, recipe: Recipe | None = None) -> bytes:
 
 def _preview(relief: Relief, *, closed: bool) -> Part:
     """Shade the picture smoothly, and all that closes it flat."""
-    used, picture = compact(relief.faces[: relief.picture_faces], len(relief.vertices))
-    smooth = relief.vertices[used]
+    used, picture = compact(relief.solid.faces[: relief.solid.picture_faces], len(relief.solid.vertices))
+    smooth = relief.solid.vertices[used]
     # Walls and frame have sharp edges: each face its own vertices.
-    corners = relief.vertices[
-        relief.faces[relief.picture_faces if closed else len(relief.faces) :]
+    corners = relief.solid.vertices[
+        relief.solid.faces[relief.solid.picture_faces if closed else len(relief.solid.faces) :]
     ]  # [F, 3, 3]
     middle = np.array(relief.size_mm, dtype=np.float32) / 2
     points = np.concatenate([smooth, corners.reshape(-1, 3)])
@@ -181,7 +181,7 @@ def heightmap_png(relief: Relief, *, recipe: Recipe | None = None) -> bytes:
     low, high = heights.min(), heights.max()
     levels = np.round((heights - low) / max(high - low, 1e-12) * 65535).astype(np.uint16)
     rows, columns = heights.shape
-    per_inch = 25.4 * columns / relief.outline.width, 25.4 * rows / relief.outline.depth
+    per_inch = 25.4 * columns / relief.footprint.width_mm, 25.4 * rows / relief.footprint.depth_mm
     return to_png(levels, per_inch=per_inch, text=_text(_filled(recipe, relief=relief)))
 
 

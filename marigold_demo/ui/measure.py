@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from marigold_demo.errors import SettingsError
-from marigold_demo.geometry.surface import span
+from marigold_demo.geometry.textured_mesh import span
 from marigold_demo.settings import MeshSettings
 from marigold_demo.ui.desk import Desk, Piece
 

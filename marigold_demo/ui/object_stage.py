@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from marigold_demo import workflow
-from marigold_demo.geometry.report import build_report
+from marigold_demo.geometry.print_report import build_report
 from marigold_demo.io import export
 from marigold_demo.presets import RELIEF_PRESETS
 from marigold_demo.settings import MeshSettings, ReliefSettings

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marigold_demo import workflow
-from marigold_demo.geometry.report import build_report
+from marigold_demo.geometry.print_report import build_report
 from marigold_demo.io.archive import to_zip
 from marigold_demo.settings import MeshSettings, ReliefSettings
 from marigold_demo.ui.desk import Desk, Piece, lay

@@ -1,7 +1,7 @@
-"""Compression of depth into a few millimetres that still read. Knows nothing of meshes or millimetres.
+"""The bas-relief operator: compresses the range of depth and keeps its detail.
 
-Gradients are attenuated as Weyrich et al. ("Digital bas-relief from 3D scenes", 2007, eq. 2) do it, and put
-together again by a screened Poisson equation, which keeps a trace of the true order of depth.
+Gradients are attenuated as in Weyrich et al., "Digital bas-relief from 3D scenes" (2007), eq. 2, and
+integrated by a screened Poisson equation, which keeps a part of the true order of depth.
 """
 
 import numpy as np
@@ -16,38 +16,38 @@ TAILS = (0.05, 99.95)  # percentiles that become the lowest and the highest poin
 Grid = NDArray[np.float32]
 
 
-def compress(nearness: Grid, *, detail: float, form_size: float) -> Grid:
-    """Blend linear heights with detail-preserving ones.
+def compress(nearness: Grid, *, detail: float, feature_scale: float) -> Grid:
+    """Blend linear heights with detail-preserving heights.
 
     Args:
         nearness: float32 [R, C] in [0, 1], 1 near.
-        detail: 0 gives the linear heights, 1 the detail-preserving ones.
-        form_size: Size of the forms that are flattened, as a share of the long side.
+        detail: 0 gives the linear heights, 1 the detail-preserving heights.
+        feature_scale: Size of the features that are flattened, as a share of the long side.
 
     Returns:
         Heights float32 [R, C]; they span [0, 1] exactly unless nearness is constant.
     """
     if detail == 0 or not np.ptp(nearness) > 0:
         return unit_range(nearness)
-    heights = _clip_tails(screened(nearness, form_size=form_size))
+    heights = _clip_tails(screened(nearness, feature_scale=feature_scale))
     heights *= np.float32(detail)
     heights += np.float32(1 - detail) * nearness
     return unit_range(heights)
 
 
-def screened(nearness: Grid, *, form_size: float) -> Grid:
-    """Solve for heights whose gradients are the attenuated ones.
+def screened(nearness: Grid, *, feature_scale: float) -> Grid:
+    """Solve for heights with the attenuated gradients.
 
-    Minimises |grad h - g'|^2 + lambda |h - beta f|^2 for f = S D n with mirrored borders, where
-    g' = grad f log(1 + alpha |grad f|) / (alpha |grad f|) and lambda = (2 pi / (form_size S))^2.
+    Minimizes |grad h - g'|^2 + lambda |h - beta f|^2 for f = S D n with mirrored borders, where
+    g' = grad f log(1 + alpha |grad f|) / (alpha |grad f|) and lambda = (2 pi / (feature_scale S))^2.
 
     Returns:
-        Heights float32 [R, C] in samples; their zero and scale mean nothing.
+        Heights float32 [R, C] in samples; zero and scale are arbitrary.
     """
     longest = max(nearness.shape)
     form = nearness * np.float32(longest * ASSUMED_RANGE)  # [R, C] f
     across, down = _attenuated(form)
-    screen = np.float32((2 * np.pi / (form_size * longest)) ** 2)
+    screen = np.float32((2 * np.pi / (feature_scale * longest)) ** 2)
     right = form * (-screen * np.float32(ORDER))
     right[:, :-1] += across[:, :-1]
     right[:, 1:] -= across[:, :-1]

@@ -1,6 +1,6 @@
-"""The print report: what a relief's bytes hold, what a printer would stumble over. Knows nothing of widgets.
+"""The print report: size, volume, weight and faults of a relief's file.
 
-All that can be checked on the bytes to be downloaded is checked there, not on what they were made from.
+What can be checked on the bytes to be downloaded is checked there, not on the arrays that they were made of.
 """
 
 from dataclasses import asdict, dataclass
@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from marigold_demo.geometry.mesh_check import MeshCheck, check_mesh
 from marigold_demo.geometry.relief import Relief
 from marigold_demo.geometry.rtin import TILE
-from marigold_demo.geometry.soundness import Soundness, examine
 from marigold_demo.io.stl import from_stl
 from marigold_demo.io.threemf import from_threemf
 
@@ -47,7 +47,7 @@ class PrintReport:
         steepest_deg: The steepest slope of the picture; 90 is a wall.
         faces: Triangles.
         tolerance_mm: Largest distance between triangles and heights.
-        soundness: What the check of the bytes found.
+        soundness: What the check of the bytes found; its name is part of the report's JSON.
         warnings: Plain sentences.
     """
 
@@ -61,7 +61,7 @@ class PrintReport:
     steepest_deg: float
     faces: int
     tolerance_mm: float
-    soundness: Soundness
+    soundness: MeshCheck
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,7 +90,7 @@ class PrintReport:
 
 
 def build_report(relief: Relief, name: str, data: bytes) -> PrintReport:
-    """Examine the bytes of an STL or 3MF and report on them.
+    """Check the bytes of an STL or 3MF and report on them.
 
     Args:
         relief: What the bytes were made from: settings, heights and notes.
@@ -98,7 +98,7 @@ def build_report(relief: Relief, name: str, data: bytes) -> PrintReport:
         data: The bytes to be downloaded.
     """
     corners = from_threemf(data) if data[:2] == b"PK" else from_stl(data)["corners"]
-    soundness = examine(corners)
+    soundness = check_mesh(corners)
     return PrintReport(
         name=name,
         file_bytes=len(data),
@@ -109,7 +109,7 @@ def build_report(relief: Relief, name: str, data: bytes) -> PrintReport:
         thinnest_mm=relief.thinnest_mm,
         steepest_deg=steepest(relief),
         faces=soundness.faces,
-        tolerance_mm=relief.tolerance_mm,
+        tolerance_mm=relief.solid.tolerance_mm,
         soundness=soundness,
         warnings=(*_unsound(soundness), *relief.notes, *_warnings(relief, soundness)),
     )
@@ -117,22 +117,22 @@ def build_report(relief: Relief, name: str, data: bytes) -> PrintReport:
 
 def steepest(relief: Relief) -> float:
     """Return the steepest slope of the picture's heights in degrees."""
-    heights, picture = relief.heights, relief.ground.piece.picture
+    heights, picture = relief.heights, relief.footprint.picture
     if picture is not None:
         heights = np.where(picture, heights, np.float32(np.nan))  # a step to what is cut away is no slope
     rows, columns = heights.shape
-    across = np.abs(np.diff(heights, axis=1)) / (relief.outline.width / (columns - 1))
-    down = np.abs(np.diff(heights, axis=0)) / (relief.outline.depth / (rows - 1))
+    across = np.abs(np.diff(heights, axis=1)) / (relief.footprint.width_mm / (columns - 1))
+    down = np.abs(np.diff(heights, axis=0)) / (relief.footprint.depth_mm / (rows - 1))
     return float(np.degrees(np.arctan(max(across[across >= 0].max(), down[down >= 0].max()))))
 
 
-def _verdict(soundness: Soundness) -> str:
+def _verdict(soundness: MeshCheck) -> str:
     if not soundness.solid:
         return "NOT a sound solid"
     return "watertight, consistently wound, one piece, no degenerate triangle"
 
 
-def _unsound(soundness: Soundness) -> tuple[str, ...]:
+def _unsound(soundness: MeshCheck) -> tuple[str, ...]:
     faults = {
         "a coordinate is not a number": not soundness.finite,
         "it is not watertight": not soundness.closed,
@@ -145,9 +145,9 @@ def _unsound(soundness: Soundness) -> tuple[str, ...]:
     return (f"The file is not a sound solid: {', '.join(found)}.",) if found else ()
 
 
-def _warnings(relief: Relief, soundness: Soundness) -> tuple[str, ...]:
+def _warnings(relief: Relief, soundness: MeshCheck) -> tuple[str, ...]:
     settings = relief.settings
-    pitch = max(relief.outline.width, relief.outline.depth) / (max(relief.heights.shape) - 1)
+    pitch = max(relief.footprint.width_mm, relief.footprint.depth_mm) / (max(relief.heights.shape) - 1)
     finest = settings.nozzle_mm / SAMPLES_PER_NOZZLE
     walls = WALLS * settings.nozzle_mm
     slope = steepest(relief)
@@ -174,5 +174,5 @@ def _warnings(relief: Relief, soundness: Soundness) -> tuple[str, ...]:
 
 def _coarser(relief: Relief, finest_mm: float) -> int:
     """Return the highest resolution that is no finer than asked."""
-    longest = max(relief.outline.width, relief.outline.depth)
+    longest = max(relief.footprint.width_mm, relief.footprint.depth_mm)
     return max(128, int(longest / finest_mm / TILE) * TILE)

@@ -1,6 +1,6 @@
-"""Whether a heap of triangles is one closed solid. Knows nothing of reliefs or file formats.
+"""Whether triangles form one closed solid.
 
-Vertices count as one where their coordinates are equal to the last bit, which is how a slicer finds them too.
+Vertices count as one where their coordinates are equal to the last bit, which is how slicers join them too.
 """
 
 from collections.abc import Iterator
@@ -17,18 +17,18 @@ Corners = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Soundness:
+class MeshCheck:
     """What a check found.
 
     Attributes:
         finite: Every coordinate is a number.
         closed: Every edge belongs to exactly two faces.
-        consistent: Neighbouring faces agree on what is outside.
+        consistent: Neighboring faces agree on what is outside.
         outward: And they agree on the right side: the volume is positive.
         degenerate: How many faces have no area.
-        bodies: How many pieces there are.
+        bodies: How many separate parts there are.
         handles: How many holes go through it.
-        volume: Volume in the cube of the unit; means nothing where it is not closed.
+        volume: Volume in the cube of the unit; meaningless where it is not closed.
         size: Extent in x, y and z.
         faces: How many faces there are.
     """
@@ -46,7 +46,7 @@ class Soundness:
 
     @property
     def solid(self) -> bool:
-        """Whether all of it is as it should be."""
+        """Whether it is one closed solid without faults."""
         return (
             self.finite
             and self.closed
@@ -57,10 +57,10 @@ class Soundness:
         )
 
 
-def examine(corners: Corners) -> Soundness:
-    """Examine triangles float32 [F, 3, 3]."""
+def check_mesh(corners: Corners) -> MeshCheck:
+    """Check triangles float32 [F, 3, 3]."""
     if not len(corners) or not np.isfinite(corners).all():
-        return Soundness(
+        return MeshCheck(
             finite=bool(len(corners) == 0),
             closed=False,
             consistent=False,
@@ -77,7 +77,7 @@ def examine(corners: Corners) -> Soundness:
     bodies = _bodies(faces, vertices)
     volume = _volume(corners)
     x, y, z = (float(side) for side in np.ptp(corners.reshape(-1, 3), axis=0))
-    return Soundness(
+    return MeshCheck(
         finite=True,
         closed=closed,
         consistent=consistent,

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from marigold_demo.depth import DepthMap
+from marigold_demo.geometry.print_report import DENSITY, build_report
 from marigold_demo.geometry.relief import build_relief
-from marigold_demo.geometry.report import DENSITY, build_report
 from marigold_demo.io import export
 from marigold_demo.settings import Material, ReliefSettings
 from tests.depths import depth_map, hills
@@ -54,8 +54,8 @@ def test_it_says_the_same_of_every_format(writer):
     data = writer(relief)
     report = build_report(relief, "piece", data)
     assert report.soundness.solid
-    assert report.faces == len(relief.faces) and report.file_bytes == len(data)
-    assert report.volume_cm3 * 1000 == pytest.approx(relief.to_trimesh().volume, rel=1e-4)
+    assert report.faces == len(relief.solid.faces) and report.file_bytes == len(data)
+    assert report.volume_cm3 * 1000 == pytest.approx(relief.mesh.volume, rel=1e-4)
     assert report.tolerance_mm == 0.01
 
 

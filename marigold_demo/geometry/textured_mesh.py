@@ -1,11 +1,12 @@
-"""DepthMap and photo into an open textured surface. Knows nothing of files, models or widgets.
+"""Depth and photo into an open textured surface.
 
 Axes are glTF's: x right, y up, the camera at the origin looking along -z. The nearest point is one unit away;
-depth is known up to scale and shift only, so units are no metres. Triangles are chosen in inverse depth,
+depth is known up to scale and shift only, so units are not meters. Triangles are chosen in inverse depth,
 where every plane of the scene is linear over the picture.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -15,15 +16,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from marigold_demo.depth import DepthMap
-from marigold_demo.geometry.compression import unit_range
-from marigold_demo.geometry.edges import sharpened
+from marigold_demo.geometry.bas_relief import unit_range
 from marigold_demo.geometry.heightfield import fill_invalid, resample
-from marigold_demo.geometry.rtin import Budget, Network, compact, grid_size, triangulate
+from marigold_demo.geometry.rtin import FaceBudget, Triangulation, compact, grid_size, triangulate
 from marigold_demo.settings import MeshSettings
 
 FOV_DEG = 50.0  # where neither the visitor nor the photo says anything
 ARBITRARY = "The scale is arbitrary: the nearest point is one unit from the camera."
-METRES = "One unit is one metre."
+EDGE_REACHES = (2, 4, 8)  # samples from before a jump to behind it: sharp jumps and soft ones
+METERS = "One unit is one meter."
 
 Points = NDArray[np.float32]
 Indices = NDArray[np.int32]
@@ -31,7 +32,7 @@ Grid = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 
-class Shot(Protocol):
+class SurfacePhoto(Protocol):
     """What is needed of a photo."""
 
     @property
@@ -93,14 +94,18 @@ class Surface:
     @property
     def scale_note(self) -> str:
         """What one unit of the vertices is, as a sentence."""
-        return METRES if self.settings.near_m is not None else ARBITRARY
+        return METERS if self.settings.near_m is not None else ARBITRARY
 
-    def to_trimesh(self) -> trimesh.Trimesh:
-        """Return the surface as trimesh's type, without its texture."""
-        return trimesh.Trimesh(vertices=self.vertices, faces=self.faces, process=False)
+    @cached_property
+    def mesh(self) -> trimesh.Trimesh:
+        """The surface as trimesh's type with its texture; not processed, so vertices keep their order."""
+        material = trimesh.visual.material.SimpleMaterial(image=Image.fromarray(self.texture))
+        uv = np.column_stack([self.uv[:, 0], 1 - self.uv[:, 1]])  # trimesh counts v from the bottom
+        visual = trimesh.visual.TextureVisuals(uv=uv, material=material)
+        return trimesh.Trimesh(vertices=self.vertices, faces=self.faces, visual=visual, process=False)
 
 
-def build_surface(depth: DepthMap, photo: Shot, settings: MeshSettings) -> Surface:
+def build_surface(depth: DepthMap, photo: SurfacePhoto, settings: MeshSettings) -> Surface:
     """Build the surface.
 
     Args:
@@ -120,8 +125,8 @@ def build_surface(depth: DepthMap, photo: Shot, settings: MeshSettings) -> Surfa
     linear = _linear(far_share, camera)
     # 3. Triangles, without those that cross an edge or touch a hole
     linear, dropped = _opened(linear, _holes(depth.values, columns, rows), settings)
-    network = _network(linear, dropped, settings)
-    faces = _without(network.faces, dropped)
+    found = _triangulated(linear, dropped, settings)
+    faces = _without(found.faces, dropped)
     # 4. Vertices where the photo's rays end
     used, faces = compact(faces, linear.size)
     uv = _uv(used, columns, rows)
@@ -132,14 +137,14 @@ def build_surface(depth: DepthMap, photo: Shot, settings: MeshSettings) -> Surfa
         texture=_texture(photo.rgb, settings.texture_px),
         camera=camera,
         settings=settings,
-        tolerance=network.tolerance,
-        notes=_notes(network.tolerance, settings),
+        tolerance=found.tolerance,
+        notes=_notes(found.tolerance, settings),
     )
 
 
 def span(
     depth: DepthMap,
-    photo: Shot,
+    photo: SurfacePhoto,
     settings: MeshSettings,
     *,
     first: tuple[float, float],
@@ -147,7 +152,7 @@ def span(
 ) -> float:
     """Return the distance between two places of the picture in units of the nearest point's distance.
 
-    A known length in metres over this number is `near_m`, which turns the surface into metres.
+    A known length in meters over this number is `near_m`, which turns the surface into meters.
 
     Args:
         depth: Depth.
@@ -171,7 +176,7 @@ def _far_share(values: Grid) -> Grid:
     return unit_range(values) if np.ptp(values) > 0 else np.zeros_like(values)
 
 
-def _camera(width: int, height: int, *, photo: Shot, settings: MeshSettings) -> Camera:
+def _camera(width: int, height: int, *, photo: SurfacePhoto, settings: MeshSettings) -> Camera:
     longest = max(width, height)
     near = 1.0 if settings.near_m is None else float(settings.near_m)
     if settings.projection == "orthographic":
@@ -221,7 +226,65 @@ def _opened(linear: Grid, holes: Mask, settings: MeshSettings) -> tuple[Grid, Ma
     return sharp, holes | jumps
 
 
-def _network(linear: Grid, dropped: Mask, settings: MeshSettings) -> Network:
+def sharpened(linear: Grid, edge_tol: float) -> tuple[Grid, Mask]:
+    """Make every jump one cell wide, and mark the cells bool [R-1, C-1] that hold it.
+
+    A depth map climbs a silhouette over several samples, which belong to neither side. Each takes the value
+    of the nearer end of its climb, so that the surface ends where the object does.
+    """
+    climbs = _climbs(linear, edge_tol)
+    turned = np.ascontiguousarray(_ends_of_climbs(linear, climbs).T)
+    climbs_down = _climbs(turned, edge_tol)
+    sharp = np.ascontiguousarray(_ends_of_climbs(turned, climbs_down).T)
+    touched = scipy.ndimage.maximum_filter(climbs | climbs_down.T, size=3)
+    high, low = np.maximum(sharp[:-1], sharp[1:]), np.minimum(sharp[:-1], sharp[1:])
+    span = np.maximum(high[:, :-1], high[:, 1:]) - np.minimum(low[:, :-1], low[:, 1:])
+    cells: Mask = span > np.float32(edge_tol) * sharp[:-1, :-1]
+    cells &= touched[:-1, :-1] | touched[1:, :-1] | touched[:-1, 1:] | touched[1:, 1:]
+    return sharp, cells
+
+
+def _climbs(linear: Grid, edge_tol: float) -> Mask:
+    """Mark samples bool [R, C] that lie on a jump along the rows; the softer, the larger it must be."""
+    sharpest = EDGE_REACHES[0]
+    climbs: Mask = np.logical_or.reduce(
+        [_climbs_within(linear, edge_tol * reach / sharpest, reach=reach) for reach in EDGE_REACHES]
+    )
+    return climbs
+
+
+def _climbs_within(linear: Grid, edge_tol: float, *, reach: int) -> Mask:
+    """Mark the samples of jumps that are over within the reach, however steep the ground; a plane has none.
+
+    A jump is a change from so many samples before to so many behind that neither the stretch before nor
+    the one after shares.
+    """
+    padded = np.pad(linear, ((0, 0), (reach, reach)), mode="reflect", reflect_type="odd")
+    change = np.abs(padded[:, 2 * reach :] - padded[:, : -2 * reach])  # [R, C]
+    around = np.pad(change, ((0, 0), (2 * reach, 2 * reach)), mode="edge")
+    slope = np.maximum(around[:, : -4 * reach], around[:, 4 * reach :])
+    jumps = change - slope > np.float32(edge_tol) * linear
+    climbs: Mask = scipy.ndimage.maximum_filter1d(jumps, size=2 * reach - 1, axis=1)
+    return climbs
+
+
+def _ends_of_climbs(linear: Grid, climbs: Mask) -> Grid:
+    """Give each sample on a climb the value of the end it is nearer to, row by row."""
+    columns = linear.shape[1]
+    column = np.arange(columns, dtype=np.int32)
+    before = np.maximum.accumulate(np.where(climbs, np.int32(-1), column), axis=1)
+    behind = np.minimum.accumulate(np.where(climbs, np.int32(columns), column)[:, ::-1], axis=1)[:, ::-1]
+    row, at = np.nonzero(climbs)
+    before, behind = before[row, at], behind[row, at]
+    before, behind = np.where(before < 0, behind, before), np.where(behind == columns, before, behind)
+    first, second = linear[row, np.minimum(before, columns - 1)], linear[row, np.maximum(behind, 0)]
+    value = linear[row, at]
+    sharp = linear.copy()
+    sharp[row, at] = np.where(np.abs(value - first) <= np.abs(value - second), first, second)
+    return sharp
+
+
+def _triangulated(linear: Grid, dropped: Mask, settings: MeshSettings) -> Triangulation:
     forced = None
     if dropped.any():
         # Full resolution around what is dropped, so that only unit triangles go.
@@ -229,7 +292,7 @@ def _network(linear: Grid, dropped: Mask, settings: MeshSettings) -> Network:
         around = scipy.ndimage.maximum_filter(dropped, size=3)
         for corner in (forced[:-1, :-1], forced[1:, :-1], forced[:-1, 1:], forced[1:, 1:]):
             corner |= around
-    return triangulate(linear, settings.tolerance, forced=forced, budget=Budget(settings.max_faces))
+    return triangulate(linear, settings.tolerance, forced=forced, budget=FaceBudget(settings.max_faces))
 
 
 def _without(faces: Indices, dropped: Mask) -> Indices:
