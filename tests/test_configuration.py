@@ -73,10 +73,11 @@ def test_a_value_that_cannot_be_used_gets_a_sentence(name, value, words):
         read_configuration({name: value})
 
 
-def test_the_app_tells_a_bad_value_in_one_line_and_ends_with_status_2():
+@pytest.mark.parametrize("command", [["app.py"], ["-m", "marigold_demo", "app"]])
+def test_the_app_tells_a_bad_value_in_one_line_and_ends_with_status_2(command):
     for name, value in (("MARIGOLD_QUEUE", "many"), ("GRADIO_SERVER_PORT", "http")):
         done = subprocess.run(
-            [sys.executable, "app.py"],
+            [sys.executable, *command],
             cwd=ROOT,
             env=os.environ | {name: value},
             capture_output=True,

@@ -281,7 +281,10 @@ def test_what_the_image_copies_is_enough_for_a_page_with_examples(tmp_path):
         assert name in kept
         source, target = ROOT / name, tmp_path / name
         shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
-    words = "import app, marigold_demo as m; print(m.__file__); app.make_page(app.Path('cache')).config"
+    words = (
+        "import pathlib, app, marigold_demo as m; print(m.__file__);"
+        "app.app.make_page(pathlib.Path('cache')).config"
+    )
     environment = os.environ | {"GRADIO_SERVER_NAME": "0.0.0.0", "MARIGOLD_CHECKPOINT": "embedded"}
     done = subprocess.run(
         [sys.executable, "-c", words], cwd=tmp_path, env=environment, capture_output=True, text=True

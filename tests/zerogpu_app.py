@@ -47,7 +47,7 @@ import marigold_demo.network
 
 marigold_demo.network.checkpoint = checkpoint  # type: ignore[attr-defined]
 sys.path.insert(0, str(ROOT))
-import app
+from app import app
 from marigold_demo.ui import build_page, launch_options
 from marigold_demo.workflow import Workflow
 

@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from marigold_demo import __version__
 from marigold_demo.cli.flags import Parser, add_file_flags, add_flags
@@ -65,6 +65,7 @@ def make_parser() -> Parser:
     parser = Parser(prog=PROGRAM, description="Photo to depth to print.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+    _add_app(commands)
     _add_depth(commands)
     _add_relief(commands)
     _add_mesh(commands)
@@ -84,6 +85,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _run(said: argparse.Namespace, predict: "Predictor | None") -> None:
+    if said.command == "app":
+        _start_app(said)
     from marigold_demo.cli import commands, configuration, models
 
     work = {
@@ -95,6 +98,23 @@ def _run(said: argparse.Namespace, predict: "Predictor | None") -> None:
         "config": configuration.config,
     }
     work[said.command](said, predict)
+
+
+def _start_app(said: argparse.Namespace) -> NoReturn:
+    """Serve the page; the process ends with it."""
+    from marigold_demo.launcher import prepare
+
+    configuration = prepare(host=said.host, port=said.port)  # before the next import
+    from marigold_demo.app import App
+
+    App(configuration).run()
+
+
+def _add_app(commands: "argparse._SubParsersAction[Parser]") -> None:
+    parser = _command(commands, "app", "start the page and print its URL")
+    parser.description = f"{parser.description} `{PROGRAM} config` lists the variables that configure it."
+    parser.add_argument("--host", metavar="ADDRESS", help="listen there, in place of GRADIO_SERVER_NAME")
+    parser.add_argument("--port", type=int, metavar="N", help="and there, in place of GRADIO_SERVER_PORT")
 
 
 def _add_depth(commands: "argparse._SubParsersAction[Parser]") -> None:
