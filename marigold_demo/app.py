@@ -28,7 +28,7 @@ from marigold_demo.serving.lifecycle import MB, Service, in_one_thread
 from marigold_demo.serving.middleware import State
 from marigold_demo.settings import DepthSettings
 from marigold_demo.ui import build_page, launch, launch_options
-from marigold_demo.ui.desk import Desk
+from marigold_demo.ui.session_store import SessionStore
 from marigold_demo.ui.sessions import keep_sessions
 from marigold_demo.workflow import Workflow
 
@@ -137,16 +137,17 @@ class App:
             waiting_per_visitor=share,
             admit=service.runs.admission(self._foresee),
         )
-        desk = Desk(workflow, keep_bytes=configuration.visitors_mb * MB, keep_s=keep_s, cache=service.cache)
+        memory_bytes = configuration.visitors_mb * MB
+        store = SessionStore(workflow, max_bytes=memory_bytes, ttl_s=keep_s, files=service.cache)
         page = build_page(
             workflow,
             defaults=DepthSettings(checkpoint=self.first_checkpoint),
             advise=service.runs.advised(self.advise),
-            desk=desk,
+            store=store,
             waiting_most=configuration.queue,
         )
         service.metrics.watch_queue(lambda: len(page._queue))
-        service.metrics.watch_bytes("visitors", lambda: desk.kept_bytes)
+        service.metrics.watch_bytes("visitors", lambda: store.used_bytes)
         service.metrics.watch_bytes("finished", lambda: workflow.kept_bytes)
         return page
 

@@ -7,24 +7,26 @@
 else: all that follows from a depth map works without it.
 """
 
-from collections.abc import Callable, Generator, Iterator
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Generator, Hashable, Iterator
 from contextlib import closing
+from itertools import chain, zip_longest
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from marigold_demo.cache import IdleCache
 from marigold_demo.depth import DepthMap
-from marigold_demo.errors import PhotoError, SettingsError
+from marigold_demo.errors import DemoError, PhotoError, SettingsError
 from marigold_demo.geometry.relief import Relief, build_relief
 from marigold_demo.geometry.textured_mesh import Surface, build_surface
 from marigold_demo.io import export
 from marigold_demo.io.photo import Photo
-from marigold_demo.line import Line
 from marigold_demo.progress import Progress
 from marigold_demo.recipe import Recipe
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
-from marigold_demo.shelf import Shelf
 
 Step = Progress | DepthMap
 SAME_SHAPE = 0.02  # how much the aspect of a photo may differ from that of its depth
@@ -68,8 +70,8 @@ class Workflow:
         """
         self._predict, self._admit = predict, admit
         self.waiting_per_visitor = waiting_per_visitor
-        self._line = Line(poll_s=poll_s, waiting_per_visitor=waiting_per_visitor)
-        self._finished: Shelf[DepthMap] = Shelf(max_bytes=keep_bytes, max_idle_s=keep_s)
+        self._queue = FifoLock(poll_s=poll_s, waiting_per_visitor=waiting_per_visitor)
+        self._finished: IdleCache[DepthMap] = IdleCache(max_bytes=keep_bytes, ttl_s=keep_s)
 
     @property
     def kept_bytes(self) -> int:
@@ -108,7 +110,7 @@ class Workflow:
             return
         if self._admit is not None:
             self._admit(photo, settings)
-        with closing(self._line.stand(visitor)) as ahead:
+        with closing(self._queue.wait_turn(visitor)) as ahead:
             for count in ahead:
                 if not count:
                     break
@@ -233,3 +235,84 @@ def _passed_on(steps: Iterator[Step]) -> Generator[Progress, None, DepthMap]:
         if isinstance(steps, _Closable):
             steps.close()
     raise RuntimeError("The predictor ended without a depth map.")
+
+
+class FifoLock:
+    """Lets one run through at a time, first come, first served, with visitors taking turns.
+
+    Whoever leaves, served or not, lets the next one forward.
+    """
+
+    def __init__(self, *, poll_s: float, waiting_per_visitor: int | None = None) -> None:
+        """Make a lock that nobody waits for.
+
+        Args:
+            poll_s: How often a waiting ticket yields, which is when it can leave.
+            waiting_per_visitor: How many tickets of one visitor may wait, 1 or more; None: any number.
+        """
+        self._poll_s, self._most = poll_s, waiting_per_visitor
+        self._served: object | None = None
+        # Waiting tickets by visitor; the first visitor is served next and then goes to the end.
+        self._waiting: OrderedDict[Hashable, deque[object]] = OrderedDict()
+        self._moved = threading.Condition(threading.Lock())  # not RLock: resumed on any thread
+
+    def wait_turn(self, visitor: str | None = None) -> Generator[int, None, None]:
+        """Join the queue; yield how many are before this run until that is 0. Closing it leaves the queue.
+
+        Args:
+            visitor: Whose turn it uses; None: nobody else's.
+
+        Raises:
+            DemoError: As many tickets of this visitor wait as may.
+        """
+        ticket = object()
+        owner: Hashable = visitor or ticket
+        self._join(ticket, owner)
+        try:
+            while ahead := self._ahead(ticket):
+                yield ahead
+            yield 0
+        finally:
+            self._leave(ticket, owner)
+
+    def _join(self, ticket: object, owner: Hashable) -> None:
+        with self._moved:
+            count = len(self._waiting.get(owner, ()))
+            if self._served is not None and self._most is not None and count >= self._most:
+                raise DemoError(_too_many(count))
+            self._waiting.setdefault(owner, deque()).append(ticket)
+            self._advance()
+
+    def _leave(self, ticket: object, owner: Hashable) -> None:
+        with self._moved:
+            if self._served is ticket:
+                self._served = None
+            else:
+                self._waiting[owner].remove(ticket)
+                self._drop_if_empty(owner)
+            self._advance()
+
+    def _advance(self) -> None:
+        """Serve the next ticket unless one is being served; the lock is held."""
+        if self._served is None and self._waiting:
+            owner = next(iter(self._waiting))
+            self._served = self._waiting[owner].popleft()
+            self._waiting.move_to_end(owner)
+            self._drop_if_empty(owner)
+            self._moved.notify_all()
+
+    def _drop_if_empty(self, owner: Hashable) -> None:
+        if not self._waiting[owner]:
+            del self._waiting[owner]
+
+    def _ahead(self, ticket: object) -> int:
+        with self._moved:
+            if self._moved.wait_for(lambda: self._served is ticket, timeout=self._poll_s):
+                return 0
+            rounds = chain.from_iterable(zip_longest(*self._waiting.values()))
+            return 1 + [waiting for waiting in rounds if waiting is not None].index(ticket)
+
+
+def _too_many(count: int) -> str:
+    photos = "1 photo" if count == 1 else f"{count} photos"
+    return f"You have {photos} waiting already; try again when one of them is done."

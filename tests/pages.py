@@ -136,12 +136,12 @@ def served(predict, service=None, *, advise=None) -> Iterator[str]:
     """Serve the page over a predictor, with a Service around it where one is given; gives its address."""
     from marigold_demo.serving.listening import listen
     from marigold_demo.ui import build_page, launch
-    from marigold_demo.ui.desk import Desk
+    from marigold_demo.ui.session_store import SessionStore
     from marigold_demo.workflow import Workflow
 
     workflow = Workflow(predict if service is None else service.runs.watched(predict))
-    desk = None if service is None else Desk(workflow, cache=service.cache)
-    page = build_page(workflow, advise=advise, desk=desk)
+    store = None if service is None else SessionStore(workflow, files=service.cache)
+    page = build_page(workflow, advise=advise, store=store)
     url = launch(page, service, listen("127.0.0.1", 0))
     try:
         yield url.rstrip("/")

@@ -21,7 +21,7 @@ from marigold_demo.serving.connections import Connections, Server, most_connecti
 from marigold_demo.serving.lifecycle import Service
 from marigold_demo.serving.listening import AddressError, Place, listen
 from marigold_demo.ui import build_page, launch, sessions
-from marigold_demo.ui.intake import Calls
+from marigold_demo.ui.strict_blocks import Calls
 from marigold_demo.workflow import Workflow
 from tests.pages import LENIENT, Ball, draw_photo, small_app
 

@@ -25,9 +25,9 @@ from marigold_demo.io import export
 from marigold_demo.io.photo import load_photo
 from marigold_demo.presets import RELIEF_PRESETS
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
-from marigold_demo.ui import knobs, object_stage, views
-from marigold_demo.ui.desk import Piece
-from marigold_demo.ui.speech import size_in_words
+from marigold_demo.ui import object_stage, views, widgets
+from marigold_demo.ui.messages import size_in_words
+from marigold_demo.ui.session_store import DepthResult
 from marigold_demo.ui.views import Look
 from marigold_demo.workflow import Workflow
 from tests.controls import NAMED, control, parts, turn
@@ -41,7 +41,7 @@ pytestmark = BROWSER
 
 def turns(kind, group, **to):
     """Return which knobs of a group are turned to which values, one after the other."""
-    made = knobs.widgets(kind(), [field.name for field in fields(kind)], group=group)
+    made = widgets.create(kind(), [field.name for field in fields(kind)], group=group)
     each = {name: values if isinstance(values, tuple) else (values,) for name, values in to.items()}
     return [(f"{group}-{name}", name, made[name], value) for name, values in each.items() for value in values]
 
@@ -123,7 +123,7 @@ def turn_all(hand, turned, settings, shown):
 
     def holds(field, value):
         nonlocal settings, last
-        settings = knobs.read(type(settings), asdict(settings) | {field: value})
+        settings = widgets.read(type(settings), asdict(settings) | {field: value})
         before, last = last, shown(settings)
         assert last != before, f"{field} {value} does nothing"
 
@@ -175,8 +175,10 @@ def photo(folder):
 
 
 @pytest.fixture(scope="module")
-def piece(photo):
-    return Piece(load_photo(photo), DepthMap(ball(480, 640), spread(load_photo(photo))), DepthSettings())
+def result(photo):
+    return DepthResult(
+        load_photo(photo), DepthMap(ball(480, 640), spread(load_photo(photo))), DepthSettings()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -247,12 +249,12 @@ def test_settings_of_depth_reach_the_price_and_then_the_network(start, photo, pr
 
 
 @uses("preset", "Relief to print: More settings", turned=RELIEF)
-def test_settings_of_the_relief_reach_its_report(start, photo, piece):
+def test_settings_of_the_relief_reach_its_report(start, photo, result):
     seen, hand = start(photo)
     seen.page.add_style_tag(content=SMALL)
 
     def report(settings):
-        relief = Workflow.relief(piece.depth, settings, photo=piece.photo)
+        relief = Workflow.relief(result.depth, settings, photo=result.photo)
         told = build_report(relief, *workflow.relief_file("lawn", relief))
         text = "".join([*map("".join, told.lines()), *told.warnings])
         expect(seen.page.locator("#relief-report .report")).to_have_text(text)
@@ -270,13 +272,13 @@ def test_settings_of_the_relief_reach_its_report(start, photo, piece):
 
 
 @uses("Relief to print", "Textured mesh", "Textured mesh: More settings", turned=MESH)
-def test_settings_of_the_mesh_reach_its_preview(start, photo, piece):
+def test_settings_of_the_mesh_reach_its_preview(start, photo, result):
     seen, hand = start(photo)
     seen.page.add_style_tag(content=SMALL)
     shown = seen.page.locator("#preview a")
 
     def mesh(settings):
-        made = in_glb(export.glb(Workflow.surface(piece.depth, piece.photo, settings.preview())))
+        made = in_glb(export.glb(Workflow.surface(result.depth, result.photo, settings.preview())))
         wait_until(seen.page, lambda: in_glb(fetched(seen.page, shown, "href")) == made)
         return made
 
@@ -288,12 +290,12 @@ def test_settings_of_the_mesh_reach_its_preview(start, photo, piece):
 
 
 @uses("Left side", "Right side", "download-colored", turned=LOOK)
-def test_colors_and_sides_reach_the_pictures(start, photo, piece):
+def test_colors_and_sides_reach_the_pictures(start, photo, result):
     seen, hand = start(photo)
 
     def shows(sides, look):
         for image, name in zip(seen.page.locator("#compare img").all(), sides, strict=True):
-            rgb = views.side(piece, name, look)
+            rgb = views.side(result, name, look)
             if name != views.PHOTO:
                 wait_until(seen.page, partial(same, image, rgb))
         expect(seen.page.locator("#legend [data-side]")).to_have_text(list(sides))
@@ -304,7 +306,7 @@ def test_colors_and_sides_reach_the_pictures(start, photo, piece):
 
     look = turn_all(hand, LOOK, Look(), lambda look: shows((views.PHOTO, views.DEPTH), look))
     hand("download-colored")
-    colored = look.colored(piece.depth.values)
+    colored = look.colored(result.depth.values)
     wait_until(
         seen.page, lambda: np.array_equal(pixels(seen.download("#download-colored").read_bytes()), colored)
     )
@@ -391,16 +393,16 @@ NEAR = [f"depth-near: {end}" for end in ("Auto", "White", "Black")]
 
 
 @uses("Settings", "Use a recipe", "Use my own depth file", *NEAR, "depth-inverse", "depth-frame")
-def test_a_recipe_and_a_depth_file_are_taken(start, photo, piece, folder):
+def test_a_recipe_and_a_depth_file_are_taken(start, photo, result, folder):
     seen, hand = start(photo)
     hand("Settings").click()
-    recipe = replace(piece.recipe(ReliefSettings(width_mm=60)), mesh=MeshSettings(near_m=3))
+    recipe = replace(result.recipe(ReliefSettings(width_mm=60)), mesh=MeshSettings(near_m=3))
     (folder / "recipe.json").write_text(recipe.to_json())
     choose_file(seen.page, hand("Use a recipe"), folder / "recipe.json")
     expect(seen.page.locator("#relief-width_mm input[type=number]")).to_have_value("60")
     expect(seen.page.locator("#relief-report")).to_contain_text("60 ×")
     told = seen.page.locator("#status")
-    np.save(folder / "mine.npy", [1 - piece.depth.values, 1000 * piece.depth.values + 1])
+    np.save(folder / "mine.npy", [1 - result.depth.values, 1000 * result.depth.values + 1])
     choose_file(seen.page, hand("Use my own depth file"), folder / "mine.npy")
     expect(told).to_contain_text("This is your own depth. The file holds 2 frames; the first")
     expect(seen.page.locator("#legend [data-side]")).to_have_text(["Photo", "Your own depth"])
@@ -488,10 +490,10 @@ def test_the_interface_for_programs_is_described(browser, url):
 def test_what_is_changed_while_files_are_written_is_in_the_files_at_last(visit, photo, monkeypatch):
     seen, may_build, begun, build = visit(motion="reduce"), threading.Semaphore(0), [], object_stage.build
 
-    def gated(desk, key, settings):
+    def gated(store, key, settings):
         begun.append(settings.width_mm)
         assert may_build.acquire(timeout=60)
-        return build(desk, key, settings)
+        return build(store, key, settings)
 
     seen.upload(photo)
     seen.wait_for_object()

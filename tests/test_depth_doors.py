@@ -17,7 +17,7 @@ from marigold_demo.io.recipe_file import load_recipe
 from marigold_demo.recipe import Recipe
 from marigold_demo.settings import DepthSettings, ReliefSettings
 from marigold_demo.ui import photo_stage
-from marigold_demo.ui.desk import Desk
+from marigold_demo.ui.session_store import SessionStore
 from marigold_demo.workflow import Workflow
 from tests.pages import LENIENT, Ball, ball
 
@@ -147,34 +147,34 @@ def test_a_height_map_becomes_the_relief_it_was(tmp_path, capsys):
 
 
 @pytest.fixture
-def desk(tmp_path, monkeypatch):
+def store(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
-    return Desk(Workflow(Ball()))
+    return SessionStore(Workflow(Ball()))
 
 
-def drop(desk: Desk, path: Path) -> str:
+def drop(store: SessionStore, path: Path) -> str:
     """Drop a file into the photo box; return all that the page says of it."""
-    _, _, key, _, notes, _, _, told, *_ = photo_stage.take_photo(desk, {"path": str(path)}, False)
+    _, _, key, _, notes, _, _, told, *_ = photo_stage.take_photo(store, {"path": str(path)}, False)
     assert key or "alert" in told
     return f"{notes} {told}"
 
 
 @LENIENT
-def test_depth_in_the_photo_box_is_pointed_to_its_button(desk, tmp_path, monkeypatch):
+def test_depth_in_the_photo_box_is_pointed_to_its_button(store, tmp_path, monkeypatch):
     monkeypatch.setattr(photo_stage, "warn", lambda error: None)
     button = "“Use my own depth file”"
     np.save(tmp_path / "f.npy", DEPTH)
     np.savez(tmp_path / "f.npz", depth=DEPTH)
     (tmp_path / "f.exr").write_bytes(b"v/1\x01" + bytes(100))
     for name in ("f.npy", "f.npz", "f.exr"):
-        said = drop(desk, tmp_path / name)
+        said = drop(store, tmp_path / name)
         assert "The file is depth, not a photo" in said and button in said
     u16 = np.round(DEPTH * 65535).astype(np.uint16)
     for picture, name in ((u16, "u.png"), (u16, "u.tif"), (DEPTH.astype(np.float32), "f.pfm")):
         Image.fromarray(picture).save(tmp_path / name)
-        assert button in drop(desk, tmp_path / name), name
-    assert button in drop(desk, gray(tmp_path, "gray.jpg"))
+        assert button in drop(store, tmp_path / name), name
+    assert button in drop(store, gray(tmp_path, "gray.jpg"))
     Image.new("RGB", (64, 48), "teal").save(tmp_path / "teal.png")
-    assert button not in drop(desk, tmp_path / "teal.png")
+    assert button not in drop(store, tmp_path / "teal.png")
     (tmp_path / "none.png").write_bytes(b"nothing")
-    assert button not in drop(desk, tmp_path / "none.png")
+    assert button not in drop(store, tmp_path / "none.png")

@@ -17,9 +17,9 @@ from marigold_demo.io import export
 from marigold_demo.io.cache_folder import DiskFullError
 from marigold_demo.network.checkpoint_folder import read_pipeline
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
-from marigold_demo.ui import depth_stage, endpoints, parcel
-from marigold_demo.ui.desk import Desk, Piece
-from marigold_demo.ui.speech import spoken
+from marigold_demo.ui import api, depth_stage, parcel
+from marigold_demo.ui.messages import user_errors
+from marigold_demo.ui.session_store import DepthResult, SessionStore
 from marigold_demo.workflow import Workflow
 from tests import toys
 from tests.conftest import make_photo
@@ -31,9 +31,9 @@ PHOTO = make_photo(48, 64)
 
 
 @pytest.fixture
-def desk(tmp_path, monkeypatch) -> Desk:
+def store(tmp_path, monkeypatch) -> SessionStore:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
-    return Desk(Workflow(Ball()))
+    return SessionStore(Workflow(Ball()))
 
 
 @contextmanager
@@ -61,30 +61,30 @@ def test_a_write_without_room_leaves_nothing(tmp_path):
     assert [path.read_bytes() for path in files_below(tmp_path)] == [b"old"]
 
 
-def through_the_api(desk, folder):
+def through_the_api(store, folder):
     photo = folder / "holiday.jpg"
-    return list(endpoints._depth(desk, DepthSettings(), photo=str(photo), colormap="Spectral"))[-1]
+    return list(api._depth(store, DepthSettings(), photo=str(photo), colormap="Spectral"))[-1]
 
 
-def through_the_page(desk, folder):
-    key = desk.keep_piece(Piece(PHOTO, DepthMap(ball(480, 640), None), DepthSettings()))
-    return depth_stage.depth_files(desk, key)
+def through_the_page(store, folder):
+    key = store.add_result(DepthResult(PHOTO, DepthMap(ball(480, 640), None), DepthSettings()))
+    return depth_stage.depth_files(store, key)
 
 
-def in_one_parcel(desk, folder):
-    piece = Piece(PHOTO, DepthMap(ball(48, 64), None), DepthSettings())
+def in_one_parcel(store, folder):
+    result = DepthResult(PHOTO, DepthMap(ball(48, 64), None), DepthSettings())
     colored = np.zeros((48, 64, 3), dtype=np.uint8)
     relief, mesh = ReliefSettings(resolution=128), MeshSettings(resolution=128)
-    return parcel.everything(desk, piece, relief=relief, mesh=mesh, colored=colored)
+    return parcel.everything(store, result, relief=relief, mesh=mesh, colored=colored)
 
 
 @pytest.mark.parametrize("wish", [through_the_api, through_the_page, in_one_parcel])
-def test_a_full_disk_is_one_sentence_and_the_next_wish_is_fulfilled(wish, desk, tmp_path):
+def test_a_full_disk_is_one_sentence_and_the_next_wish_is_fulfilled(wish, store, tmp_path):
     draw_photo(tmp_path)
     with no_room(), pytest.raises(DiskFullError, match="disk is full"):
-        wish(desk, tmp_path)
+        wish(store, tmp_path)
     assert not files_below(tmp_path / "cache")
-    assert wish(desk, tmp_path)
+    assert wish(store, tmp_path)
     assert all(path.stat().st_size for path in files_below(tmp_path / "cache"))
 
 
@@ -108,14 +108,14 @@ def out_of_memory(*_, **__):
 
 
 @pytest.mark.parametrize("part", ["unet", "vae"])
-def test_a_network_without_memory_says_so_and_works_again_later(part, desk, monkeypatch, toy_parts):
+def test_a_network_without_memory_says_so_and_works_again_later(part, store, monkeypatch, toy_parts):
     pipeline = toys.make_pipeline()
-    desk = Desk(Workflow(pipeline.stream))
-    key = desk.keep_photo(PHOTO)
+    store = SessionStore(Workflow(pipeline.stream))
+    key = store.add_photo(PHOTO)
 
     def run():
-        stream = spoken(depth_stage.stream_depth)
-        return list(stream(desk, key, DepthSettings(), sides=("Photo", "Depth"), look=depth_stage.Look()))
+        stream = user_errors(depth_stage.stream_depth)
+        return list(stream(store, key, DepthSettings(), sides=("Photo", "Depth"), look=depth_stage.Look()))
 
     with monkeypatch.context() as patch:
         for name in ("forward", "encode", "decode"):

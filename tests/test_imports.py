@@ -42,6 +42,7 @@ NETWORKS = {"accelerate", "diffusers", "numpy", "psutil", "safetensors", "torch"
 ALIGNMENT = {"numpy", "scipy"}
 # Libraries a module may use: by the longest name again, else by its row.
 LIBRARIES = {
+    "cache": {"cachetools"},
     "io.private_folder": {"filelock"},
     "workflow": {"numpy"},
     "network": NETWORKS,

@@ -16,7 +16,7 @@ from marigold_demo.errors import SettingsError
 from marigold_demo.serving.config import read_configuration
 from marigold_demo.serving.lifecycle import Service
 from marigold_demo.serving.listening import listen
-from marigold_demo.ui import build_page, launch, launch_options, tools
+from marigold_demo.ui import api, build_page, launch, launch_options
 from marigold_demo.workflow import Workflow
 from tests.pages import LENIENT, Ball, ball, draw_photo, readme_examples
 
@@ -26,10 +26,10 @@ def test_the_server_is_off_unless_asked_for():
 
 
 def test_without_the_package_there_is_a_sentence(monkeypatch):
-    monkeypatch.setattr(tools, "find_spec", lambda name: None)
-    assert tools.mcp_server(False) is False
+    monkeypatch.setattr(api, "find_spec", lambda name: None)
+    assert api.mcp_server(False) is False
     with pytest.raises(SettingsError, match=r"install this app as marigold-demo\[mcp\]"):
-        tools.mcp_server(True)
+        api.mcp_server(True)
 
 
 mcp = pytest.importorskip("mcp", reason="the extra mcp is not installed: pip install -e '.[mcp]'")

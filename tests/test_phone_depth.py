@@ -17,7 +17,7 @@ from marigold_demo.errors import PhotoError
 from marigold_demo.io.photo import Photo, decode_photo
 from marigold_demo.settings import DepthSettings
 from marigold_demo.ui import depth_stage, photo_stage
-from marigold_demo.ui.desk import Desk
+from marigold_demo.ui.session_store import SessionStore
 from marigold_demo.ui.views import DEPTH, PHOTO, Look
 from marigold_demo.workflow import Workflow, phone_depth
 from tests.picture_files import encoded, quarters
@@ -40,15 +40,15 @@ def segment(data: bytes) -> bytes:
 
 
 def with_xmp(jpeg: bytes, xmp: str, extended: str = "") -> bytes:
-    """A JPEG with XMP, and extended XMP in pieces that do not come in their order."""
+    """A JPEG with XMP, and extended XMP in results that do not come in their order."""
     data = extended.encode()
     guid = hashlib.md5(data).hexdigest().upper()
-    pieces = [
+    results = [
         segment(EXTENSION + guid.encode() + struct.pack(">2I", len(data), at) + data[at : at + 500])
         for at in range(0, len(data), 500)
     ]
     whole = f"{RDF}{xmp.replace('GUID', guid)}</rdf:RDF></x:xmpmeta>".encode()
-    return jpeg[:2] + segment(XMP + whole) + b"".join(reversed(pieces)) + jpeg[2:]
+    return jpeg[:2] + segment(XMP + whole) + b"".join(reversed(results)) + jpeg[2:]
 
 
 def gdepth(
@@ -223,24 +223,24 @@ def test_where_there_is_no_depth_inside_the_command_line_says_so(tmp_path, capsy
 
 def test_depth_from_the_phone_stands_beside_the_prediction_in_the_page(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    desk = Desk(Workflow(Never()))
+    store = SessionStore(Workflow(Never()))
     with_depth, without = read(gdepth("RangeLinear")), read(encoded(quarters(), "JPEG"))
     assert with_depth.digest == without.digest  # which no prediction may be kept by
     for photo in (with_depth, without):
-        key = desk.keep_photo(photo)
-        assert photo_stage.phone_button(desk, key).visible is (photo is with_depth)
-    assert photo_stage.phone_button(desk, None).visible is False
+        key = store.add_photo(photo)
+        assert photo_stage.phone_button(store, key).visible is (photo is with_depth)
+    assert photo_stage.phone_button(store, None).visible is False
     with pytest.raises(PhotoError, match="no depth inside"):
-        depth_stage.take_phone_depth(desk, key, PHOTO, DEPTH, *vars(Look()).values())
-    key = desk.keep_photo(with_depth)
-    run, _, said, piece_key, *_, stage = depth_stage.take_phone_depth(
-        desk, key, PHOTO, DEPTH, *vars(Look()).values()
+        depth_stage.take_phone_depth(store, key, PHOTO, DEPTH, *vars(Look()).values())
+    key = store.add_photo(with_depth)
+    run, _, said, result_key, *_, stage = depth_stage.take_phone_depth(
+        store, key, PHOTO, DEPTH, *vars(Look()).values()
     )
-    piece = desk.piece(piece_key)
-    assert piece.name == "Depth from the phone" and piece.settings is None
-    np.testing.assert_array_equal(piece.depth.values, with_depth.phone_depth)
+    result = store.result(result_key)
+    assert result.name == "Depth from the phone" and result.settings is None
+    np.testing.assert_array_equal(result.depth.values, with_depth.phone_depth)
     assert run.interactive and "phone" in said and isinstance(stage, gr.Column)
-    assert desk.workflow.kept_bytes == 0
+    assert store.workflow.kept_bytes == 0
 
 
 def test_the_depth_map_has_the_resolution_of_the_phone():

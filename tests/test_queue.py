@@ -26,10 +26,10 @@ from marigold_demo.recipe import recipe_from_json
 from marigold_demo.serving.lifecycle import Service
 from marigold_demo.serving.listening import listen
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
-from marigold_demo.ui import build_page, endpoints, knobs, launch, queue
-from marigold_demo.ui.desk import Desk
+from marigold_demo.ui import api, build_page, launch, queue, widgets
 from marigold_demo.ui.measure import use_length
 from marigold_demo.ui.queue import Mailbox, Mailboxes
+from marigold_demo.ui.session_store import SessionStore
 from marigold_demo.ui.views import Look, check_sides
 from marigold_demo.workflow import Workflow
 from tests.pages import LENIENT, draw_photo
@@ -72,8 +72,8 @@ def page(predict, tmp_path_factory):
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("queue") / "cache"))
         service = Service()
         workflow = Workflow(predict, poll_s=0.05, waiting_per_visitor=OWN)
-        desk = Desk(workflow, cache=service.cache)
-        page = build_page(workflow, desk=desk, waiting_most=WAITING)
+        store = SessionStore(workflow, files=service.cache)
+        page = build_page(workflow, store=store, waiting_most=WAITING)
         launch(page, service, listen("127.0.0.1", 0))
         yield page
         page.close(verbose=False)
@@ -278,10 +278,10 @@ def refusals():
                 if name != "invert" and (name != "checkpoint" or value != LONG):
                     yield lambda kind=kind, name=name, value=value: kind(**{name: value})
     for name in ("steps", "ensemble", "resolution"):
-        yield lambda name=name: knobs.read(DepthSettings, {name: LONG})
-        yield lambda name=name: knobs.read(DepthSettings, {name: "9" * 900_000})
+        yield lambda name=name: widgets.read(DepthSettings, {name: LONG})
+        yield lambda name=name: widgets.read(DepthSettings, {name: "9" * 900_000})
     yield lambda: use_length(KnowsAll(), "key", ((0, 0), (1, 1)), LONG, MeshSettings())
-    yield lambda: check_sides(KnowsAll().piece(""), (LONG,))
+    yield lambda: check_sides(KnowsAll().result(""), (LONG,))
     for text in (
         '{"%s": 1}',
         '{"depth": {"%s": 1}}',
@@ -292,13 +292,13 @@ def refusals():
 
 
 class KnowsAll:
-    """In place of a desk: whatever is asked for is there."""
+    """In place of a store: whatever is asked for is there."""
 
-    def piece(self, key):
-        class Piece:
+    def result(self, key):
+        class DepthResult:
             depth, previous = DepthMap(np.zeros((4, 4), np.float32), None), None
 
-        return Piece()
+        return DepthResult()
 
 
 def test_no_refusal_repeats_what_was_sent():
@@ -402,10 +402,10 @@ def test_one_visitor_has_so_many_photos_waiting_and_another_one_gets_in(url, pag
 @on_server
 def test_one_visitor_never_takes_all_places_in_the_queue(tmp_path, predict, photos, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(endpoints, "NETWORK_MOST", 1)
+    monkeypatch.setattr(api, "NETWORK_MOST", 1)
     predict.hurry.clear()
     service, workflow = Service(), Workflow(predict, waiting_per_visitor=OWN)
-    page = build_page(workflow, desk=Desk(workflow, cache=service.cache), waiting_most=WAITING)
+    page = build_page(workflow, store=SessionStore(workflow, files=service.cache), waiting_most=WAITING)
     url = launch(page, service, listen("127.0.0.1", 0))
     try:
         line = page._queue.event_queue_per_concurrency_id
@@ -450,7 +450,7 @@ def test_a_run_that_would_take_far_too_long_is_refused_at_once(tmp_path, photos,
     predict = Paced()
     predict.hurry.set()
     workflow = Workflow(service.runs.watched(predict), admit=service.runs.admission(advise))
-    page = build_page(workflow, desk=Desk(workflow, cache=service.cache))
+    page = build_page(workflow, store=SessionStore(workflow, files=service.cache))
     url = launch(page, service, listen("127.0.0.1", 0))
     try:
         with Visit(url) as visit:

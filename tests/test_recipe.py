@@ -20,7 +20,7 @@ from marigold_demo.network.revision import revision_of
 from marigold_demo.recipe import LIBRARIES, Recipe, libraries, recipe_from_json
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.ui import depth_stage, object_stage
-from marigold_demo.ui.desk import Desk, Piece
+from marigold_demo.ui.session_store import DepthResult, SessionStore
 from marigold_demo.workflow import Workflow
 from tests.pages import LENIENT, Ball, draw_photo
 
@@ -46,12 +46,12 @@ class Stamped(Ball):
 def page_files(tmp_path, monkeypatch):
     """The files as the page lays them for download, by how their names end."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
-    desk, photo = Desk(Workflow(Stamped())), load_photo(draw_photo(tmp_path, size=(160, 120)))
-    key = desk.keep_piece(Piece(photo, desk.workflow.estimate(photo, DEPTH), DEPTH))
+    store, photo = SessionStore(Workflow(Stamped())), load_photo(draw_photo(tmp_path, size=(160, 120)))
+    key = store.add_result(DepthResult(photo, store.workflow.estimate(photo, DEPTH), DEPTH))
     buttons = [
-        *depth_stage.depth_files(desk, key),
-        *object_stage.build(desk, key, RELIEF)[1:],
-        *object_stage.build(desk, key, MESH)[1:],
+        *depth_stage.depth_files(store, key),
+        *object_stage.build(store, key, RELIEF)[1:],
+        *object_stage.build(store, key, MESH)[1:],
     ]
     paths = [Path(button.value["path"]) for button in buttons]
     return {path.name.removeprefix("holiday"): path for path in paths}

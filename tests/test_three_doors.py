@@ -15,7 +15,7 @@ from marigold_demo.cli.main import main
 from marigold_demo.errors import PhotoError
 from marigold_demo.io.photo import load_photo
 from marigold_demo.ui import photo_stage
-from marigold_demo.ui.desk import Desk
+from marigold_demo.ui.session_store import SessionStore
 from marigold_demo.workflow import Workflow
 from tests.pages import LENIENT, Ball, served
 from tests.test_odd_images import ODD, TABLE
@@ -69,12 +69,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def doors(folder):
-    """A served page's client, and a desk for its handler."""
+    """A served page's client, and a store for its handler."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder / "cache"))
         with served(Ball(steps=1)) as url:
             client = Client(url, verbose=False, download_files=str(folder / "downloads"))
-            yield client, Desk(Workflow(Ball(steps=1)))
+            yield client, SessionStore(Workflow(Ball(steps=1)))
 
 
 def by_loader(path: Path) -> tuple[tuple[int, int] | None, str]:
@@ -107,18 +107,20 @@ def by_command(
     return None, sentence
 
 
-def by_page(desk: Desk, path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[tuple[int, int] | None, str]:
+def by_page(
+    store: SessionStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[tuple[int, int] | None, str]:
     told: list[str] = []
     monkeypatch.setattr(photo_stage, "warn", lambda error: told.append(str(error)))
-    _, _, key, *_ = photo_stage.take_photo(desk, {"path": str(path)}, True)
-    return (desk.photo(key).size, "") if key else (None, told[0])
+    _, _, key, *_ = photo_stage.take_photo(store, {"path": str(path)}, True)
+    return (store.photo(key).size, "") if key else (None, told[0])
 
 
 def check_all_doors(path: Path, doors, tmp_path, capsys, monkeypatch) -> tuple[int, int] | None:
     """Bring one file in by all doors, which must answer alike; return its size, None where it is refused."""
-    client, desk = doors
+    client, store = doors
     size, sentence = by_loader(path)
-    assert by_page(desk, path, monkeypatch) == (size, sentence)
+    assert by_page(store, path, monkeypatch) == (size, sentence)
     assert by_command(path, tmp_path / "out", capsys) == (
         size,
         f"marigold-demo: {path}: {sentence}" if sentence else "",

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from marigold_demo.advice import Advice
+from marigold_demo.cache import PeriodicTask
 from marigold_demo.catalog import CATALOG, EMBEDDED
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DemoError, PhotoError, SettingsError
@@ -19,12 +20,11 @@ from marigold_demo.io.photo import Photo
 from marigold_demo.io.recipe_file import load_recipe
 from marigold_demo.progress import Progress
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings, knobs
-from marigold_demo.ui import build_page, model_choice, parcel, photo_stage, views
-from marigold_demo.ui import knobs as knob_widgets
-from marigold_demo.ui.desk import NETWORK_MOST, Desk, Piece
-from marigold_demo.ui.speech import Teller, size_in_words, spoken, status
+from marigold_demo.ui import build_page, model_choice, parcel, photo_stage, views, widgets
+from marigold_demo.ui.messages import ProgressText, size_in_words, status, user_errors
+from marigold_demo.ui.session_store import DepthResult, SessionStore
 from marigold_demo.ui.views import Look
-from marigold_demo.upkeep import Upkeep
+from marigold_demo.ui.widgets import NETWORK_MOST
 from marigold_demo.workflow import Workflow
 from tests.conftest import make_photo
 from tests.pages import LENIENT, Ball, ball
@@ -42,15 +42,15 @@ class Clock:
 
 
 @pytest.fixture
-def desk(tmp_path, monkeypatch):
+def store(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    return Desk(Workflow(Ball()))
+    return SessionStore(Workflow(Ball()))
 
 
-def piece(*, settings=None, uncertain: bool = False) -> Piece:
+def result(*, settings=None, uncertain: bool = False) -> DepthResult:
     values = ball(48, 64)
     spread = np.linspace(0, 0.1, values.size, dtype=np.float32).reshape(values.shape) if uncertain else None
-    return Piece(make_photo(48, 64, stem="lake"), DepthMap(values, spread), settings)
+    return DepthResult(make_photo(48, 64, stem="lake"), DepthMap(values, spread), settings)
 
 
 # What the page says
@@ -58,48 +58,48 @@ def piece(*, settings=None, uncertain: bool = False) -> Piece:
 
 def test_time_left_is_what_the_steps_so_far_foretell():
     clock = Clock()
-    teller = Teller(clock)
-    assert teller.tell(Progress("denoise", 0, 4)) == "Step 1 of 4"
+    text = ProgressText(clock)
+    assert text.show(Progress("denoise", 0, 4)) == "Step 1 of 4"
     clock.now_s = 30
-    assert teller.tell(Progress("denoise", 1, 4)) == "Step 2 of 4 · about 2 min left"
+    assert text.show(Progress("denoise", 1, 4)) == "Step 2 of 4 · about 2 min left"
     clock.now_s = 40
-    assert teller.tell(Progress("denoise", 2, 4)) == "Step 3 of 4 · about 40 s left"
+    assert text.show(Progress("denoise", 2, 4)) == "Step 3 of 4 · about 40 s left"
 
 
 def test_waiting_does_not_count_as_work():
     clock = Clock()
-    teller = Teller(clock)
-    teller.tell(Progress("wait", 0, 0))
+    text = ProgressText(clock)
+    text.show(Progress("wait", 0, 0))
     clock.now_s = 1000
-    teller.tell(Progress("denoise", 0, 2))
+    text.show(Progress("denoise", 0, 2))
     clock.now_s = 1005
-    assert "about 5.0 s left" in teller.tell(Progress("denoise", 1, 2))
+    assert "about 5.0 s left" in text.show(Progress("denoise", 1, 2))
 
 
 def test_a_download_is_told_in_megabytes_and_is_timed_for_itself():
     clock = Clock()
-    teller = Teller(clock)
-    assert teller.tell(Progress("download", 0, 2600)) == "Downloading the model: 0 of 2,600 MB"
+    text = ProgressText(clock)
+    assert text.show(Progress("download", 0, 2600)) == "Downloading the model: 0 of 2,600 MB"
     clock.now_s = 10
-    told = teller.tell(Progress("download", 650, 2600))
+    told = text.show(Progress("download", 650, 2600))
     assert told == "Downloading the model: 650 of 2,600 MB · about 30 s left"
-    assert teller.share == 0.25
-    assert teller.tell(Progress("load", 0, 0)) == "Loading the model"
+    assert text.share == 0.25
+    assert text.show(Progress("load", 0, 0)) == "Loading the model"
     clock.now_s = 100
-    assert teller.tell(Progress("denoise", 0, 4)) == "Step 1 of 4"
+    assert text.show(Progress("denoise", 0, 4)) == "Step 1 of 4"
     clock.now_s = 101
-    assert teller.tell(Progress("denoise", 1, 4)) == "Step 2 of 4 · about 3.0 s left"
+    assert text.show(Progress("denoise", 1, 4)) == "Step 2 of 4 · about 3.0 s left"
 
 
 def test_what_there_is_to_know_of_the_depth_stands_behind_the_time():
-    teller = Teller(Clock())
-    assert teller.done() == "Done in 0.1 s"
-    assert teller.done(["It is small."]) == "Done in 0.1 s. It is small."
+    text = ProgressText(Clock())
+    assert text.done() == "Done in 0.1 s"
+    assert text.done(["It is small."]) == "Done in 0.1 s. It is small."
 
 
 def test_who_waits_reads_how_many_are_before():
-    assert Teller().tell(Progress("wait", 0, 1)) == "Another photo is being worked on. Yours is next."
-    assert Teller().tell(Progress("wait", 0, 3)) == "3 photos are before yours."
+    assert ProgressText().show(Progress("wait", 0, 1)) == "Another photo is being worked on. Yours is next."
+    assert ProgressText().show(Progress("wait", 0, 3)) == "3 photos are before yours."
 
 
 def test_a_generator_that_fails_says_so_before_it_ends():
@@ -107,7 +107,7 @@ def test_a_generator_that_fails_says_so_before_it_ends():
         yield 1
         raise PhotoError("There is <no> photo.")
 
-    steps = spoken(refuse, also=lambda words: ("said", words))()
+    steps = user_errors(refuse, also=lambda words: ("said", words))()
     assert [next(steps), next(steps)] == [1, ("said", "There is <no> photo.")]
     with pytest.raises(gr.Error, match="&lt;no&gt;"):
         next(steps)
@@ -118,7 +118,7 @@ def test_an_error_of_the_visitor_is_said_as_it_is():
         raise PhotoError("The file is empty; choose another.")
 
     with pytest.raises(gr.Error) as raised:
-        spoken(refuse)()
+        user_errors(refuse)()
     assert raised.value.message == "The file is empty; choose another."
     assert raised.value.print_exception is False
 
@@ -129,7 +129,7 @@ def test_an_error_nobody_foresaw_says_nothing_of_the_inside(caplog):
         yield
 
     with pytest.raises(gr.Error) as raised:
-        list(spoken(break_down)())
+        list(user_errors(break_down)())
     assert "secret" not in raised.value.message
     assert caplog.records[0].exc_info[0] is KeyError
 
@@ -144,7 +144,7 @@ def test_closing_a_spoken_generator_closes_the_handler():
         finally:
             closed.append(True)
 
-    steps = spoken(handler)()
+    steps = user_errors(handler)()
     next(steps)
     steps.close()
     assert closed == [True]
@@ -200,7 +200,7 @@ def test_of_what_is_unknown_the_price_says_nothing(advice, words):
 
 
 def test_a_draft_is_refined_by_the_best_model_that_is_here():
-    draft = piece(settings=DepthSettings(seed=7, ensemble=3, steps=1, resolution=256))
+    draft = result(settings=DepthSettings(seed=7, ensemble=3, steps=1, resolution=256))
     found = model_choice.finer(advise, draft)
     assert found.settings == DepthSettings(checkpoint=LCM, seed=7, ensemble=3)
     nowhere = model_choice.finer(lambda size, settings: Advice(download_bytes=1), draft)
@@ -209,18 +209,18 @@ def test_a_draft_is_refined_by_the_best_model_that_is_here():
 
 @pytest.mark.parametrize("settings", [None, DepthSettings(checkpoint=LCM)])
 def test_what_is_no_draft_is_not_refined(settings):
-    assert model_choice.finer(advise, piece(settings=settings)) is None
+    assert model_choice.finer(advise, result(settings=settings)) is None
 
 
 # Photos
 
 
-def test_a_file_that_is_no_picture_leaves_the_depth_before_it_alone(desk, tmp_path):
+def test_a_file_that_is_no_picture_leaves_the_depth_before_it_alone(store, tmp_path):
     bad = tmp_path / "empty.png"
     bad.write_bytes(b"")
     with pytest.warns(UserWarning, match="empty"):  # the toast, where there is no page
         asked, shown, key, wish, _, run, _, line, *later = photo_stage.take_photo(
-            desk, {"path": str(bad)}, True
+            store, {"path": str(bad)}, True
         )
     assert (asked, shown, key) == (str(bad), None, None)
     assert run.interactive is False and "empty" in line and "alert" in line
@@ -230,13 +230,13 @@ def test_a_file_that_is_no_picture_leaves_the_depth_before_it_alone(desk, tmp_pa
 def test_an_example_at_the_default_settings_never_asks_the_network(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     ball = Ball()
-    desk = Desk(Workflow(ball))
+    store = SessionStore(Workflow(ball))
     example = load_examples()[0]
-    _, key, *_ = photo_stage.take_example(desk, example, True)
-    depth = desk.workflow.estimate(desk.photo(key), DepthSettings())
+    _, key, *_ = photo_stage.take_example(store, example, True)
+    depth = store.workflow.estimate(store.photo(key), DepthSettings())
     np.testing.assert_array_equal(depth.values, example.known_depth().values)
     assert ball.runs == 0
-    desk.workflow.estimate(desk.photo(key), DepthSettings(ensemble=2))
+    store.workflow.estimate(store.photo(key), DepthSettings(ensemble=2))
     assert ball.runs == 1
 
 
@@ -248,29 +248,29 @@ def test_an_example_at_the_default_settings_never_asks_the_network(tmp_path, mon
 def test_what_the_widgets_show_at_first_are_the_defaults(settings, sliders):
     names = list(knobs(settings))
     with gr.Blocks():
-        widgets = knob_widgets.widgets(settings, names, group="test", sliders=sliders)
-    shown = {name: widget.value for name, widget in widgets.items()}
-    assert knob_widgets.read(type(settings), shown) == settings
+        made = widgets.create(settings, names, group="test", sliders=sliders)
+    shown = {name: widget.value for name, widget in made.items()}
+    assert widgets.read(type(settings), shown) == settings
 
 
 @pytest.mark.parametrize("settings", [DepthSettings(steps=3, resolution=512), MeshSettings(fov_deg=33.5)])
 def test_settings_survive_the_way_through_the_widgets(settings):
     names = list(knobs(settings))
-    values = dict(zip(names, knob_widgets.shown(settings, names), strict=True))
-    assert knob_widgets.read(type(settings), values) == settings
+    values = dict(zip(names, widgets.shown(settings, names), strict=True))
+    assert widgets.read(type(settings), values) == settings
 
 
 def test_every_label_tells_its_unit():
     for settings in (DepthSettings, ReliefSettings, MeshSettings):
         for name, about in knobs(settings).items():
-            label = knob_widgets.label(name, about)
+            label = widgets.label(name, about)
             assert about.unit in label
             assert "_" not in label
 
 
 def test_a_word_where_a_number_belongs_gets_a_sentence():
     with pytest.raises(SettingsError, match="steps must be a number, or empty for automatic"):
-        knob_widgets.read(DepthSettings, {"steps": "many"})
+        widgets.read(DepthSettings, {"steps": "many"})
 
 
 # Pictures
@@ -278,19 +278,19 @@ def test_a_word_where_a_number_belongs_gets_a_sentence():
 
 @pytest.mark.parametrize("name", views.SIDES)
 def test_every_side_has_the_shape_of_the_photo(name):
-    made = replace(piece(uncertain=True), previous=DepthMap(ball(96, 128)))
+    made = replace(result(uncertain=True), previous=DepthMap(ball(96, 128)))
     assert views.side(made, name, Look()).shape[2] == 3
     assert views.side(made, name, Look()).shape[:2] == ((96, 128) if name == views.OTHER else (48, 64))
 
 
 def test_uncertainty_of_a_single_prediction_gets_a_sentence():
-    assert views.SPREAD not in views.sides(piece())
+    assert views.SPREAD not in views.sides(result())
     with pytest.raises(SettingsError, match="set “Predictions to combine” to 3 or more"):
-        views.side(piece(), views.SPREAD, Look())
+        views.side(result(), views.SPREAD, Look())
 
 
 def test_near_is_bright_in_the_grey_picture():
-    made = piece()
+    made = result()
     grey = views.side(made, views.GREY, Look())[..., 0].astype(float)
     assert np.corrcoef(grey.ravel(), made.depth.values.ravel())[0, 1] < -0.99
 
@@ -309,43 +309,43 @@ def test_a_look_whose_planes_cross_gets_a_sentence():
 
 def test_large_depth_is_shown_small_and_kept_whole():
     photo = Photo(np.zeros((1500, 2600, 3), dtype=np.uint8))
-    made = Piece(photo, DepthMap(np.zeros((1500, 2600), dtype=np.float32)), None)
+    made = DepthResult(photo, DepthMap(np.zeros((1500, 2600), dtype=np.float32)), None)
     assert made.screen_depth.size == (1280, 738)
     assert made.screen_photo.shape == (738, 1280, 3)
     assert made.depth.size == (2600, 1500)
 
 
-def test_keys_cannot_be_guessed_and_lead_back(desk):
-    photo, made = make_photo(20, 20), piece()
-    keys = {desk.keep_photo(photo) for _ in range(50)}
+def test_keys_cannot_be_guessed_and_lead_back(store):
+    photo, made = make_photo(20, 20), result()
+    keys = {store.add_photo(photo) for _ in range(50)}
     assert len(keys) == 50
     assert all(len(key) >= 20 for key in keys)
-    assert desk.piece(desk.keep_piece(made)) is made
+    assert store.result(store.add_result(made)) is made
 
 
-def test_what_is_gone_gets_a_sentence(desk):
-    for find in (desk.photo, desk.piece):
+def test_what_is_gone_gets_a_sentence(store):
+    for find in (store.photo, store.result):
         with pytest.raises(DemoError):
             find(None)
         with pytest.raises(DemoError, match="left the server's memory"):
             find("no such key")
 
 
-def test_what_the_page_is_made_of_and_what_is_new_outlives_a_tidying(desk):
-    made = desk.folder() / "photo.jpg"
+def test_what_the_page_is_made_of_and_what_is_new_outlives_a_tidying(store):
+    made = store.folder() / "photo.jpg"
     made.write_bytes(b"of the page")
-    desk.cache.keep_what_is_there()
-    new = desk.folder()
-    desk.tidy()
+    store.files.keep_what_is_there()
+    new = store.folder()
+    store.sweep()
     assert made.exists()
     assert new.exists()
 
 
 def test_old_files_go_from_the_start_of_the_server_before_anybody_came(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    desk = Desk(Workflow(Ball()), cache=CacheFolder(tmp_path / "cache", keep_s=0.1))
-    desk.upkeep = Upkeep(desk.tidy, every_s=0.02)
-    page = build_page(desk.workflow, desk=desk)
+    store = SessionStore(Workflow(Ball()), files=CacheFolder(tmp_path / "cache", keep_s=0.1))
+    store.sweeper = PeriodicTask(store.sweep, every_s=0.02)
+    page = build_page(store.workflow, store=store)
     left = tmp_path / "cache" / "folder" / "left.png"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"of an upload that broke off")
@@ -361,10 +361,10 @@ def test_old_files_go_from_the_start_of_the_server_before_anybody_came(tmp_path,
 # Parcels
 
 
-def test_a_recipe_comes_back_from_every_file_that_carries_it(desk):
+def test_a_recipe_comes_back_from_every_file_that_carries_it(store):
     relief, mesh = ReliefSettings(width_mm=70, resolution=128), MeshSettings(resolution=128)
-    made = piece(settings=DepthSettings(seed=7))
-    path = parcel.everything(desk, made, relief=relief, mesh=mesh, colored=Look().colored(made.depth.values))
+    made = result(settings=DepthSettings(seed=7))
+    path = parcel.everything(store, made, relief=relief, mesh=mesh, colored=Look().colored(made.depth.values))
     with zipfile.ZipFile(path) as archive:
         archive.extractall(Path(path).parent)
     for file in Path(path).parent.iterdir():
@@ -387,13 +387,13 @@ def test_a_file_without_a_recipe_gets_a_sentence(tmp_path):
 # The page as a whole
 
 
-def test_only_the_three_wishes_are_public(desk):
+def test_only_the_three_wishes_are_public(store):
     page = build_page(Workflow(Ball()))
     public = {fn.api_name for fn in page.fns.values() if fn.api_visibility == "public"}
     assert public == {"depth", "relief", "mesh"}
 
 
-def test_all_that_uses_the_network_shares_one_place(desk):
+def test_all_that_uses_the_network_shares_one_place(store):
     page = build_page(Workflow(Ball()))
     network = [fn for fn in page.fns.values() if fn.concurrency_id == "network"]
     assert len(network) == 2  # the page's run and the endpoint

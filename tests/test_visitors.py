@@ -18,7 +18,7 @@ from marigold_demo.depth import DepthMap
 from marigold_demo.progress import Progress
 from marigold_demo.serving.listening import listen
 from marigold_demo.ui import build_page, launch
-from marigold_demo.ui.desk import Desk
+from marigold_demo.ui.session_store import SessionStore
 from marigold_demo.workflow import Workflow
 from tests.pages import LENIENT, draw_photo
 
@@ -75,7 +75,7 @@ def page(predict, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("visitors") / "cache"))
         workflow = Workflow(predict)
-        page = build_page(workflow, desk=Desk(workflow), waiting_most=4 * COUNT)
+        page = build_page(workflow, store=SessionStore(workflow), waiting_most=4 * COUNT)
         launch(page, place=listen("127.0.0.1", 0))
         yield page
         page.close(verbose=False)

@@ -1,6 +1,5 @@
-"""The page over a Workflow: gradio components and events, one module for each stage of the page."""
+"""The page over a Workflow: Gradio components and their events, one module for each tab."""
 
-from marigold_demo.ui.page import build_page
-from marigold_demo.ui.theme import launch, launch_options
+from marigold_demo.ui.page import build_page, launch, launch_options
 
 __all__ = ["build_page", "launch", "launch_options"]

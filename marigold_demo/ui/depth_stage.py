@@ -16,11 +16,11 @@ from marigold_demo.io.photo import Photo, safe_stem
 from marigold_demo.io.pictures import to_jpeg, to_png
 from marigold_demo.settings import DepthSettings
 from marigold_demo.ui import views
-from marigold_demo.ui.desk import Desk, Piece, lay
 from marigold_demo.ui.measure import Measure
+from marigold_demo.ui.messages import ProgressText, size_in_words, status
 from marigold_demo.ui.photo_stage import PHONE_DEPTH, buttons, heading
+from marigold_demo.ui.session_store import DepthResult, SessionStore, write_file
 from marigold_demo.ui.sessions import visitor
-from marigold_demo.ui.speech import Teller, size_in_words, status
 from marigold_demo.ui.views import DEPTH, PHOTO, SIDES, Look
 from marigold_demo.workflow import same_shape
 
@@ -33,7 +33,7 @@ class DepthStage:
 
     def __init__(self) -> None:
         look = Look()
-        self.key = gr.State(None)  # of the piece on the desk
+        self.key = gr.State(None)  # of the result on the store
         with gr.Column(visible=False, elem_id="depth-stage") as self.stage:
             gr.HTML(
                 heading(
@@ -97,31 +97,35 @@ class DepthStage:
 
 
 def stream_depth(
-    desk: Desk,
+    store: SessionStore,
     photo_key: str | None,
     settings: DepthSettings,
     *,
     sides: tuple[str, str],
     look: Look,
 ) -> Iterator[tuple[Any, ...]]:
-    """Yield the status line and, at the end, also the key of the piece and what `pictures` shows.
+    """Yield the status line and, at the end, also the key of the result and what `pictures` shows.
 
     Raises:
         DemoError: The photo is gone, or the prediction cannot be made with these settings.
     """
-    photo = desk.photo(photo_key)
-    teller = Teller()
-    with closing(desk.workflow.stream(photo, settings, visitor=visitor())) as steps:
+    photo = store.photo(photo_key)
+    progress = ProgressText()
+    with closing(store.workflow.stream(photo, settings, visitor=visitor())) as steps:
         for step in steps:
             if isinstance(step, DepthMap):
-                key = desk.keep_piece(Piece(photo, step, settings), photo_key=photo_key)
-                yield status(teller.done(step.notes)), key, *_pictures(desk, desk.piece(key), sides, look)
+                key = store.add_result(DepthResult(photo, step, settings), photo_key=photo_key)
+                yield (
+                    status(progress.done(step.notes)),
+                    key,
+                    *_pictures(store, store.result(key), sides, look),
+                )
             else:
-                yield status(teller.tell(step), share=teller.share), *[gr.skip()] * 5
+                yield status(progress.show(step), share=progress.share), *[gr.skip()] * 5
 
 
 def take_depth_file(
-    desk: Desk,
+    store: SessionStore,
     path: str | None,
     photo_key: str | None,
     left: str,
@@ -134,7 +138,7 @@ def take_depth_file(
     """Take a depth file in place of a prediction; without a photo of its shape it wears its own colors.
 
     Args:
-        desk: Keeps it.
+        store: Keeps it.
         path: The file.
         photo_key: Of the photo on screen, if any.
         left: What the left side shows.
@@ -145,7 +149,7 @@ def take_depth_file(
         frame: Which of its frames, as typed; empty for the first.
 
     Returns:
-        The status line, the key of the piece, what `pictures` shows, and the stage.
+        The status line, the key of the result, what `pictures` shows, and the stage.
 
     Raises:
         DepthFileError: The file is no depth that can be used.
@@ -158,59 +162,61 @@ def take_depth_file(
     options = {"frame": int(number) if number else None, "near": near, "inverse": inverse}
     chosen, found = Look(*look), read_depth_file(path, visitor=visitor(), **options)
     colored = Photo(chosen.colored(found.depth.values), stem=safe_stem(path))
-    photo = desk.photo(photo_key) if photo_key else colored
+    photo = store.photo(photo_key) if photo_key else colored
     fits = same_shape(photo, found.depth)
-    piece = Piece(photo if fits else colored, found.depth, None)
-    key = desk.keep_piece(piece, photo_key=photo_key if fits else None)
+    result = DepthResult(photo if fits else colored, found.depth, None)
+    key = store.add_result(result, photo_key=photo_key if fits else None)
     said = status(" ".join(["This is your own depth.", *found.notes]))
-    pictures = _pictures(desk, desk.piece(key), (left, right), chosen)
+    pictures = _pictures(store, store.result(key), (left, right), chosen)
     return said, key, *pictures, gr.Column(visible=True)
 
 
-def take_phone_depth(desk: Desk, photo_key: str | None, left: str, right: str, *look: Any) -> tuple[Any, ...]:
+def take_phone_depth(
+    store: SessionStore, photo_key: str | None, left: str, right: str, *look: Any
+) -> tuple[Any, ...]:
     """Take the depth that a phone put into its photo beside a prediction.
 
     Returns:
-        Run and cancel button, the status line, the key of the piece, what `pictures` shows, and the stage.
+        Run and cancel button, the status line, the key of the result, what `pictures` shows, and the stage.
 
     Raises:
         DemoError: The photo is gone, or there is no depth inside it.
     """
-    photo = desk.photo(photo_key)
-    piece = Piece(photo, workflow.phone_depth(photo), None, own_name=PHONE_DEPTH)
-    key = desk.keep_piece(piece, photo_key=photo_key)
+    photo = store.photo(photo_key)
+    result = DepthResult(photo, workflow.phone_depth(photo), None, own_name=PHONE_DEPTH)
+    key = store.add_result(result, photo_key=photo_key)
     said = buttons(ready=True, told="This is the depth that the phone put into the photo.")
-    pictures = _pictures(desk, desk.piece(key), (left, right), Look(*look))
+    pictures = _pictures(store, store.result(key), (left, right), Look(*look))
     return *said, key, *pictures, gr.Column(visible=True)
 
 
-def picture_sides(desk: Desk, key: str | None, left: str, right: str, *look: Any) -> tuple[Any, ...]:
+def picture_sides(store: SessionStore, key: str | None, left: str, right: str, *look: Any) -> tuple[Any, ...]:
     """Return what `pictures` shows; the network is not asked.
 
     Raises:
         DemoError: The depth is gone, or one side does not exist for it.
     """
-    piece, chosen = desk.piece(key), Look(*look)
-    views.check_sides(piece, (left, right))
-    return _pictures(desk, piece, (left, right), chosen)
+    result, chosen = store.result(key), Look(*look)
+    views.check_sides(result, (left, right))
+    return _pictures(store, result, (left, right), chosen)
 
 
-def depth_files(desk: Desk, key: str | None) -> tuple[Any, ...]:
+def depth_files(store: SessionStore, key: str | None) -> tuple[Any, ...]:
     """Write the files that hold depth itself; return their download buttons."""
-    piece, folder = desk.piece(key), desk.folder()
-    files = workflow.depth_files(piece.photo.stem, piece.depth, recipe=piece.recipe())
+    result, folder = store.result(key), store.folder()
+    files = workflow.depth_files(result.photo.stem, result.depth, recipe=result.recipe())
     return tuple(
-        download(words, lay(folder, name, data), len(data))
+        download(words, write_file(folder, name, data), len(data))
         for words, (name, data) in zip((FILES["npy"], FILES["png16"]), files, strict=True)
     )
 
 
-def colored_file(desk: Desk, key: str | None, *look: Any) -> gr.DownloadButton:
+def colored_file(store: SessionStore, key: str | None, *look: Any) -> gr.DownloadButton:
     """Write the colored picture; return its download button."""
-    piece = desk.piece(key)
-    colored = Look(*look).colored(piece.depth.values)
-    name, data = workflow.colored_file(piece.photo.stem, colored, recipe=piece.recipe())
-    return download(FILES["colored"], lay(desk.folder(), name, data), len(data))
+    result = store.result(key)
+    colored = Look(*look).colored(result.depth.values)
+    name, data = workflow.colored_file(result.photo.stem, colored, recipe=result.recipe())
+    return download(FILES["colored"], write_file(store.folder(), name, data), len(data))
 
 
 def download(words: str, path: str, size_bytes: int) -> gr.DownloadButton:
@@ -218,20 +224,20 @@ def download(words: str, path: str, size_bytes: int) -> gr.DownloadButton:
     return gr.DownloadButton(f"{words} · {size_in_words(size_bytes)}", value=path, interactive=True)
 
 
-def _pictures(desk: Desk, piece: Piece, wanted: Sequence[str], look: Look) -> tuple[Any, ...]:
+def _pictures(store: SessionStore, result: DepthResult, wanted: Sequence[str], look: Look) -> tuple[Any, ...]:
     """Return what `pictures` shows; a side that is not there gives way to depth."""
-    there = views.sides(piece)
+    there = views.sides(result)
     shown = tuple(name if name in there else DEPTH for name in wanted)
-    names = [(views.title(piece, name), name) for name in SIDES]
+    names = [(views.title(result, name), name) for name in SIDES]
     called = [gr.Dropdown(names, value=name) for name in shown]
-    return _slider(desk, piece, shown, look), views.legend(piece, shown, look), *called
+    return _slider(store, result, shown, look), views.legend(result, shown, look), *called
 
 
-def _slider(desk: Desk, piece: Piece, shown: Sequence[str], look: Look) -> tuple[str, ...]:
-    folder = desk.folder()
+def _slider(store: SessionStore, result: DepthResult, shown: Sequence[str], look: Look) -> tuple[str, ...]:
+    folder = store.folder()
     paths = []
     for where, name in zip(("left", "right"), shown, strict=True):
-        rgb = views.side(piece, name, look)
+        rgb = views.side(result, name, look)
         extension, data = ("jpg", to_jpeg(rgb)) if name == views.PHOTO else ("png", to_png(rgb))
-        paths.append(lay(folder, f"{piece.photo.stem}_{where}.{extension}", data))
+        paths.append(write_file(folder, f"{result.photo.stem}_{where}.{extension}", data))
     return tuple(paths)

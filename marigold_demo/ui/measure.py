@@ -11,7 +11,7 @@ import gradio as gr
 from marigold_demo.errors import SettingsError
 from marigold_demo.geometry.textured_mesh import span
 from marigold_demo.settings import MeshSettings
-from marigold_demo.ui.desk import Desk, Piece
+from marigold_demo.ui.session_store import DepthResult, SessionStore
 
 Place = tuple[float, float]  # shares of width and height from the top left corner
 Places = tuple[Place, ...]
@@ -48,12 +48,12 @@ def empty() -> tuple[Any, ...]:
     return reading(()), (), gr.Row(visible=False), "", None
 
 
-def read_point(desk: Desk, key: str | None, point: str, places: Places) -> tuple[Any, ...]:
+def read_point(store: SessionStore, key: str | None, point: str, places: Places) -> tuple[Any, ...]:
     """Tell the depth at a point, and which of two points is nearer.
 
     Args:
-        desk: Keeps the piece.
-        key: Of the piece.
+        store: Keeps the result.
+        key: Of the result.
         point: Place in the picture as shares of width and height, and which point it is: "0.25 0.75 1".
         places: The points before this one.
 
@@ -63,12 +63,12 @@ def read_point(desk: Desk, key: str | None, point: str, places: Places) -> tuple
     Raises:
         DemoError: The depth is gone.
     """
-    piece, place = desk.piece(key), _place(point)
+    result, place = store.result(key), _place(point)
     if place is None:
         return reading(()), (), gr.Row(visible=False), ""
     second = point.split()[2] == "2" and len(places) == 1
     known = (*places, place) if second else (place,)
-    return reading(tuple(_depth_at(piece, p) for p in known)), known, gr.Row(visible=second), ""
+    return reading(tuple(_depth_at(result, p) for p in known)), known, gr.Row(visible=second), ""
 
 
 def _place(point: str) -> Place | None:
@@ -79,8 +79,8 @@ def _place(point: str) -> Place | None:
     return (x, y) if 0 <= x <= 1 and 0 <= y <= 1 else None
 
 
-def _depth_at(piece: Piece, place: Place) -> float:
-    values = piece.depth.values
+def _depth_at(result: DepthResult, place: Place) -> float:
+    values = result.depth.values
     rows, columns = values.shape
     x, y = place
     return float(values[min(int(y * rows), rows - 1), min(int(x * columns), columns - 1)])
@@ -100,13 +100,13 @@ def reading(depths: tuple[float, ...], *, more: str = "") -> str:
 
 
 def use_length(
-    desk: Desk, key: str | None, places: Places, length: str, settings: MeshSettings
+    store: SessionStore, key: str | None, places: Places, length: str, settings: MeshSettings
 ) -> tuple[str, float | None]:
     """Turn a known length between two points into the distance of the nearest point.
 
     Args:
-        desk: Keeps the piece.
-        key: Of the piece.
+        store: Keeps the result.
+        key: Of the result.
         places: The two points.
         length: In metres, as typed; empty where it is not known.
         settings: The camera that the length is seen with.
@@ -117,14 +117,14 @@ def use_length(
     Raises:
         SettingsError: The length is no number, or no camera distance fits it.
     """
-    piece, known_m = desk.piece(key), _metres(length)
+    result, known_m = store.result(key), _metres(length)
     if len(places) != 2:
         raise SettingsError("There are no two points; click two places on the picture first.")
-    depths = tuple(_depth_at(piece, place) for place in places)
+    depths = tuple(_depth_at(result, place) for place in places)
     if known_m is None:
         return reading(depths), None
     first, second = places
-    units = span(piece.depth, piece.photo, settings, first=first, second=second)
+    units = span(result.depth, result.photo, settings, first=first, second=second)
     if units < 1e-6:
         raise SettingsError("The two points are one; click two places that lie apart.")
     near_m = float(f"{known_m / units:.6g}")

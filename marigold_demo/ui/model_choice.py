@@ -7,8 +7,8 @@ from marigold_demo.advice import Advice, Advisor
 from marigold_demo.catalog import CATALOG, EMBEDDED, KnownCheckpoint, find
 from marigold_demo.errors import DemoError
 from marigold_demo.settings import DepthSettings
-from marigold_demo.ui.desk import Piece
-from marigold_demo.ui.speech import duration, size_in_words
+from marigold_demo.ui.messages import duration, size_in_words
+from marigold_demo.ui.session_store import DepthResult
 
 _ABOUT_OTHERS = "A folder in diffusers' layout, or a repository on the Hugging Face hub."
 USUAL_SIZE = (1024, 768)  # of a photo, while there is none
@@ -74,7 +74,7 @@ class Finer:
     settings: DepthSettings
 
 
-def finer(advise: Advisor | None, draft: Piece) -> Finer | None:
+def finer(advise: Advisor | None, draft: DepthResult) -> Finer | None:
     """Choose the checkpoint that refines a draft: the best one that is here, else the best one.
 
     None where there is nothing to refine, because the depth is no draft.

@@ -11,18 +11,21 @@ from gradio.events import Dependency
 from marigold_demo.advice import Advisor
 from marigold_demo.errors import DemoError
 from marigold_demo.settings import DepthSettings
-from marigold_demo.ui import knobs, model_choice
+from marigold_demo.ui import model_choice, widgets
 from marigold_demo.ui.depth_stage import DepthStage
-from marigold_demo.ui.desk import QUIET, WORK, Desk
+from marigold_demo.ui.messages import user_errors
 from marigold_demo.ui.photo_stage import PhotoStage, new_wish
-from marigold_demo.ui.speech import spoken
+from marigold_demo.ui.session_store import SessionStore
+from marigold_demo.ui.widgets import QUIET, WORK
 
 
 class ModelWiring:
     """The events around the choice of a model."""
 
-    def __init__(self, desk: Desk, advise: Advisor | None, *, photo: PhotoStage, depth: DepthStage) -> None:
-        self.desk, self.advise = desk, advise
+    def __init__(
+        self, store: SessionStore, advise: Advisor | None, *, photo: PhotoStage, depth: DepthStage
+    ) -> None:
+        self.store, self.advise = store, advise
         self.photo, self.depth = photo, depth
 
     def connect(self, page: gr.Blocks, run: Dependency) -> None:
@@ -41,7 +44,7 @@ class ModelWiring:
         changed = [page.load, photo.key.change, *(knob.change for knob in photo.knobs.values())]
         self._ask(changed, asked)
         offered: dict[str, Any] = {
-            "fn": spoken(self._offer),
+            "fn": user_errors(self._offer),
             "inputs": [photo.key, depth.key],
             "outputs": [photo.refine, photo.offer],
             "queue": False,
@@ -60,18 +63,18 @@ class ModelWiring:
 
     def _told(self, photo_key: str | None, *chosen: Any) -> str:
         try:
-            settings = knobs.read(DepthSettings, dict(zip(self.photo.knobs, chosen, strict=True)))
-            size = self.desk.photo(photo_key).size if photo_key else None
+            settings = widgets.read(DepthSettings, dict(zip(self.photo.knobs, chosen, strict=True)))
+            size = self.store.photo(photo_key).size if photo_key else None
             return model_choice.told(self.advise, size, settings)
         except DemoError as error:
             return model_choice.line(str(error), alert=True)
 
     def _offer(self, photo_key: str | None, depth_key: str | None) -> tuple[gr.Button, str]:
-        piece = self.desk.piece(depth_key) if photo_key and depth_key else None
-        finer = model_choice.finer(self.advise, piece) if piece else None
-        if piece is None or finer is None:
+        result = self.store.result(depth_key) if photo_key and depth_key else None
+        finer = model_choice.finer(self.advise, result) if result else None
+        if result is None or finer is None:
             return gr.Button(visible=False), ""
-        cost = model_choice.price(self.advise(piece.photo.size, finer.settings)) if self.advise else ""
+        cost = model_choice.price(self.advise(result.photo.size, finer.settings)) if self.advise else ""
         button = gr.Button(f"Refine with {finer.known.short_title}", visible=True)
         return button, model_choice.line("This is a draft; a larger model sees finer detail.", cost)
 

@@ -12,10 +12,10 @@ from marigold_demo.geometry.print_report import build_report
 from marigold_demo.io import export
 from marigold_demo.presets import RELIEF_PRESETS
 from marigold_demo.settings import MeshSettings, ReliefSettings
-from marigold_demo.ui import knobs
+from marigold_demo.ui import widgets
 from marigold_demo.ui.depth_stage import download
-from marigold_demo.ui.desk import Desk, lay
 from marigold_demo.ui.photo_stage import heading
+from marigold_demo.ui.session_store import SessionStore, write_file
 
 HEIGHT_PX = 560
 FRONT = (90, 90, None)  # degrees and distance: straight at the picture
@@ -28,9 +28,9 @@ class Shape:
     def __init__(self, name: str, defaults: ReliefSettings | MeshSettings) -> None:
         self.name, self.kind = name, type(defaults)
         names = [f.name for f in fields(defaults)]
-        self.knobs = knobs.widgets(defaults, [n for n in names if n in MAIN[name]], group=name)
+        self.knobs = widgets.create(defaults, [n for n in names if n in MAIN[name]], group=name)
         with gr.Accordion("More settings", open=False):
-            self.knobs |= knobs.widgets(defaults, [n for n in names if n not in MAIN[name]], group=name)
+            self.knobs |= widgets.create(defaults, [n for n in names if n not in MAIN[name]], group=name)
         self.files = {
             key: gr.DownloadButton(
                 words,
@@ -49,11 +49,11 @@ class Shape:
 
     def settings(self, chosen: Sequence[Any]) -> Any:
         """Make settings of the values of all knobs, in their order."""
-        return knobs.read(self.kind, dict(zip(self.knobs, chosen, strict=True)))
+        return widgets.read(self.kind, dict(zip(self.knobs, chosen, strict=True)))
 
     def shown(self, settings: ReliefSettings | MeshSettings) -> list[Any]:
         """Return what the knobs show for these settings, in their order."""
-        return knobs.shown(settings, list(self.knobs))
+        return widgets.shown(settings, list(self.knobs))
 
     def waiting(self) -> list[gr.DownloadButton]:
         """Return buttons that wait for their files."""
@@ -108,47 +108,47 @@ def _presets() -> gr.Dropdown:
     return gr.Dropdown(names, value="plain", label="Preset", elem_id="preset")
 
 
-def preview(desk: Desk, key: str | None, settings: ReliefSettings | MeshSettings) -> str:
+def preview(store: SessionStore, key: str | None, settings: ReliefSettings | MeshSettings) -> str:
     """Build the object light enough for the screen; return the path of its GLB.
 
     Raises:
         DemoError: The depth is gone, or the settings contradict each other.
     """
-    piece, light = desk.piece(key), settings.preview()
-    stem = piece.photo.stem
+    result, light = store.result(key), settings.preview()
+    stem = result.photo.stem
     if isinstance(light, ReliefSettings):
-        data = export.preview_glb(desk.workflow.relief(piece.depth, light, photo=piece.photo))
-        return lay(desk.folder(), f"{stem}_relief_preview.glb", data)
-    data = export.glb(desk.workflow.surface(piece.depth, piece.photo, light))
-    return lay(desk.folder(), f"{stem}_mesh_preview.glb", data)
+        data = export.preview_glb(store.workflow.relief(result.depth, light, photo=result.photo))
+        return write_file(store.folder(), f"{stem}_relief_preview.glb", data)
+    data = export.glb(store.workflow.surface(result.depth, result.photo, light))
+    return write_file(store.folder(), f"{stem}_mesh_preview.glb", data)
 
 
-def build(desk: Desk, key: str | None, settings: ReliefSettings | MeshSettings) -> list[Any]:
+def build(store: SessionStore, key: str | None, settings: ReliefSettings | MeshSettings) -> list[Any]:
     """Build the object for download; return its report and its download buttons.
 
     Raises:
         DemoError: The depth is gone, or the settings contradict each other.
     """
-    piece = desk.piece(key)
-    stem = piece.photo.stem
+    result = store.result(key)
+    stem = result.photo.stem
     if isinstance(settings, ReliefSettings):
-        relief = desk.workflow.relief(piece.depth, settings, photo=piece.photo)
-        files = list(workflow.relief_files(stem, relief, recipe=piece.recipe(settings)))
+        relief = store.workflow.relief(result.depth, settings, photo=result.photo)
+        files = list(workflow.relief_files(stem, relief, recipe=result.recipe(settings)))
         examined = build_report(relief, *files[0])
-        return [report(examined.lines(), examined.warnings), *_downloads(desk, RELIEF, files)]
-    surface = desk.workflow.surface(piece.depth, piece.photo, settings)
-    files = list(workflow.surface_files(stem, surface, recipe=piece.recipe(settings)))
+        return [report(examined.lines(), examined.warnings), *_downloads(store, RELIEF, files)]
+    surface = store.workflow.surface(result.depth, result.photo, settings)
+    files = list(workflow.surface_files(stem, surface, recipe=result.recipe(settings)))
     facts = [
         ("Triangles", f"{len(surface.faces):,}"),
         ("Texture", "{1} × {0} pixels".format(*surface.texture.shape)),
     ]
-    return [report(facts, surface.notes), *_downloads(desk, MESH, files)]
+    return [report(facts, surface.notes), *_downloads(store, MESH, files)]
 
 
-def _downloads(desk: Desk, name: str, files: Sequence[tuple[str, bytes]]) -> list[gr.DownloadButton]:
-    folder = desk.folder()
+def _downloads(store: SessionStore, name: str, files: Sequence[tuple[str, bytes]]) -> list[gr.DownloadButton]:
+    folder = store.folder()
     return [
-        download(words, lay(folder, file, data), len(data))
+        download(words, write_file(folder, file, data), len(data))
         for words, (file, data) in zip(FILES[name].values(), files, strict=True)
     ]
 

@@ -16,11 +16,12 @@ from marigold_demo.presets import RELIEF_PRESETS
 from marigold_demo.settings import MeshSettings, ReliefSettings
 from marigold_demo.ui import object_stage, parcel
 from marigold_demo.ui.depth_stage import DepthStage
-from marigold_demo.ui.desk import QUIET, RAW, WORK, Desk
 from marigold_demo.ui.measure import Places, empty, read_point, use_length
+from marigold_demo.ui.messages import size_in_words, user_errors
 from marigold_demo.ui.object_stage import MESH, RELIEF, ObjectStage
-from marigold_demo.ui.speech import size_in_words, spoken
+from marigold_demo.ui.session_store import SessionStore
 from marigold_demo.ui.views import Look
+from marigold_demo.ui.widgets import QUIET, RAW, WORK
 
 CAMERA = ("projection", "far_near_ratio", "fov_deg", "ortho_depth")  # a known length depends on these
 _CLEAR_DOTS = """(...values) => {
@@ -34,8 +35,8 @@ _FETCH_PARCEL = """() => setTimeout(() => document.querySelector("#parcel").clic
 class ObjectWiring:
     """The events of the third stage."""
 
-    def __init__(self, desk: Desk, depth: DepthStage, made: ObjectStage) -> None:
-        self.desk, self.depth, self.made = desk, depth, made
+    def __init__(self, store: SessionStore, depth: DepthStage, made: ObjectStage) -> None:
+        self.store, self.depth, self.made = store, depth, made
 
     def connect(self) -> None:
         """Rebuild whenever the visitor has settled on something, and pack when asked to."""
@@ -83,21 +84,25 @@ class ObjectWiring:
         values = [knob for shape in made.shapes.values() for knob in shape.knobs.values()]
         outputs = [output for shape in made.shapes.values() for output in shape.outputs]
         inputs = [self.depth.key, made.chosen, *values]
-        previewed = trigger(spoken(self._preview), inputs, [made.preview, *outputs], **WORK, **RAW, **how)
-        previewed.success(spoken(self._build), inputs, outputs, trigger_mode="always_last", **WORK, **RAW)
+        previewed = trigger(
+            user_errors(self._preview), inputs, [made.preview, *outputs], **WORK, **RAW, **how
+        )
+        previewed.success(
+            user_errors(self._build), inputs, outputs, trigger_mode="always_last", **WORK, **RAW
+        )
 
     def _preview(self, key: str | None, name: str, *chosen: Any) -> list[Any]:
         settings = self._settings(name, chosen)
-        path = object_stage.preview(self.desk, key, settings)
-        self.desk.note_preview(key, settings)
+        path = object_stage.preview(self.store, key, settings)
+        self.store.record_preview(key, settings)
         waiting = [gr.skip(), *self.made.shapes[name].waiting()]
         return [path, *self._outputs(name, waiting)]
 
     def _build(self, key: str | None, name: str, *chosen: Any) -> list[Any]:
         """Write the files; those that a newer wish has overtaken are not shown, for its own will follow."""
         settings = self._settings(name, chosen)
-        files = object_stage.build(self.desk, key, settings)
-        if self.desk.is_outdated(key, settings):
+        files = object_stage.build(self.store, key, settings)
+        if self.store.is_preview_outdated(key, settings):
             files = [gr.skip()] * len(files)
         return self._outputs(name, files)
 
@@ -120,7 +125,7 @@ class ObjectWiring:
         measure, mesh = self.depth.measure, self.made.shapes[MESH]
         near = mesh.knobs["near_m"]
         measure.point.change(
-            spoken(partial(read_point, self.desk)),
+            user_errors(partial(read_point, self.store)),
             [self.depth.key, measure.point, measure.places],
             [measure.reading, measure.places, measure.row, measure.length],
             trigger_mode="multiple",
@@ -130,7 +135,7 @@ class ObjectWiring:
         settled = [measure.length.submit, measure.length.blur]
         scaled = gr.on(
             settled + [event for name in CAMERA for event in _settled(mesh.knobs[name])],
-            spoken(self._scale),
+            user_errors(self._scale),
             [self.depth.key, measure.places, measure.length, measure.before, *mesh.knobs.values()],
             [measure.reading, measure.before, near],
             trigger_mode="always_last",
@@ -155,7 +160,7 @@ class ObjectWiring:
         if not length and before is None:
             return gr.skip(), gr.skip(), gr.skip()
         settings: MeshSettings = self.made.shapes[MESH].settings(chosen)
-        told, near_m = use_length(self.desk, key, places, length, settings)
+        told, near_m = use_length(self.store, key, places, length, settings)
         if near_m is None:
             return told, None, before
         typed = "" if settings.near_m is None else f"{settings.near_m:.9g}"  # never the text as it came
@@ -171,7 +176,7 @@ class ObjectWiring:
         made = self.made
         values = [knob for shape in made.shapes.values() for knob in shape.knobs.values()]
         packed = made.everything.click(
-            spoken(self._pack),
+            user_errors(self._pack),
             [self.depth.key, *self.depth.look, *values],
             [made.parcel, made.everything],
             **WORK,
@@ -180,14 +185,14 @@ class ObjectWiring:
         packed.success(None, js=_FETCH_PARCEL)
 
     def _pack(self, key: str | None, *chosen: Any) -> tuple[str, gr.Button]:
-        piece, look = self.desk.piece(key), Look(*chosen[: len(self.depth.look)])
+        result, look = self.store.result(key), Look(*chosen[: len(self.depth.look)])
         values = chosen[len(self.depth.look) :]
         path = parcel.everything(
-            self.desk,
-            piece,
+            self.store,
+            result,
             relief=self._settings(RELIEF, values),
             mesh=self._settings(MESH, values),
-            colored=look.colored(piece.depth.values),
+            colored=look.colored(result.depth.values),
         )
         words = f"Everything in one zip · {size_in_words(Path(path).stat().st_size)}"
         return path, gr.Button(words)

@@ -1,17 +1,27 @@
-"""The page: three stages that unfold. Knows nothing of pixels, solids or what an event does."""
+"""The page: its tabs put together, its looks, and how it is launched."""
+
+from importlib.resources import files
+from typing import Any
 
 import gradio as gr
+from gradio import http_server
+from gradio.themes.utils import colors, sizes
 
 from marigold_demo.advice import Advisor
 from marigold_demo.examples import load_examples
+from marigold_demo.serving.connections import Server
+from marigold_demo.serving.lifecycle import MB, Service
+from marigold_demo.serving.listening import Place, listen
 from marigold_demo.settings import DepthSettings
+from marigold_demo.ui import sessions
+from marigold_demo.ui.api import add_endpoints, mcp_server
 from marigold_demo.ui.depth_stage import DepthStage
-from marigold_demo.ui.desk import HANDS_MOST, Desk
-from marigold_demo.ui.endpoints import add_endpoints
-from marigold_demo.ui.intake import Intake
 from marigold_demo.ui.object_stage import ObjectStage
 from marigold_demo.ui.photo_stage import PhotoStage
 from marigold_demo.ui.queue import LISTEN_S
+from marigold_demo.ui.session_store import SessionStore
+from marigold_demo.ui.strict_blocks import Calls, StrictBlocks
+from marigold_demo.ui.widgets import HANDS_MOST
 from marigold_demo.ui.wiring import Wiring
 from marigold_demo.workflow import Workflow
 
@@ -24,7 +34,7 @@ def build_page(
     *,
     defaults: DepthSettings | None = None,
     advise: Advisor | None = None,
-    desk: Desk | None = None,
+    store: SessionStore | None = None,
     waiting_most: int = WAITING_MOST,
     listen_s: float = LISTEN_S,
 ) -> gr.Blocks:
@@ -34,25 +44,25 @@ def build_page(
         workflow: Makes depth of photos.
         defaults: What the settings show at first; None: their own defaults.
         advise: Foresees what a run costs; without it the page says nothing of that.
-        desk: Keeps what visitors made; None: one with its own bounds.
+        store: Keeps what visitors made; None: one with its own bounds.
         waiting_most: How many events may wait.
         listen_s: After how many seconds without a reader of its messages an event ends.
     """
-    desk = desk or Desk(workflow)
-    with Intake(
-        title=TITLE, delete_cache=(int(desk.keep_s / 4), int(desk.keep_s)), analytics_enabled=False
+    store = store or SessionStore(workflow)
+    with StrictBlocks(
+        title=TITLE, delete_cache=(int(store.ttl_s / 4), int(store.ttl_s)), analytics_enabled=False
     ) as page:
         gr.HTML(_MASTHEAD)
         examples = load_examples()
         photo = PhotoStage(defaults or DepthSettings(), examples)
         depth = DepthStage()
         made = ObjectStage()
-        Wiring(desk, examples, photo=photo, depth=depth, made=made, advise=advise).connect(page)
-        gr.HTML(_colophon(desk.keep_s))
-        add_endpoints(desk)
-    desk.cache.keep_what_is_there()  # the pictures of the page itself
-    desk.known_files = page.temp_file_sets
-    desk.upkeep.begin()
+        Wiring(store, examples, photo=photo, depth=depth, made=made, advise=advise).connect(page)
+        gr.HTML(_colophon(store.ttl_s))
+        add_endpoints(store)
+    store.files.keep_what_is_there()  # the pictures of the page itself
+    store.known_files = page.temp_file_sets
+    store.sweeper.start()
     page.bounded_queue(
         max_size=waiting_most,
         concurrency=HANDS_MOST,
@@ -75,11 +85,152 @@ _MASTHEAD = f"""
 """
 
 
-def _colophon(keep_s: float) -> str:
-    hours = round(keep_s / 3600, 1)
-    kept = f"{hours:g} {'hour' if hours == 1 else 'hours'}" if hours >= 1 else f"{round(keep_s / 60)} minutes"
+def _colophon(ttl_s: float) -> str:
+    hours = round(ttl_s / 3600, 1)
+    kept = f"{hours:g} {'hour' if hours == 1 else 'hours'}" if hours >= 1 else f"{round(ttl_s / 60)} minutes"
     return f"""
 <footer class="colophon">Depth from one photo is relative: it orders near and far, without metres.
 Photos and results stay on this server for at most {kept} after their last use, less when its
 room runs out, and go nowhere else.</footer>
 """
+
+
+MARIGOLD = colors.Color(
+    name="marigold",
+    c50="#fff9eb", c100="#ffefc7", c200="#ffdd8a", c300="#ffc64d", c400="#ffb224", c500="#f59300",
+    c600="#d96f00", c700="#a85000", c800="#8a3f0a", c900="#72340c", c950="#431a03",
+)  # fmt: skip
+INK = "#2a1600"  # on marigold
+
+LOOKS = {
+    "body_background_fill": "*neutral_50",
+    "body_background_fill_dark": "#161412",
+    "background_fill_primary": "white",
+    "background_fill_primary_dark": "#1f1c19",
+    "block_background_fill": "white",
+    "block_background_fill_dark": "#1f1c19",
+    "block_border_width": "1px",
+    "block_border_color": "*neutral_200",
+    "block_border_color_dark": "#37322d",
+    "block_shadow": "none",
+    "button_border_width": "1px",
+    "button_primary_border_color_hover": "*primary_300",
+    "block_label_text_color": "*neutral_600",
+    "block_label_text_color_dark": "*neutral_300",
+    "block_title_text_color": "*neutral_800",
+    "block_title_text_color_dark": "*neutral_100",
+    "block_title_text_weight": "600",
+    "block_info_text_color": "*neutral_600",
+    "block_info_text_color_dark": "*neutral_400",
+    "body_text_color": "*neutral_800",
+    "body_text_color_dark": "*neutral_100",
+    "body_text_color_subdued": "*neutral_600",
+    "body_text_color_subdued_dark": "*neutral_400",
+    "button_primary_background_fill": "*primary_400",
+    "button_primary_background_fill_hover": "*primary_300",
+    "button_primary_background_fill_dark": "*primary_400",
+    "button_primary_background_fill_hover_dark": "*primary_300",
+    "button_primary_text_color": INK,
+    "button_primary_text_color_dark": INK,
+    "button_primary_border_color": "*primary_400",
+    "button_primary_border_color_dark": "*primary_400",
+    "button_secondary_background_fill": "white",
+    "button_secondary_background_fill_hover": "*neutral_100",
+    "button_secondary_background_fill_dark": "#2b2723",
+    "button_secondary_background_fill_hover_dark": "#37322d",
+    "button_secondary_border_color": "*neutral_300",
+    "button_secondary_border_color_dark": "#4a433c",
+    "button_secondary_text_color": "*neutral_800",
+    "button_secondary_text_color_dark": "*neutral_100",
+    "slider_color": "*primary_500",
+    "slider_color_dark": "*primary_500",
+    "input_background_fill": "white",
+    "input_background_fill_dark": "#26221f",
+    "input_border_width": "1px",
+    "input_border_color": "*neutral_300",
+    "input_border_color_dark": "#4a433c",
+    "link_text_color": "*primary_700",
+    "link_text_color_dark": "*primary_300",
+    "link_text_color_hover": "*primary_800",
+    "link_text_color_visited": "*primary_700",
+    "link_text_color_visited_dark": "*primary_300",
+    "color_accent": "*primary_500",
+    "border_color_accent": "*primary_500",
+}
+
+
+class Theme(gr.themes.Base):  # type: ignore[misc]
+    """Warm greys and one accent; the fonts of the visitor's own system."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            primary_hue=MARIGOLD,
+            secondary_hue=MARIGOLD,
+            neutral_hue=colors.stone,
+            radius_size=sizes.radius_lg,
+            text_size=sizes.text_md,
+            font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"],
+            font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "monospace"],
+        )
+        self.name = "marigold"
+        self.set(**LOOKS)
+
+
+def launch_options(service: Service | None = None, *, on_spaces: bool = False) -> dict[str, Any]:
+    """Return what `Blocks.launch` needs for the page to look and behave as it should.
+
+    Args:
+        service: What stands around the page; None takes one with all defaults.
+        on_spaces: The page stands in a frame of Hugging Face, which sets its own headers.
+    """
+    service = service or Service()
+    here = files("marigold_demo.ui")
+    app_options = service.app_options(on_spaces=on_spaces)
+    app_options["middleware"] += [(Calls, (), {}), (sessions.Streams, (), {})]
+    script = (here / "page.js").read_text(encoding="utf-8")
+    return {
+        "theme": Theme(),
+        "css": (here / "page.css").read_text(encoding="utf-8"),
+        "head": f"<script>{script}</script>",
+        "footer_links": ["api"],
+        "show_error": False,
+        "run_history": False,
+        "enable_monitoring": False,
+        "num_workers": 0,  # Gradio's own would serve files and uploads by rules of their own
+        "mcp_server": mcp_server(service.configuration.mcp),
+        "state_session_capacity": sessions.MOST,
+        "max_file_size": service.configuration.upload_mb * MB,
+        "app_kwargs": app_options,
+    }
+
+
+def launch(page: gr.Blocks, service: Service | None = None, place: Place | None = None) -> str:
+    """Serve a page with our own server in place of Gradio's, and return its address on this machine.
+
+    Args:
+        page: The page.
+        service: What stands around the page; None takes one with all defaults.
+        place: Where the server listens; None: where the configuration says.
+
+    Raises:
+        AddressError: Its port is in use, or it cannot listen there for another reason.
+    """
+    service = service or Service()
+    chosen = service.configuration
+    place = place or listen(chosen.server_name, chosen.server_port)
+
+    def start_server(app: Any, **_: Any) -> tuple[str, int, str, Server]:
+        sessions.keep_sessions(app)
+        server = service.server(app, place)
+        server.begin()
+        return place.host.strip("[]"), place.port, place.url, server
+
+    original, http_server.start_server = http_server.start_server, start_server
+    try:
+        # No proxy of Gradio's own: it would answer beside all this.
+        page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, **launch_options(service))
+    finally:
+        http_server.start_server = original
+    if page.share_url:
+        service.hosts.add(page.share_url)
+    return place.url

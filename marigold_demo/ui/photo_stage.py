@@ -16,11 +16,11 @@ from marigold_demo.io.photo import Photo, load_photo
 from marigold_demo.io.pictures import to_jpeg
 from marigold_demo.recipe import Recipe
 from marigold_demo.settings import DepthSettings
-from marigold_demo.ui import knobs, model_choice
-from marigold_demo.ui.desk import Desk, lay, shrink_photo
+from marigold_demo.ui import model_choice, widgets
 from marigold_demo.ui.gallery import show_examples
+from marigold_demo.ui.messages import status, warn
+from marigold_demo.ui.session_store import SessionStore, shrink_photo, write_file
 from marigold_demo.ui.sessions import visitor
-from marigold_demo.ui.speech import status, warn
 
 HEIGHT_PX = 380
 PHONE_DEPTH = "Depth from the phone"
@@ -37,7 +37,7 @@ class PhotoStage:
     """Drop zone, examples, model and settings, and the bar that tells of a run."""
 
     def __init__(self, defaults: DepthSettings, examples: tuple[Example, ...]) -> None:
-        self.key = gr.State(None)  # of the photo on the desk
+        self.key = gr.State(None)  # of the photo on the store
         self.wish = gr.State(None)  # a run starts when it changes
         self.reread = gr.State(None)  # the depth file is read again when it changes
         gr.HTML(
@@ -77,7 +77,7 @@ class PhotoStage:
             self.at_once = gr.Checkbox(
                 True, label="Start at once", info="Estimate the depth as soon as a photo is chosen"
             )
-            self.knobs = {"checkpoint": self.model} | knobs.widgets(defaults, names, group="depth")
+            self.knobs = {"checkpoint": self.model} | widgets.create(defaults, names, group="depth")
             with gr.Row():
                 self.depth_file = gr.UploadButton(
                     "Use my own depth file", file_types=list(DEPTH_ENDINGS), size="sm"
@@ -140,7 +140,7 @@ _ON_SCREEN = "on_screen"  # folder of a photo as the page shows it; uploads lie 
 ANSWERED = "(now, asked, shown) => (now && now.path === asked ? shown : now)"
 
 
-def take_photo(desk: Desk, upload: dict[str, Any] | None, at_once: bool) -> tuple[Any, ...]:
+def take_photo(store: SessionStore, upload: dict[str, Any] | None, at_once: bool) -> tuple[Any, ...]:
     """Read what was dropped into the box; what is no picture is told and leaves the depth before it alone.
 
     Returns:
@@ -161,12 +161,12 @@ def take_photo(desk: Desk, upload: dict[str, Any] | None, at_once: bool) -> tupl
         warn(told)
         said = buttons(ready=False, told=str(told), alert=True)
         return path, None, None, gr.skip(), "", *said, gr.skip(), gr.skip(), gr.skip()
-    return path, *_taken(desk, photo, at_once)
+    return path, *_taken(store, photo, at_once)
 
 
-def phone_button(desk: Desk, photo_key: str | None) -> gr.Button:
+def phone_button(store: SessionStore, photo_key: str | None) -> gr.Button:
     """Show the button for the depth inside a photo where there is one."""
-    return gr.Button(visible=bool(photo_key) and desk.photo(photo_key).phone_depth is not None)
+    return gr.Button(visible=bool(photo_key) and store.photo(photo_key).phone_depth is not None)
 
 
 def chosen_example(examples: tuple[Example, ...], event: object) -> Example:
@@ -181,22 +181,22 @@ def chosen_example(examples: tuple[Example, ...], event: object) -> Example:
     return examples[index]
 
 
-def take_example(desk: Desk, example: Example, at_once: bool) -> tuple[Any, ...]:
+def take_example(store: SessionStore, example: Example, at_once: bool) -> tuple[Any, ...]:
     """Take an example as if it had been dropped; returns as `take_photo` does, but for the upload.
 
     Its depth is known: the network is not asked for it, unless other settings than the defaults are wished.
     """
     photo, depth = load_photo(example.path), example.known_depth()
     if depth is not None:
-        desk.workflow.remember(photo, DepthSettings(), depth)
-    return _taken(desk, photo, at_once)
+        store.workflow.remember(photo, DepthSettings(), depth)
+    return _taken(store, photo, at_once)
 
 
-def _taken(desk: Desk, photo: Photo, at_once: bool) -> tuple[Any, ...]:
-    shown = lay(desk.folder() / _ON_SCREEN, f"{photo.stem}.jpg", to_jpeg(shrink_photo(photo.rgb)))
+def _taken(store: SessionStore, photo: Photo, at_once: bool) -> tuple[Any, ...]:
+    shown = write_file(store.folder() / _ON_SCREEN, f"{photo.stem}.jpg", to_jpeg(shrink_photo(photo.rgb)))
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in photo.notes) + _ratio(photo)
     wish, later = (new_wish(), gr.skip()) if at_once else (gr.skip(), gr.Column(visible=False))
-    return shown, desk.keep_photo(photo), wish, notes, *buttons(ready=True), later, None, later
+    return shown, store.add_photo(photo), wish, notes, *buttons(ready=True), later, None, later
 
 
 def buttons(

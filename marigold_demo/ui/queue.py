@@ -243,8 +243,8 @@ class BoundedQueue(Queue):  # type: ignore[misc]  # gradio is not typed
     def _forget(self, boxes: Mailboxes, *, busy: set[str]) -> None:
         """Forget the sessions without events whose messages were read, or were not read for long."""
         for session, box in list(boxes.items()):
-            keep_s = self.listen_s if box.empty() else UNREAD_S
-            if session not in busy and time.monotonic() - box.read_s > keep_s:
+            ttl_s = self.listen_s if box.empty() else UNREAD_S
+            if session not in busy and time.monotonic() - box.read_s > ttl_s:
                 del boxes[session]
         for session in self.pending_event_ids_session.keys() - boxes.keys():
             del self.pending_event_ids_session[session]

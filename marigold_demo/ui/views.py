@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from marigold_demo.colormap import COLORMAPS, DEFAULT_COLORMAP, MOST_CONTOURS, colorize
 from marigold_demo.errors import SettingsError
 from marigold_demo.settings import check, knob
-from marigold_demo.ui.desk import Piece
+from marigold_demo.ui.session_store import DepthResult
 
 RGB = NDArray[np.uint8]  # [H, W, 3]
 
@@ -60,45 +60,45 @@ class Look:
         )
 
 
-def sides(piece: Piece) -> tuple[str, ...]:
+def sides(result: DepthResult) -> tuple[str, ...]:
     """Return the names of the pictures that exist for this depth."""
-    missing = {SPREAD: piece.depth.uncertainty is None, OTHER: piece.previous is None}
+    missing = {SPREAD: result.depth.uncertainty is None, OTHER: result.previous is None}
     return tuple(name for name in SIDES if not missing.get(name))
 
 
-def check_sides(piece: Piece, wanted: Sequence[str]) -> None:
+def check_sides(result: DepthResult, wanted: Sequence[str]) -> None:
     """Hold the sides that are wanted against those that exist for this depth.
 
     Raises:
         SettingsError: One does not; the sentence says what would give it.
     """
     for name in wanted:
-        if name not in sides(piece):
+        if name not in sides(result):
             why = _MISSING.get(name) if isinstance(name, str) else None
             raise SettingsError(why or f"This is no picture of depth; choose one of {', '.join(SIDES)}.")
 
 
-def title(piece: Piece, name: str) -> str:
+def title(result: DepthResult, name: str) -> str:
     """Return what the visitor reads of one side."""
-    if piece.previous is None:
+    if result.previous is None:
         return name
-    return {DEPTH: piece.name, OTHER: piece.previous_name}.get(name, name)
+    return {DEPTH: result.name, OTHER: result.previous_name}.get(name, name)
 
 
-def side(piece: Piece, name: str, look: Look) -> RGB:
+def side(result: DepthResult, name: str, look: Look) -> RGB:
     """Return one side of the compare slider as large as the screen needs it: uint8 [h, w, 3].
 
     Raises:
         SettingsError: There is no such picture for this depth.
     """
-    check_sides(piece, (name,))
-    depth, other = piece.screen_depth, piece.screen_previous
+    check_sides(result, (name,))
+    depth, other = result.screen_depth, result.screen_previous
     if name == OTHER and other is not None:
         return look.colored(other.values)
     if name == SPREAD and depth.uncertainty is not None:
         return _heat(depth.uncertainty, most=max(float(depth.uncertainty.max()), 1e-6))
     if name == PHOTO:
-        return piece.screen_photo
+        return result.screen_photo
     if name == GREY:
         return _grey(depth.values, look)
     return shade(depth.values) if name == SHADED else look.colored(depth.values)
@@ -113,16 +113,16 @@ def shade(values: NDArray[np.float32]) -> RGB:
     return np.repeat(grey[..., None], 3, axis=2)
 
 
-def legend(piece: Piece, shown: tuple[str, ...], look: Look) -> str:
+def legend(result: DepthResult, shown: tuple[str, ...], look: Look) -> str:
     """Return what the two sides are, each with its scale if it has one, as HTML."""
     cells = "".join(
-        f"<div><span data-side>{html.escape(title(piece, name))}</span>{_scale(piece, name, look)}</div>"
+        f"<div><span data-side>{html.escape(title(result, name))}</span>{_scale(result, name, look)}</div>"
         for name in shown
     )
     return f'<div class="legends">{cells}</div>'
 
 
-def _scale(piece: Piece, name: str, look: Look) -> str:
+def _scale(result: DepthResult, name: str, look: Look) -> str:
     ramp = np.linspace(look.near, look.far, _LEGEND_STOPS, dtype=np.float32)[None]
     if name in (DEPTH, OTHER):
         return _bar(look.ramp(ramp), "near", "far")

@@ -16,17 +16,18 @@ from marigold_demo.examples import Example
 from marigold_demo.io.depth_file import Near
 from marigold_demo.io.isolated import load_recipe
 from marigold_demo.settings import DepthSettings
-from marigold_demo.ui import depth_stage, knobs, model_choice, photo_stage
+from marigold_demo.ui import depth_stage, model_choice, photo_stage, widgets
 from marigold_demo.ui.depth_stage import DepthStage
-from marigold_demo.ui.desk import NETWORK, NETWORK_MOST, QUIET, RAW, READING, WORK, Desk, Piece
 from marigold_demo.ui.measure import reading
+from marigold_demo.ui.messages import status, user_errors
 from marigold_demo.ui.model_wiring import ModelWiring
 from marigold_demo.ui.object_stage import MESH, RELIEF, ObjectStage
 from marigold_demo.ui.object_wiring import ObjectWiring
 from marigold_demo.ui.photo_stage import PhotoStage
+from marigold_demo.ui.session_store import DepthResult, SessionStore
 from marigold_demo.ui.sessions import visitor
-from marigold_demo.ui.speech import spoken, status
 from marigold_demo.ui.views import Look
+from marigold_demo.ui.widgets import NETWORK, NETWORK_MOST, QUIET, RAW, READING, WORK
 
 
 class Wiring:
@@ -34,7 +35,7 @@ class Wiring:
 
     def __init__(
         self,
-        desk: Desk,
+        store: SessionStore,
         examples: tuple[Example, ...],
         *,
         photo: PhotoStage,
@@ -42,10 +43,10 @@ class Wiring:
         made: ObjectStage,
         advise: Advisor | None = None,
     ) -> None:
-        self.desk, self.examples, self.advise = desk, examples, advise
+        self.store, self.examples, self.advise = store, examples, advise
         self.photo, self.depth, self.made = photo, depth, made
-        self.objects = ObjectWiring(desk, depth, made)
-        self.models = ModelWiring(desk, advise, photo=photo, depth=depth)
+        self.objects = ObjectWiring(store, depth, made)
+        self.models = ModelWiring(store, advise, photo=photo, depth=depth)
 
     def connect(self, page: gr.Blocks) -> None:
         """Connect all stages, each after the ones it needs."""
@@ -68,7 +69,7 @@ class Wiring:
             self._bound(photo_stage.phone_button), [photo.key], [photo.phone_depth], queue=False, **QUIET
         )
         photo.gallery.select(
-            spoken(self._take_example),
+            user_errors(self._take_example),
             [photo.at_once],
             [photo.drop, *taken, *made.shapes[RELIEF].knobs.values()],
             cancels=[run],
@@ -101,7 +102,7 @@ class Wiring:
         )
         brought = gr.on(
             [photo.depth_file.upload, photo.reread.change],
-            spoken(self._take_depth_file),
+            user_errors(self._take_depth_file),
             [*photo.depth_choices, photo.depth_file, photo.key, depth.left, depth.right, *depth.look],
             [photo.status, depth.key, *depth.pictures, depth.stage],
             cancels=[run],
@@ -119,11 +120,11 @@ class Wiring:
 
     def _reread(self, depth_key: str | None) -> Any:
         """Have the depth file on screen read again; there may be none."""
-        return photo_stage.new_wish() if self.desk.is_own(depth_key) else gr.skip()
+        return photo_stage.new_wish() if self.store.is_own_depth(depth_key) else gr.skip()
 
     def _take_depth_file(self, near: Near, inverse: bool, frame: str, *taken: Any) -> tuple[Any, ...]:
         return depth_stage.take_depth_file(
-            self.desk, *taken, near=near, inverse=bool(inverse), frame=frame or ""
+            self.store, *taken, near=near, inverse=bool(inverse), frame=frame or ""
         )
 
     def _connect_recipe(self) -> None:
@@ -131,7 +132,7 @@ class Wiring:
         photo, shapes = self.photo, self.made.shapes
         all_knobs = [photo.knobs, *(shape.knobs for shape in shapes.values())]
         photo.recipe_file.upload(
-            spoken(self._take_recipe),
+            user_errors(self._take_recipe),
             [photo.recipe_file, photo.key],
             [photo.status, photo.wish, *(knob for group in all_knobs for knob in group.values())],
             **READING,
@@ -140,7 +141,7 @@ class Wiring:
     def _take_recipe(self, path: str | None, photo_key: str | None) -> list[Any]:
         recipe, shapes = load_recipe(path or "", visitor=visitor()), self.made.shapes
         wish = photo_stage.new_wish() if photo_key else gr.skip()
-        told = photo_stage.recipe_told(recipe, self.desk.photo(photo_key) if photo_key else None)
+        told = photo_stage.recipe_told(recipe, self.store.photo(photo_key) if photo_key else None)
         parts = [
             (recipe.depth, self.photo.knobs),
             (recipe.relief, shapes[RELIEF].knobs),
@@ -150,7 +151,7 @@ class Wiring:
             value
             for settings, group in parts
             for value in (
-                [gr.skip()] * len(group) if settings is None else knobs.shown(settings, list(group))
+                [gr.skip()] * len(group) if settings is None else widgets.shown(settings, list(group))
             )
         ]
         return [told, wish, *values]
@@ -167,7 +168,7 @@ class Wiring:
             **QUIET,
         )
         run = began.success(
-            spoken(self._run, also=_run_failed),
+            user_errors(self._run, also=_run_failed),
             [photo.wish, photo.key, depth.key, *photo.knobs.values(), depth.left, depth.right, *depth.look],
             [photo.status, depth.key, *depth.pictures],
             concurrency_id=NETWORK,
@@ -196,10 +197,10 @@ class Wiring:
     def _take_example(self, choice: gr.EventData, at_once: bool) -> tuple[Any, ...]:
         example = photo_stage.chosen_example(self.examples, choice._data)
         relief = self.made.shapes[RELIEF].shown(example.relief)
-        return *photo_stage.take_example(self.desk, example, at_once), *relief
+        return *photo_stage.take_example(self.store, example, at_once), *relief
 
     def _begin(self, wish: str, depth_key: str | None) -> tuple[Any, ...]:
-        self.desk.begin_run(wish)
+        self.store.begin_run(wish)
         buttons = photo_stage.buttons(ready=False, busy=True, told="Getting ready")
         files = [gr.DownloadButton(words, interactive=False) for words in depth_stage.FILES.values()]
         if depth_key:  # another depth of the same photo: the one before stays until it is there
@@ -213,31 +214,31 @@ class Wiring:
         count = len(self.photo.knobs)
         left, right, *look = chosen[count:]
         try:
-            draft = self.desk.piece(depth_key) if photo_stage.is_for_finer(wish) else None
+            draft = self.store.result(depth_key) if photo_stage.is_for_finer(wish) else None
             yield from depth_stage.stream_depth(
-                self.desk,
+                self.store,
                 photo_key,
                 self._wished(draft, chosen[:count]),
                 sides=(left, right),
                 look=Look(*look),
             )
         finally:
-            self.desk.end_run(wish)
+            self.store.end_run(wish)
 
-    def _wished(self, draft: Piece | None, chosen: Sequence[Any]) -> DepthSettings:
+    def _wished(self, draft: DepthResult | None, chosen: Sequence[Any]) -> DepthSettings:
         """Return the settings of the knobs, or those that refine a draft."""
         finer = model_choice.finer(self.advise, draft) if draft else None
         if finer:
             return finer.settings
-        return knobs.read(DepthSettings, dict(zip(self.photo.knobs, chosen, strict=True)))
+        return widgets.read(DepthSettings, dict(zip(self.photo.knobs, chosen, strict=True)))
 
     def _cancelled(self, wish: str) -> tuple[Any, ...]:
-        self.desk.end_run(wish)
+        self.store.end_run(wish)
         return photo_stage.buttons(ready=True, told="Stopped")
 
     def _ended(self, wish: str, photo_key: str | None, line: str) -> tuple[Any, ...]:
         """Put the buttons back, unless this tells late of a run whose successor is under way."""
-        if self.desk.is_running(wish):
+        if self.store.is_running(wish):
             return gr.skip(), gr.skip(), gr.skip()
         under_way = "<progress" in str(line)  # nothing else told how it ended
         return photo_stage.buttons(ready=bool(photo_key), told="Stopped" if under_way else None)
@@ -265,7 +266,7 @@ class Wiring:
         )
 
     def _bound(self, handler: Callable[..., Any]) -> Callable[..., Any]:
-        return spoken(partial(handler, self.desk))
+        return user_errors(partial(handler, self.store))
 
 
 def _run_failed(sentence: str) -> tuple[Any, ...]:

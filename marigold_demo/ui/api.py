@@ -1,4 +1,4 @@
-"""For programs: one stateless endpoint for each wish, with settings by name. Knows nothing of stages.
+"""For programs: stateless endpoints with settings by name, and the same endpoints as tools for MCP clients.
 
 They are events on hidden components rather than `gr.api`, which would not let a client fetch returned files.
 """
@@ -8,29 +8,33 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, get_args
 
 import gradio as gr
 from gradio.components import Component
+from gradio.utils import get_upload_folder
 
 from marigold_demo import workflow
 from marigold_demo.colormap import COLORMAPS, DEFAULT_COLORMAP, colorize
 from marigold_demo.depth import DepthMap
-from marigold_demo.errors import DepthFileError, PhotoError
+from marigold_demo.errors import DepthFileError, PhotoError, SettingsError
+from marigold_demo.io.cache_folder import told_when_full
 from marigold_demo.io.depth_file import Near, depth_form, may_be_depth
 from marigold_demo.io.isolated import load_photo, read_depth_file
 from marigold_demo.io.photo import Photo, safe_stem
 from marigold_demo.recipe import Recipe
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings, Settings, knobs
-from marigold_demo.ui import knobs as knob_widgets
-from marigold_demo.ui.desk import NETWORK, NETWORK_MOST, READ, READ_MOST, Desk, lay
+from marigold_demo.ui import widgets
+from marigold_demo.ui.messages import user_errors
+from marigold_demo.ui.session_store import SessionStore, write_file
 from marigold_demo.ui.sessions import forget_session, visitor
-from marigold_demo.ui.speech import spoken
 from marigold_demo.ui.views import Look
+from marigold_demo.ui.widgets import NETWORK, NETWORK_MOST, READ, READ_MOST
 
 
 @dataclass(frozen=True)
-class _Wish:
+class _Endpoint:
     """One endpoint: what it takes beside settings, what it gives, and what it does."""
 
     name: str
@@ -38,20 +42,20 @@ class _Wish:
     takes: dict[str, Component]
     gives: list[Component]
     settings: Settings
-    work: Callable[..., Iterator[Any]]  # desk, settings, then what it takes by name
+    work: Callable[..., Iterator[Any]]  # store, settings, then what it takes by name
     options: Callable[[], dict[str, Component]] = dict  # what it takes after the settings
 
 
-def add_endpoints(desk: Desk) -> None:
+def add_endpoints(store: SessionStore) -> None:
     """Add the endpoints to the page that is being built; nobody sees them there."""
     with gr.Group(visible=False):
-        for wish in _wishes():
-            _add(wish, desk)
+        for endpoint in _endpoints():
+            _add(endpoint, store)
 
 
-def _wishes() -> list[_Wish]:
+def _endpoints() -> list[_Endpoint]:
     return [
-        _Wish(
+        _Endpoint(
             name="depth",
             about="Estimate the depth of a photo: float32 .npy, 16-bit PNG (0 near, 65535 far), colored PNG.",
             takes={
@@ -62,7 +66,7 @@ def _wishes() -> list[_Wish]:
             settings=DepthSettings(),
             work=_depth,
         ),
-        _Wish(
+        _Endpoint(
             name="relief",
             about="Turn depth into a watertight relief in millimetres: a binary STL.",
             takes={
@@ -76,7 +80,7 @@ def _wishes() -> list[_Wish]:
             work=_relief,
             options=_file_options,
         ),
-        _Wish(
+        _Endpoint(
             name="mesh",
             about="Turn depth and its photo into a textured surface: a GLB.",
             takes={
@@ -93,30 +97,30 @@ def _wishes() -> list[_Wish]:
     ]
 
 
-def _add(wish: _Wish, desk: Desk) -> None:
-    widgets = knob_widgets.widgets(
-        wish.settings, list(knobs(wish.settings)), group=f"api-{wish.name}", sliders=False
+def _add(endpoint: _Endpoint, store: SessionStore) -> None:
+    knobs_shown = widgets.create(
+        endpoint.settings, list(knobs(endpoint.settings)), group=f"api-{endpoint.name}", sliders=False
     )
-    options = wish.options()
-    inputs = wish.takes | widgets | options
+    options = endpoint.options()
+    inputs = endpoint.takes | knobs_shown | options
 
     def serve(*values: Any) -> Iterator[Any]:
         named = dict(zip(inputs, values, strict=True))
         try:
-            settings = knob_widgets.read(type(wish.settings), {name: named.pop(name) for name in widgets})
-            yield from wish.work(desk, settings, **named)
+            settings = widgets.read(type(endpoint.settings), {name: named.pop(name) for name in knobs_shown})
+            yield from endpoint.work(store, settings, **named)
         finally:
             forget_session()
 
-    serve.__name__ = wish.name  # what an MCP client calls it
-    serve.__doc__ = _doc(wish, options)
+    serve.__name__ = endpoint.name  # what an MCP client calls it
+    serve.__doc__ = _doc(endpoint, options)
     serve.__signature__ = _signature(inputs)  # type: ignore[attr-defined]  # gives clients the names
-    heavy = isinstance(wish.settings, DepthSettings)
+    heavy = isinstance(endpoint.settings, DepthSettings)
     gr.Button(visible=False).click(
-        spoken(serve),
+        user_errors(serve),
         list(inputs.values()),
-        wish.gives,
-        api_name=wish.name,
+        endpoint.gives,
+        api_name=endpoint.name,
         concurrency_id=NETWORK if heavy else READ,
         concurrency_limit=NETWORK_MOST if heavy else READ_MOST,
     )
@@ -142,49 +146,49 @@ def _file_options() -> dict[str, Component]:
     }
 
 
-def _doc(wish: _Wish, options: dict[str, Component]) -> str:
-    files = [f"    {name}: {widget.label}" for name, widget in wish.takes.items()]
+def _doc(endpoint: _Endpoint, options: dict[str, Component]) -> str:
+    files = [f"    {name}: {widget.label}" for name, widget in endpoint.takes.items()]
     told = [
         f"    {name}: {about.help}{f' ({about.unit})' if about.unit else ''}"
-        for name, about in knobs(wish.settings).items()
+        for name, about in knobs(endpoint.settings).items()
     ]
     told += [f"    {name}: {widget.label}" for name, widget in options.items()]
-    return "\n".join([wish.about, "", "Args:", *files, *told])
+    return "\n".join([endpoint.about, "", "Args:", *files, *told])
 
 
 def _depth(
-    desk: Desk, settings: DepthSettings, *, photo: str | None, colormap: str
+    store: SessionStore, settings: DepthSettings, *, photo: str | None, colormap: str
 ) -> Iterator[tuple[Any, ...]]:
     """Yield no news before each network call, which is when a client that left is noticed, then the files."""
     look, shot = Look(colormap=colormap), _photo(photo)
     _tell(may_be_depth(photo or "", shot.rgb, remedy="send it to /relief or /mesh"))
-    with closing(desk.workflow.stream(shot, settings, visitor=visitor())) as steps:
+    with closing(store.workflow.stream(shot, settings, visitor=visitor())) as steps:
         for step in steps:
             if not isinstance(step, DepthMap):
                 yield gr.skip(), gr.skip(), gr.skip()
                 continue
-            folder = desk.folder()
+            folder = store.folder()
             recipe = Recipe(photo=shot.digest, revision=step.revision, device=step.device, depth=settings)
             colored = workflow.colored_file(shot.stem, look.colored(step.values), recipe=recipe)
             files = (*workflow.depth_files(shot.stem, step, recipe=recipe), colored)
-            yield tuple(lay(folder, name, data) for name, data in files)
+            yield tuple(write_file(folder, name, data) for name, data in files)
 
 
 def _relief(
-    desk: Desk, settings: ReliefSettings, *, depth: str | None, photo: str | None, **options: Any
+    store: SessionStore, settings: ReliefSettings, *, depth: str | None, photo: str | None, **options: Any
 ) -> Iterator[str]:
     values = _depth_map(depth, **options)
-    relief = desk.workflow.relief(values, settings, photo=_photo(photo) if photo else None)
-    yield lay(desk.folder(), *workflow.relief_file(_stem(depth), relief))
+    relief = store.workflow.relief(values, settings, photo=_photo(photo) if photo else None)
+    yield write_file(store.folder(), *workflow.relief_file(_stem(depth), relief))
 
 
 def _mesh(
-    desk: Desk, settings: MeshSettings, *, depth: str | None, photo: str | None, **options: Any
+    store: SessionStore, settings: MeshSettings, *, depth: str | None, photo: str | None, **options: Any
 ) -> Iterator[str]:
     values = _depth_map(depth, **options)
     shot = _photo(photo) if photo else Photo(colorize(values.values))
-    surface = desk.workflow.surface(values, shot, settings)
-    yield lay(desk.folder(), *workflow.surface_file(_stem(depth), surface))
+    surface = store.workflow.surface(values, shot, settings)
+    yield write_file(store.folder(), *workflow.surface_file(_stem(depth), surface))
 
 
 def _photo(path: str | None) -> Photo:
@@ -217,3 +221,51 @@ def _tell(notes: Sequence[str]) -> None:
 def _stem(path: str | None) -> str:
     """Name the object after the photo: beach_depth_16bit.png -> beach."""
     return re.sub(r"_depth(_16bit)?$", "", safe_stem(path or "")) or "depth"
+
+
+# MCP ---------------------------------------------------------------------------------------------------
+
+
+def mcp_server(wanted: bool) -> bool:
+    """Tell `Blocks.launch` whether to be an MCP server, and make it one whose files can be used.
+
+    Raises:
+        SettingsError: It is wanted, but what it takes is not installed.
+    """
+    if not wanted:
+        return False
+    if find_spec("mcp") is None:
+        raise SettingsError(
+            "GRADIO_MCP_SERVER is on, but the package mcp is not installed; install this app as"
+            " marigold-demo[mcp], or turn the variable off."
+        )
+    _answer_with_a_link_for_each_file()
+    return True
+
+
+def _answer_with_a_link_for_each_file() -> None:
+    """Let Gradio's server answer with a link for each file, and keep what it is sent with other uploads.
+
+    Of several files it makes one text of Python's; it lays files that come inside a call beside the cache,
+    where nothing sweeps them; and of a full disk it says where on it there was no room.
+    """
+    from gradio import mcp
+
+    mcp.DEFAULT_TEMP_DIR = get_upload_folder()
+    if issubclass(mcp.GradioMCPServer, _Marked):
+        return
+
+    class Server(mcp.GradioMCPServer, _Marked):  # type: ignore[misc]
+        def postprocess_output_data(self, data: Any, root_url: str) -> Any:
+            several = len(data) == 1 and isinstance(data[0], list | tuple)
+            return super().postprocess_output_data(data[0] if several else data, root_url)
+
+        def convert_strings_to_filedata(self, value: Any, filedata_positions: Any) -> Any:
+            with told_when_full():
+                return super().convert_strings_to_filedata(value, filedata_positions)
+
+    mcp.GradioMCPServer = Server
+
+
+class _Marked:
+    """Tells our server from Gradio's."""

@@ -1,7 +1,7 @@
-"""What the page says: errors and progress as plain sentences. Knows nothing of stages, files or settings.
+"""What the page says: errors and progress as plain sentences.
 
-`spoken` is the one place where an error of the visitor becomes a message on the page, and the one place that
-catches what nobody foresaw: it is logged, and the visitor reads one calm sentence.
+`user_errors` is the one place where a visitor's error becomes a message on the page, and the one place that
+catches unforeseen errors: they are logged, and the visitor reads one calm sentence.
 """
 
 import functools
@@ -24,7 +24,7 @@ _TITLE, _TOAST_S = "That did not work", 12
 _UNFORESEEN = "Something went wrong on our side and has been noted. Try again, or try another photo."
 
 
-def spoken(handler: Handler, *, also: Callable[[str], Any] | None = None) -> Handler:
+def user_errors(handler: Handler, *, also: Callable[[str], Any] | None = None) -> Handler:
     """Wrap an event handler, plain or generator, so that its errors reach the page as sentences.
 
     Args:
@@ -37,22 +37,22 @@ def spoken(handler: Handler, *, also: Callable[[str], Any] | None = None) -> Han
         try:
             return handler(*values, **named)
         except Exception as error:
-            raise sentence(error) from error
+            raise message(error) from error
 
     @functools.wraps(handler)
     def iterate(*values: Any, **named: Any) -> Iterator[Any]:
         try:
             yield from handler(*values, **named)
         except Exception as error:
-            told = sentence(error)
+            shown = message(error)
             if also is not None:
-                yield also(html.unescape(told.message))
-            raise told from error
+                yield also(html.unescape(shown.message))
+            raise shown from error
 
     return iterate if inspect.isgeneratorfunction(handler) else call  # type: ignore[return-value]
 
 
-def sentence(error: Exception) -> gr.Error:
+def message(error: Exception) -> gr.Error:
     """Return an error as the page says it; what nobody foresaw is logged."""
     if isinstance(error, gr.Error):
         return error
@@ -73,7 +73,7 @@ def _text(error: DemoError) -> str:
     return html.escape(str(error), quote=False)
 
 
-class Teller:
+class ProgressText:
     """Tells the progress of one run, with the time that is left as soon as a part of it was timed."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -82,7 +82,7 @@ class Teller:
         self.share = 0.0  # of the download or of the network calls, 0 to 1
         self._first: tuple[str, float, int] | None = None  # what is counted, since when, and from where
 
-    def tell(self, progress: Progress) -> str:
+    def show(self, progress: Progress) -> str:
         """Return one moment in words."""
         counted = progress.stage if progress.stage in _BEFORE else "calls"
         if self._first is None or self._first[0] != counted:

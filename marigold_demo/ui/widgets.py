@@ -1,4 +1,4 @@
-"""Settings -> widgets and back, from the knobs in settings.py. Knows nothing of stages or events."""
+"""Settings -> widgets and back, from the declarations in settings.py; and how events are declared."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,19 @@ from marigold_demo.errors import SettingsError
 from marigold_demo.settings import Knob, Settings
 
 S = TypeVar("S", bound=Settings)
+
+# Groups of events that share a limit: those that use the network, those that read files, and all others.
+NETWORK, HANDS = "network", "hands"
+HANDS_MOST = 4
+# Events that decode an uploaded file: twice as many as one visitor can hold up (isolated.Limits).
+READ, READ_MOST = "read", 8
+NETWORK_MOST = 24  # the workflow lets one run at a time and tells the others how many are before them
+# How events of the page are declared: no program sees them, and no overlay covers the page.
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+WORK: dict[str, Any] = QUIET | {"concurrency_id": HANDS, "concurrency_limit": HANDS_MOST}
+READING: dict[str, Any] = QUIET | {"concurrency_id": READ, "concurrency_limit": READ_MOST}
+# Values as they were sent: the settings' own limits hold, which are wider than those of the sliders.
+RAW: dict[str, Any] = {"preprocess": False}
 
 # Plain words, where the field's own name is not plain enough.
 _LABELS = {
@@ -50,7 +63,7 @@ _HANDY_LIMITS = {
 _STEPS = {"resolution": 32, "edge_tol": 0.005, "tolerance": 1e-4, "tolerance_mm": 0.005, "bevel_mm": 0.05}
 
 
-def widgets(
+def create(
     defaults: Settings, names: Sequence[str], *, group: str, sliders: bool = True
 ) -> dict[str, gr.components.Component]:
     """Return one widget for each named field, set to the value in `defaults`, with the id `group-name`.

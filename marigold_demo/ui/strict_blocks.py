@@ -22,9 +22,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from marigold_demo.io.private_folder import FileRoot, paths_in, served_folder
 from marigold_demo.serving.requests import refusal, replay, route
+from marigold_demo.ui.messages import message
 from marigold_demo.ui.queue import LISTEN_S, BoundedQueue
 from marigold_demo.ui.sessions import NAME
-from marigold_demo.ui.speech import sentence
 
 API = "/gradio_api/"
 DEEPEST = 32  # levels of lists and objects in a body; the page itself sends six
@@ -43,7 +43,7 @@ _NO_EVENT = "There is no such event here; it may be over, or the server has been
 _DOES_NOT_FIT = "A value does not fit its field; send what the page or the endpoint's description offers."
 
 
-class Intake(gr.Blocks):  # type: ignore[misc]  # gradio is not typed
+class StrictBlocks(gr.Blocks):  # type: ignore[misc]  # gradio is not typed
     """Blocks whose refusals of a client's values are sentences."""
 
     _queue: Any
@@ -71,7 +71,7 @@ class Intake(gr.Blocks):  # type: ignore[misc]  # gradio is not typed
         try:
             return await super().process_api(*about, **named)
         except Exception as error:
-            raise self._queue.noted(sentence(error), named.get("event_id")) from None
+            raise self._queue.noted(message(error), named.get("event_id")) from None
 
     async def preprocess_data(
         self, block_fn: Any, inputs: Sequence[Any], state: Any, *about: Any, **named: Any

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from marigold_demo.io.photo import load_photo
 from marigold_demo.settings import DepthSettings
+from marigold_demo.ui import messages
 from marigold_demo.ui import page as page_module
-from marigold_demo.ui import speech
-from marigold_demo.ui.desk import Piece
+from marigold_demo.ui.session_store import DepthResult
 from marigold_demo.ui.wiring import Wiring
 from marigold_demo.workflow import Workflow
 from tests.pages import LENIENT, Ball, draw_photo
@@ -33,7 +33,7 @@ def as_file(path: object) -> dict[str, Any]:
 
 
 class Site:
-    """A launched page with a photo, its depth and two points on the desk, and a note of every opened file."""
+    """A launched page with a photo, its depth and two points, and a note of every opened file."""
 
     def __init__(self, folder: Path) -> None:
         self.secret = draw_photo(folder, "secret.png", size=(64, 48))
@@ -53,11 +53,11 @@ class Site:
         [self.wiring] = seen
         self.page.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", show_error=False)
         self.events = [fn for fn in self.page.fns.values() if fn.fn is not None]
-        desk = self.wiring.desk
+        store = self.wiring.store
         photo = load_photo(self.upload)
         made = DepthSettings()
-        self.photo_key = desk.keep_photo(photo)
-        self.key = desk.keep_piece(Piece(photo, desk.workflow.estimate(photo, made), made))
+        self.photo_key = store.add_photo(photo)
+        self.key = store.add_result(DepthResult(photo, store.workflow.estimate(photo, made), made))
 
     def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
         if self.opened is not None and event == "open":
@@ -133,7 +133,7 @@ def check(site: Site, event: Any, inputs: list[Any], data: Any) -> str | None:
     except gr.Error as error:
         sentence = str(error.message)
     opened, site.opened = site.opened, None
-    assert sentence != speech._UNFORESEEN, (event.name, inputs)
+    assert sentence != messages._UNFORESEEN, (event.name, inputs)
     assert sentence is None or sentence.strip()
     assert not [path for path in opened if path in (str(site.secret), "/etc/passwd")]
     return sentence

@@ -1,7 +1,7 @@
-"""Desk: what the server keeps for visitors between two clicks, and where files for download are laid.
+"""Server-side session store: photos, depth results and the folders of files for download.
 
-Knows nothing of widgets. Things are found again by unguessable keys that stay on the server; they are
-bounded in bytes and in time. Files lie below Gradio's cache, which serves them and deletes them by age.
+Entries have random 128-bit keys, which stay on the server, and are evicted least recently used when
+`max_bytes` is reached, or `ttl_s` after their last use. Files lie below Gradio's cache, which serves them.
 """
 
 import os
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from marigold_demo.cache import IdleCache, PeriodicTask
 from marigold_demo.catalog import find
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DemoError
@@ -24,41 +25,27 @@ from marigold_demo.io.photo import Photo
 from marigold_demo.io.private_folder import cache_root
 from marigold_demo.recipe import Recipe
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
-from marigold_demo.shelf import Shelf
-from marigold_demo.upkeep import Upkeep
 from marigold_demo.workflow import Workflow, size_bytes
 
-KEEP_BYTES = 2**30
-KEEP_S = 2 * 3600.0
+MAX_BYTES = 2**30
+TTL_S = 2 * 3600.0
 SCREEN_PX = 1280
-_LATEST_BYTES = 2**20
-_REQUEST_BYTES = 200  # about what a note of one takes
+_NOTES_BYTES = 2**20  # of what is noted of one kind
+_NOTE_BYTES = 200  # about what one note takes
 _SETTINGS_BYTES = 1000  # about what one takes
-Made = ReliefSettings | MeshSettings
-# Groups of events that share a limit: those that use the network, those that read files, and all others.
-NETWORK, HANDS = "network", "hands"
-HANDS_MOST = 4
-# Events that decode an uploaded file: twice as many as one visitor can hold up (isolated.Limits).
-READ, READ_MOST = "read", 8
-NETWORK_MOST = 24  # the workflow lets one run at a time and tells the others how many are before them
-# How events of the page are declared: no program sees them, and no overlay covers the page.
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-WORK: dict[str, Any] = QUIET | {"concurrency_id": HANDS, "concurrency_limit": HANDS_MOST}
-READING: dict[str, Any] = QUIET | {"concurrency_id": READ, "concurrency_limit": READ_MOST}
-# Values as they were sent: the settings' own limits hold, which are wider than those of the sliders.
-RAW: dict[str, Any] = {"preprocess": False}
+ObjectSettings = ReliefSettings | MeshSettings
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
-    """One finished depth map with all that later stages need.
+class DepthResult:
+    """One finished depth map with all that is made from it.
 
     Attributes:
         photo: The photo it belongs to.
         depth: Depth at the photo's size.
         settings: What made it; None when the visitor brought the depth.
         own_name: What the visitor reads of a depth that no settings made.
-        previous: Another depth of the same photo, made before, to compare with.
+        previous: An earlier depth of the same photo, to compare with.
         previous_name: What the visitor reads of it, for instance "Depth of Marigold LCM".
     """
 
@@ -85,17 +72,17 @@ class Piece:
         share = SCREEN_PX / max(self.photo.size)
         return whole + round(whole * share**2) if share < 1 else whole
 
-    def after(self, earlier: "Piece | None") -> "Piece":
-        """Return the piece with an earlier one of its photo beside it, as far as there is one to compare."""
+    def compared_with(self, earlier: "DepthResult | None") -> "DepthResult":
+        """Return the result with an earlier one of the same photo to compare with, where there is one."""
         if earlier is None or earlier.photo.digest != self.photo.digest:
             return self
-        if earlier.depth is self.depth:  # the same wish again
+        if earlier.depth is self.depth:  # the same request again
             return replace(self, previous=earlier.previous, previous_name=earlier.previous_name)
         name = earlier.name if earlier.name != self.name else f"{earlier.name}, before"
         return replace(self, previous=earlier.depth, previous_name=name)
 
-    def recipe(self, settings: ReliefSettings | MeshSettings | None = None) -> Recipe:
-        """Return what a file made of this depth was made with."""
+    def recipe(self, settings: ObjectSettings | None = None) -> Recipe:
+        """Return what a file made from this depth was made with."""
         relief = settings if isinstance(settings, ReliefSettings) else None
         mesh = settings if isinstance(settings, MeshSettings) else None
         return Recipe(
@@ -123,46 +110,46 @@ class Piece:
         return None if self.previous is None else _small(self.previous)
 
 
-class Desk:
-    """The workflow, together with what it has made for whom."""
+class SessionStore:
+    """The workflow, together with what it has made for visitors."""
 
     def __init__(
         self,
         workflow: Workflow,
         *,
-        keep_bytes: int = KEEP_BYTES,
-        keep_s: float = KEEP_S,
-        cache: CacheFolder | None = None,
+        max_bytes: int = MAX_BYTES,
+        ttl_s: float = TTL_S,
+        files: CacheFolder | None = None,
     ) -> None:
-        """Take the workflow and the bounds of what is kept.
+        """Take the workflow and the limits of what is kept.
 
         Args:
             workflow: Makes depth, reliefs and surfaces.
-            keep_bytes: Photos and depths in memory take no more.
-            keep_s: How long something is kept after its last use.
-            cache: Where files are laid; None: the folder that Gradio serves, with the bounds by default.
+            max_bytes: Photos and results in memory take no more.
+            ttl_s: How long something is kept after its last use.
+            files: Where files are written; None: the folder that Gradio serves, with the default limits.
         """
-        self.workflow, self.keep_s = workflow, keep_s
-        self.cache = cache or CacheFolder(cache_root(), keep_s=keep_s)
+        self.workflow, self.ttl_s = workflow, ttl_s
+        self.files = files or CacheFolder(cache_root(), keep_s=ttl_s)
         self.known_files: list[set[str]] = []  # paths that Gradio has seen; it forgets only what it deletes
-        self.upkeep = Upkeep(self.tidy)
-        self._photos: Shelf[Photo] = Shelf(max_bytes=keep_bytes // 2, max_idle_s=keep_s)
-        self._pieces: Shelf[Piece] = Shelf(max_bytes=keep_bytes // 2, max_idle_s=keep_s)
+        self.sweeper = PeriodicTask(self.sweep)
+        self._photos: IdleCache[Photo] = IdleCache(max_bytes=max_bytes // 2, ttl_s=ttl_s)
+        self._results: IdleCache[DepthResult] = IdleCache(max_bytes=max_bytes // 2, ttl_s=ttl_s)
         # Requests whose runs have begun and not ended.
-        self._running: Shelf[bool] = Shelf(max_bytes=_LATEST_BYTES, max_idle_s=keep_s)
-        # The key of the piece that was made last, by the key of its photo.
-        self._latest: Shelf[str] = Shelf(max_bytes=_LATEST_BYTES, max_idle_s=keep_s)
-        # What the preview on screen was made with, by the key of its piece and the kind of object.
-        self._previewed: Shelf[Made] = Shelf(max_bytes=_LATEST_BYTES, max_idle_s=keep_s)
+        self._running: IdleCache[bool] = IdleCache(max_bytes=_NOTES_BYTES, ttl_s=ttl_s)
+        # The key of the last result, by the key of its photo.
+        self._latest: IdleCache[str] = IdleCache(max_bytes=_NOTES_BYTES, ttl_s=ttl_s)
+        # What the preview on screen was made with, by the key of its result and the kind of object.
+        self._previewed: IdleCache[ObjectSettings] = IdleCache(max_bytes=_NOTES_BYTES, ttl_s=ttl_s)
 
     @property
-    def kept_bytes(self) -> int:
-        """Bytes of all photos and pieces in memory."""
-        return self._photos.size_bytes + self._pieces.size_bytes
+    def used_bytes(self) -> int:
+        """Bytes of all photos and results in memory."""
+        return self._photos.size_bytes + self._results.size_bytes
 
     def begin_run(self, request: str | None) -> None:
         """Note that the run of a request has begun."""
-        self._running.put(request, True, size_bytes=_REQUEST_BYTES)
+        self._running.put(request, True, size_bytes=_NOTE_BYTES)
 
     def end_run(self, request: str | None) -> None:
         """Note that the run of a request has ended."""
@@ -172,7 +159,7 @@ class Desk:
         """Tell whether the run of a request has begun and not ended."""
         return bool(self._running.get(request))
 
-    def keep_photo(self, photo: Photo) -> str:
+    def add_photo(self, photo: Photo) -> str:
         """Keep a photo and return its key."""
         key = secrets.token_urlsafe(16)
         inside = 0 if photo.phone_depth is None else photo.phone_depth.nbytes
@@ -192,65 +179,65 @@ class Desk:
             raise DemoError("This photo has left the server's memory; upload it again.")
         return photo
 
-    def keep_piece(self, piece: Piece, *, photo_key: str | None = None) -> str:
+    def add_result(self, result: DepthResult, *, photo_key: str | None = None) -> str:
         """Keep a finished depth map and return its key.
 
         Args:
-            piece: What is kept, beside the piece that was last made of the same photo.
-            photo_key: Of the photo it belongs to, where that is on the desk.
+            result: What is kept; the last result of the same photo becomes its `previous`.
+            photo_key: Of the photo it belongs to, where that is in the store.
         """
         key = secrets.token_urlsafe(16)
         if photo_key:
-            piece = piece.after(self._pieces.get(self._latest.get(photo_key)))
+            result = result.compared_with(self._results.get(self._latest.get(photo_key)))
             self._latest.put(photo_key, key, size_bytes=len(key))
-        self._pieces.put(key, piece, size_bytes=piece.size_bytes)
+        self._results.put(key, result, size_bytes=result.size_bytes)
         return key
 
-    def piece(self, key: str | None) -> Piece:
-        """Return a kept piece.
+    def result(self, key: str | None) -> DepthResult:
+        """Return a kept depth map.
 
         Raises:
             DemoError: There is none, or it was kept too long ago.
         """
         if not key:
             raise DemoError("There is no depth yet; choose a photo first.")
-        piece = self._pieces.get(key)
-        if piece is None:
+        result = self._results.get(key)
+        if result is None:
             raise DemoError("This depth has left the server's memory; press “Estimate depth” again.")
-        return piece
+        return result
 
-    def is_own(self, key: str | None) -> bool:
+    def is_own_depth(self, key: str | None) -> bool:
         """Tell whether a kept depth map was brought by the visitor."""
-        piece = self._pieces.get(key)
-        return piece is not None and piece.settings is None
+        result = self._results.get(key)
+        return result is not None and result.settings is None
 
-    def note_preview(self, key: str | None, settings: Made) -> None:
+    def record_preview(self, key: str | None, settings: ObjectSettings) -> None:
         """Note what the preview of an object shows from now on."""
         self._previewed.put((key, type(settings)), settings, size_bytes=_SETTINGS_BYTES)
 
-    def is_outdated(self, key: str | None, settings: Made) -> bool:
+    def is_preview_outdated(self, key: str | None, settings: ObjectSettings) -> bool:
         """Tell whether the preview of this kind of object has gone on to other settings."""
         return self._previewed.get((key, type(settings))) not in (None, settings)
 
     def folder(self) -> Path:
-        """Return a new empty folder below Gradio's cache, unguessable.
+        """Return a new empty folder of a random name below Gradio's cache.
 
         Raises:
             DiskFullError: The disk has no room left.
         """
-        return self.cache.new_folder()
+        return self.files.new_folder()
 
-    def tidy(self) -> None:
-        """Let go of what was kept for too long, on the disk and in memory."""
-        self.cache.sweep()
+    def sweep(self) -> None:
+        """Forget what was kept for too long, on the disk and in memory."""
+        self.files.sweep()
         self.workflow.tidy()
-        for shelf in (self._photos, self._pieces, self._running, self._latest, self._previewed):
-            shelf.sweep()
+        for cache in (self._photos, self._results, self._running, self._latest, self._previewed):
+            cache.sweep()
         for known in self.known_files:
             known.difference_update([path for path in list(known) if not os.path.lexists(path)])
 
 
-def lay(folder: Path, name: str, data: bytes) -> str:
+def write_file(folder: Path, name: str, data: bytes) -> str:
     """Write a file of the page and return its path, as Gradio wants it.
 
     Raises:
