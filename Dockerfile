@@ -18,7 +18,6 @@ FROM python:3.12-slim
 RUN pip uninstall --yes pip && useradd --uid 1000 --create-home --shell /usr/sbin/nologin marigold
 COPY --from=build /app/venv /app/venv
 COPY LICENSE app.py /app/
-COPY examples /app/examples
 COPY marigold_demo /app/marigold_demo
 WORKDIR /app
 USER 1000

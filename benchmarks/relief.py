@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from marigold_demo.depth import DepthMap
+from marigold_demo.examples import FOLDER as EXAMPLES
 from marigold_demo.geometry.bas_relief import compress, unit_range
 from marigold_demo.geometry.heightfield import smoothed, with_photo_detail
 from marigold_demo.geometry.mesh_check import check_mesh
@@ -115,7 +116,7 @@ def ours(depth: NDArray[np.float32], longest: int) -> bytes:
 def a_photo(depth: NDArray[np.float32]) -> Photo:
     """Return an example photo at the size of a depth map."""
     height, width = depth.shape
-    with Image.open(Path(__file__).parent.parent / "examples" / "raccoon.jpg") as picture:
+    with Image.open(EXAMPLES / "raccoon.jpg") as picture:
         rgb = np.asarray(picture.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
     return Photo(rgb=rgb, stem="raccoon")
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from marigold_demo.depth import DepthMap
+from marigold_demo.examples import FOLDER as EXAMPLES
 from marigold_demo.geometry.relief import build_relief
 from marigold_demo.geometry.textured_mesh import build_surface
 from marigold_demo.io import export
@@ -25,7 +26,6 @@ from marigold_demo.network.checkpoint import load_pipeline
 from marigold_demo.presets import RELIEF_PRESETS
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
 LIGHT = np.array([-0.55, 0.55, 0.62]) / np.linalg.norm([-0.55, 0.55, 0.62])
 CLAY = np.array([0.86, 0.84, 0.8])
 COMPARED = ("astronaut", "chelsea", "coffee")

@@ -1,4 +1,4 @@
-"""examples/manifest.json -> photos to begin with, with depth, licence and settings. Knows nothing of widgets.
+"""The photos that come with the package: each with depth, license and relief settings.
 
 The depth is kept at the photo's size in 16 bits as JPEG 2000, which is ten times smaller than PNG and here
 off by less than what the eye or a printer can tell.
@@ -16,11 +16,11 @@ from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DataError, SettingsError
 from marigold_demo.settings import ReliefSettings
 
-FOLDER = Path(__file__).parents[1] / "examples"  # beside the package, in a clone as on Spaces
+FOLDER = Path(__file__).parent / "example_photos"
 MANIFEST = "manifest.json"
 _NOTE = "This depth came with the example."
 _STORED = "a file that came with the example"
-_TEXTS = ("file", "title", "licence", "source")
+_TEXTS = ("file", "title", "license", "source")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Example:
     Attributes:
         path: The picture file.
         title: What it shows, for people and screen readers.
-        licence: An SPDX name or "public domain".
+        license: An SPDX name or "public domain".
         source: Who made it and where it comes from.
         relief: Settings of a relief that suit it.
         depth: The file of its depth by the embedded checkpoint at its own settings; None without one.
@@ -39,7 +39,7 @@ class Example:
 
     path: Path
     title: str
-    licence: str
+    license: str
     source: str
     relief: ReliefSettings = field(default_factory=ReliefSettings)
     depth: Path | None = None
@@ -55,7 +55,7 @@ class Example:
 
 
 def load_examples(folder: Path = FOLDER) -> tuple[Example, ...]:
-    """Read the manifest; without one, as in an installed wheel, there are no examples.
+    """Return the examples of a folder with a manifest; none where there is no manifest.
 
     Raises:
         DataError: The manifest is damaged, names a missing file, or holds a setting that does not exist.
@@ -76,7 +76,7 @@ def _example(entry: dict[str, Any], *, folder: Path) -> Example:
     texts = [entry.get(key) for key in _TEXTS]
     if not all(isinstance(text, str) and text for text in texts):
         raise DataError(f"The example {entry} lacks one of {', '.join(_TEXTS)}.")
-    file, title, licence, source = (str(text) for text in texts)
+    file, title, license, source = (str(text) for text in texts)
     depth, revision = entry.get("depth"), entry.get("revision")
     for name in filter(None, (file, depth)):
         if Path(name).name != name or not (folder / name).is_file():
@@ -88,7 +88,7 @@ def _example(entry: dict[str, Any], *, folder: Path) -> Example:
     return Example(
         folder / file,
         title=title,
-        licence=licence,
+        license=license,
         source=source,
         relief=relief,
         depth=folder / depth if depth else None,

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make examples/ anew: free photos that ship in packages, drawn scenes, and the depth of all.
+"""Make marigold_demo/example_photos/ anew: free photos of packages, rendered scenes, all with depth.
 
 When only the embedded checkpoint has changed:
 
@@ -33,9 +33,9 @@ from marigold_demo.io.photo import load_photo
 from marigold_demo.network.checkpoint import predict
 from marigold_demo.settings import DepthSettings
 
-OUT = Path(__file__).parents[1] / "examples"
+OUT = Path(__file__).parents[1] / "marigold_demo" / "example_photos"
 MANIFEST = OUT / "manifest.json"
-SHEET = OUT.parent / "docs" / "pictures" / "embedded_depths.jpg"  # for the model card
+SHEET = OUT.parents[1] / "docs" / "pictures" / "embedded_depths.jpg"  # for the model card
 COLUMNS, CELL_PX = 7, (200, 150)
 LONGEST_PX, QUALITY, MOST_BYTES = 1024, 86, 200_000
 DEPTH_DB = 66  # peak signal to noise of stored depth: off by half a thousandth of the range
@@ -47,7 +47,7 @@ class Entry:
 
     stem: str
     title: str
-    licence: str
+    license: str
     source: str
     relief: dict[str, Any] = field(default_factory=dict)
 
@@ -224,7 +224,7 @@ def write(entry: Entry, photo: Image.Image) -> dict[str, Any]:
     about = {
         "file": f"{entry.stem}.jpg",
         "title": entry.title,
-        "licence": entry.licence,
+        "license": entry.license,
         "source": entry.source,
     }
     return {**about, "relief": entry.relief} if entry.relief else about

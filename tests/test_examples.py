@@ -28,7 +28,7 @@ def test_the_gallery_holds_a_dozen_free_photos_that_load():
         photo = load_photo(example.path)
         assert 300 <= max(photo.size) <= 1024 and photo.notes == ()
         assert example.path.stat().st_size < 200_000
-        assert example.licence in FREE and len(example.source) > 10
+        assert example.license in FREE and len(example.source) > 10
 
 
 def test_each_example_brings_depth_at_the_size_of_its_photo():
@@ -65,7 +65,7 @@ def test_without_a_manifest_there_are_no_examples(tmp_path):
 
 
 def entry(**changes: object) -> dict[str, object]:
-    return {"file": "a.jpg", "title": "A", "licence": "CC0-1.0", "source": "somebody", **changes}
+    return {"file": "a.jpg", "title": "A", "license": "CC0-1.0", "source": "somebody", **changes}
 
 
 def test_settings_are_given_by_name(tmp_path):
