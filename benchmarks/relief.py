@@ -33,8 +33,8 @@ from marigold_demo.geometry.rtin import triangulate
 from marigold_demo.geometry.solid import Quality, build_solid
 from marigold_demo.geometry.textured_mesh import build_surface
 from marigold_demo.io import export
+from marigold_demo.io.mesh_files import from_stl
 from marigold_demo.io.photo import Photo
-from marigold_demo.io.stl import from_stl
 from marigold_demo.settings import MeshSettings, ReliefSettings
 
 SIZES = (512, 1024, 2048)

@@ -20,8 +20,8 @@ from marigold_demo.examples import FOLDER as EXAMPLES
 from marigold_demo.geometry.relief import build_relief
 from marigold_demo.geometry.textured_mesh import build_surface
 from marigold_demo.io import export
+from marigold_demo.io.mesh_files import from_stl
 from marigold_demo.io.photo import Photo, load_photo
-from marigold_demo.io.stl import from_stl
 from marigold_demo.network.checkpoint import load_pipeline
 from marigold_demo.presets import RELIEF_PRESETS
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings

@@ -22,9 +22,8 @@ from marigold_demo.errors import SettingsError
 from marigold_demo.geometry.relief import Relief, build_relief
 from marigold_demo.geometry.textured_mesh import Surface, build_surface
 from marigold_demo.io import export
+from marigold_demo.io.mesh_files import from_stl, from_threemf
 from marigold_demo.io.recipe_file import read_recipe
-from marigold_demo.io.stl import from_stl
-from marigold_demo.io.threemf import from_threemf
 from marigold_demo.recipe import Recipe
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 from tests.depths import KINDS, blob, depth_map, hills, kinds, noise

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from marigold_demo.errors import PhotoError
-from marigold_demo.io import jpeg_file
+from marigold_demo.io import jpeg
 from marigold_demo.io.photo import Photo, decode_photo, field_of_view
 from tests.picture_files import (
     COLORS,
@@ -107,7 +107,7 @@ def test_kinds_of_jpeg_that_are_not_read_are_named_and_not_called_damaged():
 
 
 def test_a_very_large_jpeg_is_decoded_at_half_its_size_and_the_size_is_told(monkeypatch):
-    monkeypatch.setattr(jpeg_file, "DECODED_PIXELS", 960 * 640 // 4)
+    monkeypatch.setattr(jpeg, "DECODED_PIXELS", 960 * 640 // 4)
     photo = read(JPEG)
     assert photo.size == (480, 320)
     assert photo.notes == ("The photo has 960 × 640 pixels; it is used at 480 × 320.",)

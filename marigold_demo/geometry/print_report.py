@@ -11,8 +11,7 @@ import numpy as np
 from marigold_demo.geometry.mesh_check import MeshCheck, check_mesh
 from marigold_demo.geometry.relief import Relief
 from marigold_demo.geometry.rtin import TILE
-from marigold_demo.io.stl import from_stl
-from marigold_demo.io.threemf import from_threemf
+from marigold_demo.io.mesh_files import from_stl, from_threemf
 
 DENSITY = {  # g/cm3, solid
     "PLA": 1.24,

@@ -99,7 +99,7 @@ class Surface:
     @cached_property
     def mesh(self) -> trimesh.Trimesh:
         """The surface as trimesh's type with its texture; not processed, so vertices keep their order."""
-        material = trimesh.visual.material.SimpleMaterial(image=Image.fromarray(self.texture))
+        material = trimesh.visual.material.SimpleMaterial(image=Image.fromarray(self.texture), name="photo")
         uv = np.column_stack([self.uv[:, 0], 1 - self.uv[:, 1]])  # trimesh counts v from the bottom
         visual = trimesh.visual.TextureVisuals(uv=uv, material=material)
         return trimesh.Trimesh(vertices=self.vertices, faces=self.faces, visual=visual, process=False)

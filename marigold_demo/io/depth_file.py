@@ -1,6 +1,6 @@
 """A depth file -> DepthMap, or a sentence why not. Knows nothing of photos or models.
 
-A file is judged by its content, never by its ending: `depth_arrays`, `depth_pictures`, `depth_tiff` and
+A file is judged by its content, never by its ending: `depth_arrays`, `depth_pictures` and
 `depth_exr` read what is stored, `depth_values` makes depth of it.
 """
 
@@ -14,13 +14,21 @@ from PIL import Image
 
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError
-from marigold_demo.io import depth_exr, depth_tiff
+from marigold_demo.io import depth_exr, depth_pictures
 from marigold_demo.io.depth_arrays import MAX_PIXELS, NPY, WANTED, ZIP, check_frame, read_npy, read_npz
 from marigold_demo.io.depth_exr import read_exr
-from marigold_demo.io.depth_pictures import PFM, PGM, PNG, read_other, read_pfm, read_png
-from marigold_demo.io.depth_tiff import is_deep_gray, read_tiff
+from marigold_demo.io.depth_pictures import (
+    PFM,
+    PGM,
+    PNG,
+    is_deep_gray,
+    read_other,
+    read_pfm,
+    read_png,
+    read_tiff,
+)
 from marigold_demo.io.depth_values import DepthFile, Near, StoredDepth, to_depth
-from marigold_demo.io.limits import DAMAGED, opened, quiet_reading, start_of
+from marigold_demo.io.limits import READ_ERRORS, opened, quiet_reading, start_of
 from marigold_demo.recipe import KEY
 
 __all__ = [
@@ -82,7 +90,7 @@ def decode_depth(
     except Image.DecompressionBombError as error:
         most = f"at most {MAX_PIXELS // 10**6} million pixels can be used"
         raise DepthFileError(f"The depth file cannot be used: it is too large; {most}.") from error
-    except (*DAMAGED, zipfile.BadZipFile) as error:
+    except (*READ_ERRORS, zipfile.BadZipFile) as error:
         raise DepthFileError(
             f"The depth file is damaged or incomplete; save it again as {WANTED}."
         ) from error
@@ -96,7 +104,7 @@ def _stored(file: BinaryIO, *, frame: int | None) -> StoredDepth:
         return read_npy(file, frame=frame)
     if start.startswith(ZIP):
         return read_npz(file, frame=frame)
-    if start.startswith(depth_tiff.SIGNATURES):
+    if start.startswith(depth_pictures.TIFF):
         return read_tiff(file, frame=frame)
     check_frame(frame, 1)
     readers = {PNG: read_png, depth_exr.SIGNATURE: read_exr, **dict.fromkeys(PFM, read_pfm)}
@@ -112,7 +120,7 @@ def depth_form(path: Path | str) -> Literal["array", "gray picture"] | None:
     try:
         with opened(path, max_bytes=MAX_BYTES, error=DepthFileError) as file:
             start = start_of(file, _HEAD_BYTES)
-            is_gray = start.startswith(depth_tiff.SIGNATURES) and is_deep_gray(file)
+            is_gray = start.startswith(depth_pictures.TIFF) and is_deep_gray(file)
     except DepthFileError:
         return None
     if start.startswith((NPY, ZIP, depth_exr.SIGNATURE, PFM[0])):

@@ -17,15 +17,16 @@ from marigold_demo.errors import DepthFileError
 from marigold_demo.io.depth_evidence import (
     CLEAR_TREND,
     Floats,
+    Holes,
     Mask,
     Sample,
     blocks,
     extremes,
     far_end,
     find_cut,
+    find_holes,
     trend,
 )
-from marigold_demo.io.depth_holes import Holes, find_holes
 
 Near = Literal["auto", "white", "black"]
 

@@ -6,11 +6,16 @@ Every function but `save` is pure. Names carry what a file holds, and size and u
 import io
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import trimesh
 from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from trimesh.exchange.ply import export_ply
 
 from marigold_demo import __version__
 from marigold_demo.depth import DepthMap
@@ -18,17 +23,16 @@ from marigold_demo.geometry.relief import Relief, reduced
 from marigold_demo.geometry.rtin import compact
 from marigold_demo.geometry.textured_mesh import Camera, Surface
 from marigold_demo.io.glb import Part, Scene, smooth_normals, to_glb
-from marigold_demo.io.pictures import to_jpeg, to_png
-from marigold_demo.io.ply import to_ply
-from marigold_demo.io.stl import to_stl, unit_normals
-from marigold_demo.io.threemf import to_threemf
-from marigold_demo.io.wavefront import to_obj, to_obj_zip
+from marigold_demo.io.mesh_files import to_stl, to_threemf, to_zip, unit_normals
 from marigold_demo.recipe import KEY, NEAR_KEY, Recipe
 
+JPEG_QUALITY = 92
+PNG_LEVEL = 3  # higher levels take longer and save little
+MTL = "newmtl {material}\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {picture}\n"
 UNLIT = "KHR_materials_unlit"
 PREVIEW_FACES = 200_000
 PREVIEW_BYTES = 8_000_000
-MM = np.float32(1e-3)  # glTF counts in metres
+MM = np.float32(1e-3)  # glTF counts in meters
 PLASTER = {
     "name": "relief",
     "pbrMetallicRoughness": {
@@ -51,12 +55,12 @@ def surface_name(stem: str, extension: str) -> str:
 
 
 def stl(relief: Relief) -> bytes:
-    """Return a binary STL in millimetres, Z up, with face normals."""
+    """Return a binary STL in millimeters, Z up, with face normals."""
     return to_stl(relief.solid.vertices, relief.solid.faces)
 
 
 def threemf(relief: Relief, *, recipe: Recipe | None = None) -> bytes:
-    """Return a 3MF with the unit millimetre and the recipe."""
+    """Return a 3MF with the unit millimeter and the recipe."""
     metadata = {
         "Application": f"Marigold Demo {__version__}",
         "Title": "Relief",
@@ -67,17 +71,17 @@ def threemf(relief: Relief, *, recipe: Recipe | None = None) -> bytes:
 
 
 def obj(relief: Relief) -> bytes:
-    """Return an OBJ; its unit is the millimetre, which only its comment says."""
-    return to_obj(relief.solid.vertices, relief.solid.faces, comment=_size(relief))
+    """Return an OBJ; its unit is the millimeter, which only its comment says."""
+    return _obj(relief.mesh, comment=_size(relief), digits=4)
 
 
 def ply(relief: Relief) -> bytes:
-    """Return a binary PLY; its unit is the millimetre, which only its comment says."""
-    return to_ply(relief.solid.vertices, relief.solid.faces, comment=_size(relief))
+    """Return a binary PLY; its unit is the millimeter, which only its comment says."""
+    return _ply(relief.mesh, comment=_size(relief))
 
 
 def preview_glb(relief: Relief, *, recipe: Recipe | None = None) -> bytes:
-    """Return a light GLB for the screen: grey, lit, facing the viewer, in metres as glTF wants."""
+    """Return a light GLB for the screen: gray, lit, facing the viewer, in meters as glTF wants."""
     scene = Scene(name="relief", extras=_extras(_filled(recipe, relief=relief)))
     light = reduced(relief, max_faces=PREVIEW_FACES)
     data = to_glb(_preview(light, closed=True), scene)
@@ -136,14 +140,9 @@ def glb(surface: Surface, *, recipe: Recipe | None = None) -> bytes:
 
 def obj_zip(surface: Surface, *, stem: str) -> bytes:
     """Return OBJ, MTL and JPEG of one stem in a ZIP."""
-    return to_obj_zip(
-        surface.vertices,
-        surface.faces,
-        uv=surface.uv,
-        jpeg=jpeg(surface.texture),
-        stem=stem,
-        comment=surface.scale_note,
-    )
+    text = _obj(surface.mesh, comment=surface.scale_note, digits=8, mtl_name=f"{stem}.mtl")
+    mtl = MTL.format(material=surface.mesh.visual.material.name, picture=f"{stem}.jpg").encode()
+    return to_zip({f"{stem}.obj": text, f"{stem}.mtl": mtl, f"{stem}.jpg": jpeg(surface.texture)})
 
 
 def colored_ply(surface: Surface, *, points: bool = False) -> bytes:
@@ -152,8 +151,12 @@ def colored_ply(surface: Surface, *, points: bool = False) -> bytes:
     x = np.minimum((surface.uv[:, 0] * width).astype(np.int32), width - 1)
     y = np.minimum((surface.uv[:, 1] * height).astype(np.int32), height - 1)
     colors = surface.texture[y, x]  # [V, 3]
-    faces = None if points else surface.faces
-    return to_ply(surface.vertices, faces, comment=surface.scale_note, colors=colors)
+    colored = (
+        trimesh.PointCloud(surface.vertices, colors=colors)
+        if points
+        else trimesh.Trimesh(surface.vertices, surface.faces, vertex_colors=colors, process=False)
+    )
+    return _ply(colored, comment=surface.scale_note)
 
 
 def depth_npy(depth: DepthMap, *, invert: bool = False) -> bytes:
@@ -172,27 +175,29 @@ def depth_png16(depth: DepthMap, *, recipe: Recipe | None = None, invert: bool =
     levels, text = depth.to_uint16(), _text(recipe or Recipe())
     if invert:
         levels, text = np.uint16(65535) - levels, text | {NEAR_KEY: "white"}
-    return to_png(levels, text=text)
+    return _png(levels, text=text)
 
 
 def heightmap_png(relief: Relief, *, recipe: Recipe | None = None) -> bytes:
-    """Return the heights as 16-bit grey PNG, 0 lowest .. 65535 highest, with its pixels per inch."""
+    """Return the heights as 16-bit gray PNG, 0 lowest .. 65535 highest, with its pixels per inch."""
     heights = relief.heights.astype(np.float64)
     low, high = heights.min(), heights.max()
     levels = np.round((heights - low) / max(high - low, 1e-12) * 65535).astype(np.uint16)
     rows, columns = heights.shape
     per_inch = 25.4 * columns / relief.footprint.width_mm, 25.4 * rows / relief.footprint.depth_mm
-    return to_png(levels, per_inch=per_inch, text=_text(_filled(recipe, relief=relief)))
+    return _png(levels, per_inch=per_inch, text=_text(_filled(recipe, relief=relief)))
 
 
 def png(rgb: NDArray[np.uint8], *, recipe: Recipe | None = None) -> bytes:
     """Return a picture [H, W, 3] as PNG."""
-    return to_png(rgb, text=_text(recipe))
+    return _png(rgb, text=_text(recipe))
 
 
 def jpeg(rgb: NDArray[np.uint8]) -> bytes:
-    """Return a picture [H, W, 3] as JPEG."""
-    return to_jpeg(rgb)
+    """Return a picture uint8 [H, W, 3] as JPEG."""
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
 
 
 def save(folder: Path | str, name: str, data: bytes) -> Path:
@@ -215,6 +220,42 @@ def save(folder: Path | str, name: str, data: bytes) -> Path:
         Path(beside).unlink(missing_ok=True)
         raise
     return folder / name
+
+
+def _png(
+    pixels: NDArray[np.uint8] | NDArray[np.uint16],
+    *,
+    per_inch: tuple[float, float] | None = None,
+    text: Mapping[str, str] | None = None,
+) -> bytes:
+    """Return a PNG.
+
+    Args:
+        pixels: uint8 [H, W, 3], uint8 [H, W] or uint16 [H, W].
+        per_inch: Pixels per inch across and down.
+        text: Latin-1 text by keyword.
+    """
+    about = PngInfo()
+    for name, value in (text or {}).items():
+        about.add_text(name, value)
+    buffer = io.BytesIO()
+    density = {} if per_inch is None else {"dpi": per_inch}
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=PNG_LEVEL, pnginfo=about, **density)
+    return buffer.getvalue()
+
+
+def _obj(mesh: trimesh.Trimesh, *, comment: str, digits: int, mtl_name: str | None = None) -> bytes:
+    text: str = mesh.export(
+        file_type="obj", header=comment, digits=digits, mtl_name=mtl_name, include_normals=False
+    )
+    return text.encode()
+
+
+def _ply(mesh: trimesh.Trimesh | trimesh.PointCloud, *, comment: str) -> bytes:
+    """Return a binary PLY; trimesh writes a comment of its own, so ours is put behind it."""
+    data: bytes = export_ply(mesh, vertex_normal=False, include_attributes=False)
+    head, end, body = data.partition(b"end_header\n")
+    return b"".join([head, f"comment {comment}\n".encode("ascii", "replace"), end, body])
 
 
 def _filled(recipe: Recipe | None, *, relief: Relief | None = None, surface: Surface | None = None) -> Recipe:

@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, PngImagePlugin
 
-from marigold_demo.io.file_parts import size_of, spliced
-from marigold_demo.io.jpeg_file import segments
-from marigold_demo.io.limits import DAMAGED
+from marigold_demo.io.jpeg import segments
+from marigold_demo.io.limits import READ_ERRORS, size_of, spliced
 from marigold_demo.io.pixels import upright
 
 Depth = NDArray[np.float32]  # [h, w]
@@ -62,7 +61,7 @@ def jpeg_depth(file: BinaryIO, info: Mapping[Any, Any]) -> PhoneDepth | None:
         return None
     try:
         return (_gdepth if _GDEPTH in xmp else _dynamic_depth)(file, xmp)
-    except (*DAMAGED, AssertionError, binascii.Error):
+    except (*READ_ERRORS, AssertionError, binascii.Error):
         return None
 
 
@@ -73,7 +72,7 @@ def heic_depth(info: Mapping[Any, Any]) -> PhoneDepth | None:
         if not found or math.prod(found[0].size) > MAX_PIXELS:
             return None
         levels, metadata = _levels(found[0].to_pillow()), found[0].info.get("metadata") or {}
-    except (*DAMAGED, AssertionError):
+    except (*READ_ERRORS, AssertionError):
         return None
     return _phone_depth(heic_distance(levels, metadata), "HEIC")
 

@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 
 from marigold_demo.errors import PhotoError
 from marigold_demo.io import picture_file
-from marigold_demo.io.file_parts import MAX_PIXELS as MAX_PIXELS  # for those who ask what a photo may be
-from marigold_demo.io.file_parts import too_much_memory
-from marigold_demo.io.limits import opened, quiet_reading
+from marigold_demo.io.limits import MAX_PIXELS as MAX_PIXELS  # for those who ask what a photo may be
+from marigold_demo.io.limits import opened, quiet_reading, too_much_memory
 from marigold_demo.io.phone_depth import upright_depth
 from marigold_demo.io.pixels import standard_pixels
 

@@ -1,7 +1,9 @@
-"""An open file of any kind of picture -> decoded picture and what its file says of it, or a sentence why not.
+"""An open picture file of any kind -> decoded picture and its metadata, or a sentence why not.
 
-Kinds are told by the first bytes. Pillow's readers are called by name: its own choice among them imports
-others while a file is being read, and has a limit of its own on the size.
+Kinds are recognized by the first bytes. Pillow's readers are called by name: its own choice among them
+imports others while a file is being read, and has a limit of its own on the size. A GIF is cut down to its
+first frame without comments first: Pillow joins comments piece by piece, which takes minutes for megabytes of
+them, and counts frames by reading every one.
 """
 
 import re
@@ -22,17 +24,20 @@ from PIL import (
 from pillow_heif.as_plugin import HeifImageFile
 
 from marigold_demo.errors import PhotoError
-from marigold_demo.io import gif_file, jpeg_file, png_file, raw_preview, tiff_file
+from marigold_demo.io import jpeg, png, raw_preview, tiff
 from marigold_demo.io.color import Signal, coded_signal
-from marigold_demo.io.file_parts import (
+from marigold_demo.io.limits import (
     MAX_PIXELS,
+    READ_ERRORS,
     SAVE_AS,
+    Part,
     check_size,
     damaged,
+    spliced,
+    start_of,
     too_much_memory,
     unsupported,
 )
-from marigold_demo.io.limits import DAMAGED, start_of
 from marigold_demo.io.phone_depth import PhoneDepth, heic_depth, jpeg_depth
 from marigold_demo.io.pixels import ORIENTATION_TAG, Picture
 from marigold_demo.io.tiff_tags import SIGNATURES as TIFF_SIGNATURES
@@ -68,6 +73,8 @@ _AVIF_BRANDS = (b"avif", b"avis")
 _PICTURE_BRANDS = (*_AVIF_BRANDS, b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 # What may stand before the first element of an XML text, and how it ends (XML 1.0, 2.8).
 _PROLOG = ((b"<?xml", b"?>"), (b"<!--", b"-->"), (b"<!doctype", b">"))
+_TRAILER, _IMAGE, _EXTENSION, _CONTROL = b";", b",", b"!", 0xF9
+_MOST_FRAMES = 10_000
 
 
 def decode(file: BinaryIO) -> tuple[Picture, PhoneDepth | None]:
@@ -81,7 +88,7 @@ def decode(file: BinaryIO) -> tuple[Picture, PhoneDepth | None]:
         return _decode(file, start)
     except MemoryError as error:
         raise too_much_memory() from error
-    except (*DAMAGED, AssertionError, Image.DecompressionBombError) as error:
+    except (*READ_ERRORS, AssertionError, Image.DecompressionBombError) as error:
         raise damaged() from error
 
 
@@ -93,10 +100,10 @@ def _decode(file: BinaryIO, start: bytes) -> tuple[Picture, PhoneDepth | None]:
     if kind is not None:
         raise unsupported(kind)
     if start.startswith(b"\xff\xd8\xff"):
-        picture = _with_exif(jpeg_file.decode(file))
+        picture = _with_exif(jpeg.decode(file))
         return picture, jpeg_depth(file, picture.image.info)
-    if start.startswith(png_file.SIGNATURE[:4]):
-        return _with_exif(png_file.decode(file)), None
+    if start.startswith(png.SIGNATURE[:4]):
+        return _with_exif(png.decode(file)), None
     if start.startswith(TIFF_SIGNATURES):
         return _tiff(file), None
     if start.startswith(b"GIF8"):
@@ -120,7 +127,7 @@ def _loaded(image: ImageFile.ImageFile, *, max_pixels: int = MAX_PIXELS) -> Pict
     check_size(image.size, max_pixels=max_pixels)
     try:
         image.load()
-    except DAMAGED as error:  # few libraries tell that memory did not suffice
+    except READ_ERRORS as error:  # few libraries tell that memory did not suffice
         if image.width * image.height > _LARGE_PIXELS:
             raise damaged(", or too large for the memory here") from error
         raise
@@ -147,15 +154,15 @@ def _with_frames(picture: Picture, frames: int | None = None) -> Picture:
 
 
 def _tiff(file: BinaryIO) -> Picture:
-    tiff = read_tiff(file)
-    if tiff is None:
+    opened = read_tiff(file)
+    if opened is None:
         raise damaged()
-    raw = raw_preview.raw_kind_of(tiff)
-    return tiff_file.decode(tiff) if raw is None else _with_exif(raw_preview.decode(file, raw))
+    raw = raw_preview.raw_kind_of(opened)
+    return tiff.decode(opened) if raw is None else _with_exif(raw_preview.decode(file, raw))
 
 
 def _gif(file: BinaryIO) -> Picture:
-    view, frames = gif_file.first_frame(file)
+    view, frames = _first_frame(file)
     return _with_frames(_loaded(GifImagePlugin.GifImageFile(view)), frames)
 
 
@@ -197,7 +204,7 @@ def _with_exif(picture: Picture) -> Picture:
     """Add what EXIF says, tag by tag: one that is odd does not cost the other."""
     try:
         exif = picture.image.getexif()
-    except (*DAMAGED, AssertionError):
+    except (*READ_ERRORS, AssertionError):
         return picture
     orientation = _number(lambda: exif.get(ORIENTATION_TAG))
     focal_mm = _number(lambda: exif.get_ifd(_EXIF_IFD).get(_FOCAL_LENGTH_35MM))
@@ -219,7 +226,7 @@ def _number(read: Callable[[], object]) -> float | None:
             found = re.match(r"\s*(\d{1,6}(?:\.\d{1,6})?)", text)
             value = found[1] if found else None
         return None if value is None else float(value)  # type: ignore[arg-type]
-    except (*DAMAGED, AssertionError):
+    except (*READ_ERRORS, AssertionError):
         return None
 
 
@@ -250,3 +257,45 @@ def _kind_of_markup(text: bytes) -> str | None:
         if after < 0:
             return "a web page or XML text"
         at = after + len(ending)
+
+
+def _first_frame(file: BinaryIO) -> tuple[BinaryIO, int]:
+    """Return the file up to the end of its first frame, and how many frames it has."""
+    file.seek(0)
+    header = file.read(13)
+    at = 13 + _table_bytes(header[10:11])
+    parts: list[Part] = [(0, at)]
+    frames = 0
+    while frames < _MOST_FRAMES:
+        file.seek(at)
+        kind = file.read(1)
+        if kind == _IMAGE:
+            head = file.read(9)
+            end = _end_of_blocks(file, at + 11 + _table_bytes(head[8:9]))
+            parts += [(at, end)] if not frames else []
+            frames += 1
+        elif kind == _EXTENSION:
+            label = file.read(1)
+            end = _end_of_blocks(file, at + 2)
+            parts += [(at, end)] if label == bytes([_CONTROL]) and not frames else []
+        else:
+            break
+        at = end
+    return spliced(file, [*parts, _TRAILER]), frames
+
+
+def _table_bytes(flags: bytes) -> int:
+    """Return the length of the color table that a byte of flags announces."""
+    return 3 << ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0
+
+
+def _end_of_blocks(file: BinaryIO, at: int) -> int:
+    """Return where a chain of data blocks ends, or the file."""
+    file.seek(at)
+    while True:
+        size = file.read(1)
+        at += 1
+        if not size or not size[0]:
+            return at
+        at += size[0]
+        file.seek(size[0], 1)

@@ -9,11 +9,10 @@ from dataclasses import replace
 from typing import BinaryIO
 
 from marigold_demo.errors import PhotoError
-from marigold_demo.io import jpeg_file
+from marigold_demo.io import jpeg
 from marigold_demo.io import tiff_tags as tags
-from marigold_demo.io.file_parts import SAVE_AS, positions, size_of, spliced
-from marigold_demo.io.jpeg_file import Frame
-from marigold_demo.io.limits import DAMAGED
+from marigold_demo.io.jpeg import Frame
+from marigold_demo.io.limits import READ_ERRORS, SAVE_AS, positions, size_of, spliced
 from marigold_demo.io.pixels import Picture
 from marigold_demo.io.tiff_tags import Page, Tiff
 
@@ -72,8 +71,8 @@ def decode(file: BinaryIO, kind: str) -> Picture:
     if found is None or max(found[1].size) < enough:
         raise PhotoError(refusal)
     try:
-        picture = jpeg_file.decode(spliced(file, [(found[0], size_of(file))]))
-    except (*DAMAGED, PhotoError) as error:
+        picture = jpeg.decode(spliced(file, [(found[0], size_of(file))]))
+    except (*READ_ERRORS, PhotoError) as error:
         raise PhotoError(refusal) from error
     width, height = found[1].size
     note = (
@@ -111,8 +110,8 @@ def _largest(file: BinaryIO, raw_pages: list[Page]) -> tuple[int, Frame] | None:
         for at in (*page.values(tags.STRIPS, _MOST_TILES), *page.values(tags.TILES, _MOST_TILES))
     }
     best: tuple[int, Frame] | None = None
-    for at in itertools.islice(positions(file, jpeg_file.SOI + b"\xff"), _MOST_JPEGS):
-        frame = None if at in tiles else jpeg_file.read_frame(file, at)
+    for at in itertools.islice(positions(file, jpeg.SOI + b"\xff"), _MOST_JPEGS):
+        frame = None if at in tiles else jpeg.read_frame(file, at)
         is_shown = frame is not None and frame.bits == 8 and len(frame.sampling) == 3 and frame.process <= 2
         if frame is not None and is_shown and (best is None or _area(frame) > _area(best[1])):
             best = at, frame

@@ -15,8 +15,8 @@ from xml.sax.saxutils import unescape
 from PIL import Image
 
 from marigold_demo.errors import SettingsError
-from marigold_demo.io.limits import DAMAGED, opened, quiet_reading, start_of
-from marigold_demo.io.threemf import MODEL
+from marigold_demo.io.limits import READ_ERRORS, opened, quiet_reading, start_of
+from marigold_demo.io.mesh_files import MODEL
 from marigold_demo.recipe import KEY, Recipe, recipe_from_json
 
 MOST_BYTES = 200_000_000
@@ -70,7 +70,7 @@ def read_recipe(data: bytes) -> Recipe:
     try:
         with quiet_reading():
             text = _find(data)
-    except (*DAMAGED, zipfile.BadZipFile, LZMAError, Image.DecompressionBombError) as error:
+    except (*READ_ERRORS, zipfile.BadZipFile, LZMAError, Image.DecompressionBombError) as error:
         raise SettingsError(
             "This file is damaged or holds no recipe; 3MF, PNG and GLB files of ours do."
         ) from error

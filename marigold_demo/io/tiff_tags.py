@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from marigold_demo.io.file_parts import damaged, size_of, spliced
+from marigold_demo.io.limits import damaged, size_of, spliced
 
 Order = str  # "<" or ">"
 

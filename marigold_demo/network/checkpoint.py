@@ -36,7 +36,7 @@ from marigold_demo.network.hub import (
 from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.network.revision import revision_of
 from marigold_demo.network.thrift import at_what_fits
-from marigold_demo.network.weights import DAMAGED
+from marigold_demo.network.weights import READ_ERRORS
 from marigold_demo.progress import Progress
 from marigold_demo.settings import DepthSettings
 
@@ -102,7 +102,7 @@ def _unknown_networks(name: str) -> Iterator[None]:
     """
     try:
         yield
-    except DAMAGED as error:
+    except READ_ERRORS as error:
         if find(name) is not None:  # those are known to work: the fault is ours
             raise
         logger.info("the networks of a checkpoint failed", exc_info=error)

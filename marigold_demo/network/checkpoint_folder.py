@@ -33,7 +33,7 @@ from marigold_demo.network.image_encoder import EfficientNetLite
 from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.network.schedule import make_scheduler
 from marigold_demo.network.weight_files import EMPTY_PROMPT, INDEX, LAYOUT, read_json
-from marigold_demo.network.weights import DAMAGED, read_config, read_network
+from marigold_demo.network.weights import READ_ERRORS, read_config, read_network
 
 VAES = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 SCHEDULERS = {"DDIMScheduler": DDIMScheduler, "LCMScheduler": LCMScheduler}
@@ -97,7 +97,7 @@ def sketch_pipeline(folder: Path, *, name: str) -> DepthPipeline:
             empty_prompt=prompt,
             defaults=_defaults(index, scheduler=scheduler, name=name),
         )
-    except DAMAGED as error:
+    except READ_ERRORS as error:
         raise CheckpointError(f"A config of {name} is damaged; download the checkpoint again.") from error
     _check_channels(pipeline, name=name)
     return pipeline
@@ -194,7 +194,7 @@ def _read_scheduler(folder: Path, *, index: dict[str, Any], name: str) -> Any:
         if sound:
             make_scheduler(scheduler, steps=1)
             return scheduler
-    except (*DAMAGED, SettingsError) as error:
+    except (*READ_ERRORS, SettingsError) as error:
         raise CheckpointError(
             f"scheduler/{SCHEDULER} of {name} is damaged; download the checkpoint again."
         ) from error
@@ -239,7 +239,7 @@ def _check_fit(sketch: DepthPipeline, *, name: str) -> None:
             prompt = sketch.empty_prompt
             (noise,) = sketch.unet(torch.cat(seen, dim=1), t, encoder_hidden_states=prompt, return_dict=False)
             sketch.decode_depth(noise)
-    except DAMAGED as error:
+    except READ_ERRORS as error:
         raise CheckpointError(
             f"The networks of {name} do not fit together or ask for more than a photo; {INSTEAD}."
         ) from error

@@ -13,7 +13,7 @@ from torch import Tensor
 from marigold_demo.errors import CheckpointError
 from marigold_demo.network.checkpoint_files import check_tokenizer
 from marigold_demo.network.weight_files import EMPTY_PROMPT, INDEX, check_bytes, may_read
-from marigold_demo.network.weights import DAMAGED, missing_library, read_config, variant_of
+from marigold_demo.network.weights import READ_ERRORS, missing_library, read_config, variant_of
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def read_empty_prompt(folder: Path, *, name: str) -> Tensor:
     check_bytes(path, name=name)
     try:
         stored: Tensor = load_file(path)["empty_prompt"]
-    except DAMAGED as error:
+    except READ_ERRORS as error:
         raise CheckpointError(
             f"{EMPTY_PROMPT} of {name} is damaged; download the checkpoint again."
         ) from error
@@ -82,7 +82,7 @@ def encode_empty_prompt(folder: Path, *, name: str) -> Tensor:
             return text_encoder(ids)[0].clone()  # type: ignore[no-any-return]
     except ImportError as error:
         raise missing_library("text_encoder", error, name=name) from error
-    except DAMAGED as error:
+    except READ_ERRORS as error:
         raise CheckpointError(
             f"text_encoder or tokenizer of {name} is damaged; download the checkpoint again."
         ) from error

@@ -15,7 +15,7 @@ from marigold_demo.network.checkpoint_config import QUANTIZERS, check_numbers, c
 from marigold_demo.network.weight_files import find_weights, part_of, read_json
 
 # What diffusers, transformers and safetensors raise on files that are cut off, mixed up or edited by hand.
-DAMAGED = (
+READ_ERRORS = (
     OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, AttributeError, ArithmeticError,
     AssertionError, SafetensorError, StrictDataclassError,
 )  # fmt: skip
@@ -46,7 +46,7 @@ def read_network(kind: Any, folder: Path, *, name: str, dtype: torch.dtype) -> A
         )
     except ImportError as error:
         raise missing_library(part_of(folder), error, name=name) from error
-    except DAMAGED as error:
+    except READ_ERRORS as error:
         if "quantization_config" in config:
             raise CheckpointError(
                 f"The quantized {part_of(folder)} of {name} cannot be read on this machine; take the "

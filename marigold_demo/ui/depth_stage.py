@@ -10,10 +10,10 @@ from marigold_demo import workflow
 from marigold_demo.colormap import COLORMAPS, MOST_CONTOURS
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError
+from marigold_demo.io import export
 from marigold_demo.io.depth_file import Near
 from marigold_demo.io.isolated import read_depth_file
 from marigold_demo.io.photo import Photo, safe_stem
-from marigold_demo.io.pictures import to_jpeg, to_png
 from marigold_demo.settings import DepthSettings
 from marigold_demo.ui import views
 from marigold_demo.ui.measure import Measure
@@ -238,6 +238,6 @@ def _slider(store: SessionStore, result: DepthResult, shown: Sequence[str], look
     paths = []
     for where, name in zip(("left", "right"), shown, strict=True):
         rgb = views.side(result, name, look)
-        extension, data = ("jpg", to_jpeg(rgb)) if name == views.PHOTO else ("png", to_png(rgb))
+        extension, data = ("jpg", export.jpeg(rgb)) if name == views.PHOTO else ("png", export.png(rgb))
         paths.append(write_file(folder, f"{result.photo.stem}_{where}.{extension}", data))
     return tuple(paths)

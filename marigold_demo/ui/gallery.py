@@ -10,7 +10,6 @@ from PIL import Image, ImageOps
 from marigold_demo.examples import Example
 from marigold_demo.io import export
 from marigold_demo.io.photo import load_photo
-from marigold_demo.io.pictures import to_jpeg
 
 THUMB_PX = (160, 120)
 
@@ -34,4 +33,4 @@ def show_examples(examples: tuple[Example, ...]) -> gr.Gallery:
 
 def _thumb(example: Example, folder: Path) -> Path:
     image = ImageOps.fit(Image.fromarray(load_photo(example.path).rgb), THUMB_PX)
-    return export.save(folder, f"{example.path.stem}.jpg", to_jpeg(np.asarray(image)))
+    return export.save(folder, f"{example.path.stem}.jpg", export.jpeg(np.asarray(image)))

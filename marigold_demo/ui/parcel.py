@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from marigold_demo import workflow
 from marigold_demo.geometry.print_report import build_report
-from marigold_demo.io.archive import to_zip
+from marigold_demo.io.mesh_files import to_zip
 from marigold_demo.settings import MeshSettings, ReliefSettings
 from marigold_demo.ui.session_store import DepthResult, SessionStore, write_file
 

@@ -10,10 +10,9 @@ import gradio as gr
 
 from marigold_demo.errors import PhotoError
 from marigold_demo.examples import Example
-from marigold_demo.io import isolated
+from marigold_demo.io import export, isolated
 from marigold_demo.io.depth_file import Near, depth_form, may_be_depth
 from marigold_demo.io.photo import Photo, load_photo
-from marigold_demo.io.pictures import to_jpeg
 from marigold_demo.recipe import Recipe
 from marigold_demo.settings import DepthSettings
 from marigold_demo.ui import model_choice, widgets
@@ -193,7 +192,7 @@ def take_example(store: SessionStore, example: Example, at_once: bool) -> tuple[
 
 
 def _taken(store: SessionStore, photo: Photo, at_once: bool) -> tuple[Any, ...]:
-    shown = write_file(store.folder() / _ON_SCREEN, f"{photo.stem}.jpg", to_jpeg(shrink_photo(photo.rgb)))
+    shown = write_file(store.folder() / _ON_SCREEN, f"{photo.stem}.jpg", export.jpeg(shrink_photo(photo.rgb)))
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in photo.notes) + _ratio(photo)
     wish, later = (new_wish(), gr.skip()) if at_once else (gr.skip(), gr.Column(visible=False))
     return shown, store.add_photo(photo), wish, notes, *buttons(ready=True), later, None, later

@@ -13,8 +13,9 @@ from typing import IO, BinaryIO
 from PIL import Image, ImageChops, JpegImagePlugin
 
 from marigold_demo.errors import PhotoError
-from marigold_demo.io.file_parts import (
+from marigold_demo.io.limits import (
     MAX_JPEG_PIXELS,
+    READ_ERRORS,
     SAVE_AS,
     check_size,
     damaged,
@@ -23,7 +24,6 @@ from marigold_demo.io.file_parts import (
     spliced,
     unsupported,
 )
-from marigold_demo.io.limits import DAMAGED
 from marigold_demo.io.pixels import Picture
 
 SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
@@ -90,7 +90,7 @@ def decode(file: BinaryIO) -> Picture:
     except OSError as error:
         try:
             return _completed(file, end, frame)
-        except (*DAMAGED, AssertionError):
+        except (*READ_ERRORS, AssertionError):
             raise unsupported("a lossless JPEG") if frame.process == _LOSSLESS else error from None
     return Picture(image, full_size=frame.size)
 

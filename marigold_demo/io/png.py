@@ -13,8 +13,7 @@ from PIL import PngImagePlugin
 
 from marigold_demo.errors import PhotoError
 from marigold_demo.io.color import Signal, coded_signal, power_signal
-from marigold_demo.io.file_parts import Part, check_size, damaged, size_of, spliced, unsupported
-from marigold_demo.io.limits import DAMAGED
+from marigold_demo.io.limits import READ_ERRORS, Part, check_size, damaged, size_of, spliced, unsupported
 from marigold_demo.io.pixels import WRONG_PROFILE, Picture
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -75,7 +74,7 @@ def decode(file: BinaryIO) -> Picture:
     notes: tuple[str, ...] = ()
     try:
         image.load()
-    except (*DAMAGED, AssertionError) as error:
+    except (*READ_ERRORS, AssertionError) as error:
         notes = _incomplete(_rows_there(file, chunks), image.height, error)
         image.tile = []  # what was decoded stays
     profile, profile_notes = (None, ()) if _has_codes(chunks) else _profile(chunks)
