@@ -36,7 +36,7 @@ from PIL import Image
 
 from benchmarks.rest_client import FullError, RefusedError, Visit
 from benchmarks.server import app_running, resident_mb
-from marigold_demo import workflow
+from marigold_demo.io.formats import formats_of
 from marigold_demo.io.photo import load_photo
 from marigold_demo.network.checkpoint import load_pipeline
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
@@ -102,10 +102,10 @@ def make_people(count: int, *, size: tuple[int, int], settings: DepthSettings, f
         people.append(
             Person(
                 photo=path.read_bytes(),
-                depth_file=next(workflow.depth_files(photo.stem, depth))[1],
+                depth_file=formats_of("depth")["npy"].write(depth, photo.stem)[1],
                 depth=depth.values,
-                relief=digest(workflow.relief_file(photo.stem, relief)[1]),
-                mesh=digest(workflow.surface_file(photo.stem, surface)[1]),
+                relief=digest(formats_of("relief")["stl"].write(relief, photo.stem)[1]),
+                mesh=digest(formats_of("mesh")["glb"].write(surface, photo.stem)[1]),
                 address=f"127.0.{1 + number // 200}.{1 + number % 200}",
             )
         )

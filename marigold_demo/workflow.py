@@ -14,18 +14,13 @@ from contextlib import closing
 from itertools import chain, zip_longest
 from typing import Protocol, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
-
 from marigold_demo.cache import IdleCache
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DemoError, PhotoError, SettingsError
 from marigold_demo.geometry.relief import Relief, build_relief
 from marigold_demo.geometry.textured_mesh import Surface, build_surface
-from marigold_demo.io import export
 from marigold_demo.io.photo import Photo
 from marigold_demo.progress import Progress
-from marigold_demo.recipe import Recipe
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 
 Step = Progress | DepthMap
@@ -181,42 +176,6 @@ def phone_depth(photo: Photo) -> DepthMap:
             " model predict the depth."
         )
     return DepthMap(photo.phone_depth)
-
-
-def depth_files(stem: str, depth: DepthMap, *, recipe: Recipe | None = None) -> Iterator[tuple[str, bytes]]:
-    """Yield name and bytes of the files that hold depth itself: float32 .npy and 16-bit PNG."""
-    yield f"{stem}_depth.npy", export.depth_npy(depth)
-    yield f"{stem}_depth_16bit.png", export.depth_png16(depth, recipe=recipe)
-
-
-def colored_file(stem: str, colored: NDArray[np.uint8], *, recipe: Recipe | None = None) -> tuple[str, bytes]:
-    """Return name and bytes of depth as a picture for people."""
-    return f"{stem}_depth_colored.png", export.png(colored, recipe=recipe)
-
-
-def relief_files(stem: str, relief: Relief, *, recipe: Recipe | None = None) -> Iterator[tuple[str, bytes]]:
-    """Yield name and bytes of STL, 3MF and height map; the names tell the size in millimetres."""
-    yield relief_file(stem, relief)
-    yield export.relief_name(stem, relief, "3mf"), export.threemf(relief, recipe=recipe)
-    yield export.relief_name(stem, relief, "png"), export.heightmap_png(relief, recipe=recipe)
-
-
-def relief_file(stem: str, relief: Relief) -> tuple[str, bytes]:
-    """Return name and bytes of the STL."""
-    return export.relief_name(stem, relief, "stl"), export.stl(relief)
-
-
-def surface_files(
-    stem: str, surface: Surface, *, recipe: Recipe | None = None
-) -> Iterator[tuple[str, bytes]]:
-    """Yield name and bytes of the GLB, and of OBJ with its texture in one archive."""
-    yield surface_file(stem, surface, recipe=recipe)
-    yield export.surface_name(stem, "zip"), export.obj_zip(surface, stem=f"{stem}_mesh")
-
-
-def surface_file(stem: str, surface: Surface, *, recipe: Recipe | None = None) -> tuple[str, bytes]:
-    """Return name and bytes of the GLB."""
-    return export.surface_name(stem, "glb"), export.glb(surface, recipe=recipe)
 
 
 def size_bytes(depth: DepthMap) -> int:

@@ -13,8 +13,8 @@ import trimesh
 from PIL import Image
 
 from marigold_demo import __version__
-from marigold_demo.cli import commands, terminal
 from marigold_demo.cli import main as cli
+from marigold_demo.cli import terminal
 from marigold_demo.cli.main import main, make_parser
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import CheckpointError
@@ -152,7 +152,6 @@ def test_mesh_writes_one_glb_with_the_photo_on_it(tmp_path, capsys):
 
 
 def test_every_format_of_a_mesh_is_written(tmp_path):
-    assert set(cli.MESH_FORMATS) == set(commands.MESH_WRITERS)
     options = ("--format", ",".join(cli.MESH_FORMATS), "--mesh-resolution", 128)
     assert run("mesh", write_photo(tmp_path), "--out", tmp_path / "out", *options) == 0
     assert files_of(tmp_path / "out") == {"photo_mesh.glb", "photo_mesh.zip", "photo_mesh.ply"}
@@ -178,7 +177,7 @@ def test_a_depth_file_takes_its_photo_along(tmp_path, capsys):
 
 def test_every_format_of_a_relief_is_written_and_reported_on(tmp_path, capsys):
     formats = ",".join(cli.RELIEF_FORMATS)
-    assert set(cli.RELIEF_FORMATS) == set(commands.WRITERS) and set(cli.BASELINES) == set(BASELINES)
+    assert set(cli.BASELINES) == set(BASELINES)
     options = ("--format", formats, "--report", "--preset", "coin", "--relief-resolution", 128)
     assert run("relief", write_photo(tmp_path), "--out", tmp_path / "out", *options) == 0
     endings = {"".join(Path(name).suffixes[-2:]) for name in files_of(tmp_path / "out")}

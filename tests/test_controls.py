@@ -15,13 +15,13 @@ import pytest
 import trimesh
 from playwright.sync_api import expect
 
-from marigold_demo import workflow
 from marigold_demo.advice import Advice
 from marigold_demo.catalog import CATALOG
 from marigold_demo.depth import DepthMap
 from marigold_demo.examples import load_examples
 from marigold_demo.geometry.print_report import build_report
 from marigold_demo.io import export
+from marigold_demo.io.formats import formats_of
 from marigold_demo.io.photo import load_photo
 from marigold_demo.presets import RELIEF_PRESETS
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
@@ -255,7 +255,7 @@ def test_settings_of_the_relief_reach_its_report(start, photo, result):
 
     def report(settings):
         relief = Workflow.relief(result.depth, settings, photo=result.photo)
-        told = build_report(relief, *workflow.relief_file("lawn", relief))
+        told = build_report(relief, *formats_of("relief")["stl"].write(relief, "lawn"))
         text = "".join([*map("".join, told.lines()), *told.warnings])
         expect(seen.page.locator("#relief-report .report")).to_have_text(text)
         return text

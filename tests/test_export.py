@@ -22,13 +22,14 @@ from marigold_demo.errors import SettingsError
 from marigold_demo.geometry.relief import Relief, build_relief
 from marigold_demo.geometry.textured_mesh import Surface, build_surface
 from marigold_demo.io import export
-from marigold_demo.io.mesh_files import from_stl, from_threemf
+from marigold_demo.io.formats import FORMATS, Format, format_of, formats_of
+from marigold_demo.io.mesh_files import from_stl, read_threemf
 from marigold_demo.io.recipe_file import read_recipe
-from marigold_demo.recipe import Recipe
+from marigold_demo.recipe import KEY, Recipe
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 from tests.depths import KINDS, blob, depth_map, hills, kinds, noise
 
-FORMATS = {"stl": export.stl, "3mf": export.threemf, "obj": export.obj, "ply": export.ply}
+MESHES = ("stl", "3mf", "obj", "ply")  # of a relief, to be read back whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +53,10 @@ def document(glb: bytes) -> dict[str, object]:
 
 
 @settings(max_examples=8)
-@given(kinds, st.sampled_from(sorted(FORMATS)))
+@given(kinds, st.sampled_from(MESHES))
 def test_every_print_format_is_read_back_with_the_same_faces_and_volume(kind, extension):
     relief = relief_of(kind)
-    data = FORMATS[extension](relief)
+    _, data = formats_of("relief")[extension].write(relief, "lake")
     mesh = trimesh.load_mesh(io.BytesIO(data), file_type=extension)
     assert len(mesh.faces) == len(relief.solid.faces)
     assert mesh.is_watertight and mesh.is_winding_consistent
@@ -85,7 +86,7 @@ def test_3mf_says_millimetre_and_is_read_back_by_ourselves():
         assert archive.testzip() is None
         head = archive.read("3D/3dmodel.model")[:2000].decode()
     assert 'unit="millimeter"' in head
-    corners = from_threemf(data)
+    corners = read_threemf(io.BytesIO(data))
     assert np.abs(corners - relief.solid.vertices[relief.solid.faces]).max() <= 1e-4
     assert export.threemf(relief) == data
 
@@ -227,9 +228,43 @@ def test_a_recipe_with_impossible_settings_is_refused():
         read_recipe(packed.getvalue())
 
 
+def thing_of(held: str) -> object:
+    things = {"depth": depth_map("hills"), "relief": relief_of(), "mesh": surface_of()}
+    return things.get(held, np.zeros((20, 30, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("known", FORMATS, ids=lambda known: f"{known.holds}-{known.name}")
+def test_every_format_is_written_and_found_again_by_its_name(known: Format):
+    name, data = known.write(thing_of(known.holds), "lake", recipe=Recipe())
+    assert name.startswith("lake_") and data
+    assert format_of(known.holds, name).ending == known.ending
+    assert (KEY.encode() in data or known.ending == ".3mf") == ("recipe" in known.takes)
+
+
+@pytest.mark.parametrize(
+    "known", [known for known in FORMATS if known.reader], ids=lambda known: f"{known.holds}-{known.name}"
+)
+def test_what_is_read_back_is_what_was_written(known: Format):
+    thing = thing_of(known.holds)
+    read = known.read(known.write(thing, "lake")[1])
+    if isinstance(thing, DepthMap):
+        assert np.abs(read.depth.values - thing.values).max() <= 1 / 65535
+    elif isinstance(thing, Relief):
+        assert known.is_printable
+        assert np.abs(read - thing.solid.vertices[thing.solid.faces]).max() <= 1e-4
+
+
+def test_a_format_that_nothing_reads_or_a_strange_name_is_refused():
+    with pytest.raises(ValueError, match="not read back"):
+        formats_of("mesh")["glb"].read(b"glTF")
+    with pytest.raises(ValueError, match="stl"):
+        format_of("relief", "lake.doc")
+
+
 def test_names_tell_size_and_unit():
-    assert export.relief_name("lake", relief_of(), "stl") == "lake_relief_77.5x100mm_z4.6mm.stl"
-    assert export.surface_name("lake", "glb") == "lake_mesh.glb"
+    relief = relief_of()
+    assert formats_of("relief")["stl"].file_name(relief, "lake") == "lake_relief_77.5x100mm_z4.6mm.stl"
+    assert formats_of("mesh")["glb"].file_name(surface_of(), "lake") == "lake_mesh.glb"
 
 
 def test_saving_writes_whole_files_into_the_folder_only(tmp_path):
@@ -296,7 +331,7 @@ def test_a_slicer_slices_it_without_repairs(tmp_path, extension, choices):
     if slicer is None:
         pytest.skip("prusa-slicer is not installed")
     relief = build_relief(DepthMap(hills(80, 100)), ReliefSettings(resolution=256, **choices))
-    path = export.save(tmp_path, f"piece.{extension}", FORMATS[extension](relief))
+    path = export.save(tmp_path, *formats_of("relief")[extension].write(relief, "relief"))
     info = subprocess.run([slicer, "--info", str(path)], capture_output=True, text=True, check=True).stdout
     facts = dict(line.split(" = ") for line in info.splitlines() if " = " in line)
     assert facts["manifold"] == "yes"

@@ -10,6 +10,7 @@ from marigold_demo.depth import DepthMap
 from marigold_demo.geometry.print_report import DENSITY, build_report
 from marigold_demo.geometry.relief import build_relief
 from marigold_demo.io import export
+from marigold_demo.io.formats import formats_of
 from marigold_demo.settings import Material, ReliefSettings
 from tests.depths import depth_map, hills
 
@@ -48,11 +49,11 @@ def test_the_edge_of_a_disc_is_no_slope():
     assert report_on(cutout="round", frame="flat").steepest_deg <= report_on().steepest_deg + 5
 
 
-@pytest.mark.parametrize("writer", [export.stl, export.threemf])
-def test_it_says_the_same_of_every_format(writer):
+@pytest.mark.parametrize("name", ["stl", "3mf"])
+def test_it_says_the_same_of_every_format(name):
     relief = build_relief(depth_map("noise"), SMALL)
-    data = writer(relief)
-    report = build_report(relief, "piece", data)
+    name, data = formats_of("relief")[name].write(relief, "photo")
+    report = build_report(relief, name, data)
     assert report.soundness.solid
     assert report.faces == len(relief.solid.faces) and report.file_bytes == len(data)
     assert report.volume_cm3 * 1000 == pytest.approx(relief.mesh.volume, rel=1e-4)

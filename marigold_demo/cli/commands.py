@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from marigold_demo.cli.flags import choices_of, file_options, from_flags, one_of
@@ -14,33 +13,12 @@ from marigold_demo.colormap import COLORMAPS, MOST_CONTOURS, colorize
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import PhotoError, SettingsError
 from marigold_demo.geometry.print_report import build_report
-from marigold_demo.geometry.relief import Relief
-from marigold_demo.geometry.textured_mesh import Surface
-from marigold_demo.io import export
+from marigold_demo.io.formats import formats_of
 from marigold_demo.io.photo import Photo
 from marigold_demo.presets import RELIEF_PRESETS
 from marigold_demo.recipe import Recipe
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.workflow import Predictor, Workflow, check_same_shape, phone_depth
-
-
-@dataclass(frozen=True)
-class Writer:
-    """One format of a relief: how the name ends, what makes its bytes, and whether a slicer takes it."""
-
-    ending: str
-    make: Callable[[Relief, Recipe], bytes]
-    printable: bool = False
-
-
-WRITERS = {
-    "stl": Writer("stl", lambda relief, _: export.stl(relief), printable=True),
-    "3mf": Writer("3mf", lambda relief, recipe: export.threemf(relief, recipe=recipe), printable=True),
-    "obj": Writer("obj", lambda relief, _: export.obj(relief)),
-    "ply": Writer("ply", lambda relief, _: export.ply(relief)),
-    "glb": Writer("glb", lambda relief, recipe: export.preview_glb(relief, recipe=recipe)),
-    "heightmap": Writer("png", lambda relief, recipe: export.heightmap_png(relief, recipe=recipe)),
-}
 
 
 @dataclass(frozen=True)
@@ -54,16 +32,6 @@ class Subject:
     is_relief: bool = False  # a height map of ours, which is flattened already
 
 
-MESH_WRITERS: dict[str, tuple[str, Callable[[Surface, Subject], bytes]]] = {
-    "glb": ("glb", lambda surface, subject: export.glb(surface, recipe=subject.recipe)),
-    "obj": ("zip", lambda surface, subject: export.obj_zip(surface, stem=f"{subject.stem}_mesh")),
-    "ply": ("ply", lambda surface, _: export.colored_ply(surface)),
-}
-
-
-DEPTH_FILES = {"npy": ".npy", "png16": "_16bit.png", "colored": "_colored.png"}
-
-
 @dataclass(frozen=True)
 class Look:
     """How depth is written: the colors of its picture, and whether near is 1 in place of 0 in all files."""
@@ -73,16 +41,14 @@ class Look:
     invert: bool
 
     def written(self, kind: str, stem: str, depth: DepthMap, *, recipe: Recipe) -> tuple[str, bytes]:
-        """Return name and bytes of one of `DEPTH_FILES`."""
-        name = f"{stem}_depth{'_inverted' if self.invert else ''}{DEPTH_FILES[kind]}"
-        if kind == "npy":
-            return name, export.depth_npy(depth, invert=self.invert)
-        if kind == "png16":
-            return name, export.depth_png16(depth, recipe=recipe, invert=self.invert)
-        picture = colorize(
-            depth.values, colormap=self.colormap, contours=self.contours, invert=self.invert
-        )  # [H, W, 3]
-        return name, export.png(picture, recipe=recipe)
+        """Return name and bytes of one of the formats of depth."""
+        found = formats_of("depth", "picture")[kind]
+        thing: object = depth
+        if found.holds == "picture":
+            thing = colorize(
+                depth.values, colormap=self.colormap, contours=self.contours, invert=self.invert
+            )  # [H, W, 3]
+        return found.write(thing, stem, recipe=recipe, invert=self.invert)
 
 
 def depth(said: argparse.Namespace, predict: Predictor | None) -> None:
@@ -90,7 +56,7 @@ def depth(said: argparse.Namespace, predict: Predictor | None) -> None:
     given = read_recipe(said.recipe)
     settings = from_flags(said, given.depth or DepthSettings())
     look = _look(said)
-    files = choices_of(said.files, DEPTH_FILES, name="files")
+    files = choices_of(said.files, formats_of("depth", "picture"), name="files")
     outbox, workflow = Outbox(said.out), _workflow(predict)
     doubts: set[str] = set()
     refused = 0
@@ -118,8 +84,9 @@ def depth(said: argparse.Namespace, predict: Predictor | None) -> None:
 
 def relief(said: argparse.Namespace, predict: Predictor | None) -> None:
     """Write the relief of one photo or depth file in every format asked for."""
-    formats = choices_of(said.format, WRITERS, name="format")
-    if said.report and not any(WRITERS[name].printable for name in formats):
+    known = formats_of("relief")
+    formats = [known[name] for name in choices_of(said.format, known, name="format")]
+    if said.report and not any(found.is_printable for found in formats):
         raise SettingsError("report is of a file for printing; add stl or 3mf to --format.")
     given = read_recipe(said.recipe)
     base = _preset(said.preset) if said.preset else given.relief or ReliefSettings()
@@ -131,12 +98,10 @@ def relief(said: argparse.Namespace, predict: Predictor | None) -> None:
         say("detail and smooth_px are 0, so that the height map stays as it is; their flags override that.")
     _say_doubts(given, subject.depth, subject.photo, known=set())
     made = Workflow.relief(subject.depth, settings, photo=subject.photo)
-    for format_name in formats:
-        writer = WRITERS[format_name]
-        name = export.relief_name(subject.stem, made, writer.ending)
-        data = writer.make(made, subject.recipe)
+    for found in formats:
+        name, data = found.write(made, subject.stem, recipe=subject.recipe)
         outbox.put(name, data)
-        if said.report and writer.printable:
+        if said.report and found.is_printable:
             report = build_report(made, name, data)
             outbox.put(f"{name}.report.json", (json.dumps(report.to_dict(), indent=2) + "\n").encode())
             tell(report.to_text())
@@ -146,7 +111,8 @@ def relief(said: argparse.Namespace, predict: Predictor | None) -> None:
 
 def mesh(said: argparse.Namespace, predict: Predictor | None) -> None:
     """Write the textured surface of one photo or depth file; depth without a photo wears its own colors."""
-    formats = choices_of(said.format, MESH_WRITERS, name="format")
+    known = formats_of("mesh")
+    formats = [known[name] for name in choices_of(said.format, known, name="format")]
     given = read_recipe(said.recipe)
     settings = from_flags(said, given.mesh or MeshSettings())
     depth_settings = from_flags(said, given.depth or DepthSettings())
@@ -157,9 +123,8 @@ def mesh(said: argparse.Namespace, predict: Predictor | None) -> None:
     if subject.photo is None:
         say("There is no photo with the depth, so the mesh wears the depth's colors; --photo gives it one.")
     made = Workflow.surface(subject.depth, photo, settings)
-    for format_name in formats:
-        ending, make = MESH_WRITERS[format_name]
-        outbox.put(export.surface_name(subject.stem, ending), make(made, subject))
+    for found in formats:
+        outbox.put(*found.write(made, subject.stem, recipe=subject.recipe))
     for note in made.notes:
         say(note)
 

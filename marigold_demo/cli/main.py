@@ -16,6 +16,7 @@ from marigold_demo import __version__
 from marigold_demo.cli.flags import Parser, add_file_flags, add_flags
 from marigold_demo.cli.terminal import PROGRAM, say, undelivered
 from marigold_demo.errors import DemoError, SettingsError
+from marigold_demo.io.formats import formats_of
 from marigold_demo.presets import RELIEF_PRESETS
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.training.train_settings import TrainSettings
@@ -24,9 +25,8 @@ if TYPE_CHECKING:
     from marigold_demo.workflow import Predictor
 
 DONE, WRONG, STOPPED = 0, 2, 130
-MESH_FORMATS = ("glb", "obj", "ply")
-RELIEF_FORMATS = ("stl", "3mf", "obj", "ply", "glb", "heightmap")
-DEPTH_FILES = ("npy", "png16", "colored")
+MESH_FORMATS, RELIEF_FORMATS = tuple(formats_of("mesh")), tuple(formats_of("relief"))
+DEPTH_FILES = tuple(formats_of("depth", "picture"))
 COLORMAPS = ("viridis", "magma", "inferno", "plasma", "cividis", "gray", "turbo", "Spectral")
 DEPTH_SOURCES = ("prediction", "phone")
 BASELINES = ("rows-only", "constant")

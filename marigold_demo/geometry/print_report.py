@@ -11,7 +11,7 @@ import numpy as np
 from marigold_demo.geometry.mesh_check import MeshCheck, check_mesh
 from marigold_demo.geometry.relief import Relief
 from marigold_demo.geometry.rtin import TILE
-from marigold_demo.io.mesh_files import from_stl, from_threemf
+from marigold_demo.io.formats import format_of
 
 DENSITY = {  # g/cm3, solid
     "PLA": 1.24,
@@ -93,11 +93,10 @@ def build_report(relief: Relief, name: str, data: bytes) -> PrintReport:
 
     Args:
         relief: What the bytes were made from: settings, heights and notes.
-        name: File name.
+        name: File name, which says by its ending what they are.
         data: The bytes to be downloaded.
     """
-    corners = from_threemf(data) if data[:2] == b"PK" else from_stl(data)["corners"]
-    soundness = check_mesh(corners)
+    soundness = check_mesh(format_of("relief", name).read(data))
     return PrintReport(
         name=name,
         file_bytes=len(data),

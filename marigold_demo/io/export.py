@@ -43,17 +43,6 @@ PLASTER = {
 }
 
 
-def relief_name(stem: str, relief: Relief, extension: str) -> str:
-    """Return a name such as photo_relief_100x75mm_z4.6mm.stl."""
-    x, y, z = (f"{side:.4g}" for side in relief.size_mm)
-    return f"{stem}_relief_{x}x{y}mm_z{z}mm.{extension}"
-
-
-def surface_name(stem: str, extension: str) -> str:
-    """Return a name such as photo_mesh.glb; a surface has no unit."""
-    return f"{stem}_mesh.{extension}"
-
-
 def stl(relief: Relief) -> bytes:
     """Return a binary STL in millimeters, Z up, with face normals."""
     return to_stl(relief.solid.vertices, relief.solid.faces)

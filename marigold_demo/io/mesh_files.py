@@ -7,7 +7,7 @@ those of the specification. These writers take a third of trimesh's time, and 3M
 import io
 import zipfile
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
@@ -61,6 +61,16 @@ def from_stl(data: bytes) -> NDArray[np.void]:
     return np.frombuffer(data, dtype=FACE, offset=HEADER_BYTES)
 
 
+def read_stl(file: BinaryIO) -> NDArray[np.float32]:
+    """Return the triangles of an open binary STL: float32 [F, 3, 3].
+
+    Raises:
+        ValueError: Its size does not fit the count.
+    """
+    corners: NDArray[np.float32] = from_stl(file.read())["corners"]
+    return corners
+
+
 def unit_normals(corners: Points) -> Points:
     """Return right-hand normals float32 [F, 3] of triangles [F, 3, 3]; zero where there is no area."""
     normals = cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
@@ -94,13 +104,13 @@ def to_threemf(
     )
 
 
-def from_threemf(data: bytes) -> NDArray[np.float32]:
-    """Return the triangles of a 3MF of ours: float32 [F, 3, 3].
+def read_threemf(file: BinaryIO) -> NDArray[np.float32]:
+    """Return the triangles of an open 3MF of ours: float32 [F, 3, 3].
 
     Raises:
         ValueError: It holds no mesh.
     """
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+    with zipfile.ZipFile(file) as archive:
         model = archive.read(MODEL)
     places = model.find(b"<vertices>"), model.find(b"</vertices>"), model.find(b"</triangles>")
     if min(places) < 0:

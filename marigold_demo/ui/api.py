@@ -15,12 +15,12 @@ import gradio as gr
 from gradio.components import Component
 from gradio.utils import get_upload_folder
 
-from marigold_demo import workflow
 from marigold_demo.colormap import COLORMAPS, DEFAULT_COLORMAP, colorize
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError, PhotoError, SettingsError
 from marigold_demo.io.cache_folder import told_when_full
 from marigold_demo.io.depth_file import Near, depth_form, may_be_depth
+from marigold_demo.io.formats import formats_of, page_files
 from marigold_demo.io.isolated import load_photo, read_depth_file
 from marigold_demo.io.photo import Photo, safe_stem
 from marigold_demo.recipe import Recipe
@@ -169,8 +169,10 @@ def _depth(
                 continue
             folder = store.folder()
             recipe = Recipe(photo=shot.digest, revision=step.revision, device=step.device, depth=settings)
-            colored = workflow.colored_file(shot.stem, look.colored(step.values), recipe=recipe)
-            files = (*workflow.depth_files(shot.stem, step, recipe=recipe), colored)
+            files = (
+                *page_files("depth", step, shot.stem, recipe=recipe),
+                *page_files("picture", look.colored(step.values), shot.stem, recipe=recipe),
+            )
             yield tuple(write_file(folder, name, data) for name, data in files)
 
 
@@ -179,7 +181,7 @@ def _relief(
 ) -> Iterator[str]:
     values = _depth_map(depth, **options)
     relief = store.workflow.relief(values, settings, photo=_photo(photo) if photo else None)
-    yield write_file(store.folder(), *workflow.relief_file(_stem(depth), relief))
+    yield write_file(store.folder(), *formats_of("relief")["stl"].write(relief, _stem(depth)))
 
 
 def _mesh(
@@ -188,7 +190,7 @@ def _mesh(
     values = _depth_map(depth, **options)
     shot = _photo(photo) if photo else Photo(colorize(values.values))
     surface = store.workflow.surface(values, shot, settings)
-    yield write_file(store.folder(), *workflow.surface_file(_stem(depth), surface))
+    yield write_file(store.folder(), *formats_of("mesh")["glb"].write(surface, _stem(depth)))
 
 
 def _photo(path: str | None) -> Photo:

@@ -12,6 +12,7 @@ from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError
 from marigold_demo.io import export
 from marigold_demo.io.depth_file import Near
+from marigold_demo.io.formats import formats_of, page_formats
 from marigold_demo.io.isolated import read_depth_file
 from marigold_demo.io.photo import Photo, safe_stem
 from marigold_demo.settings import DepthSettings
@@ -25,7 +26,7 @@ from marigold_demo.ui.views import DEPTH, PHOTO, SIDES, Look
 from marigold_demo.workflow import same_shape
 
 HEIGHT_PX = 560
-FILES = {"npy": "Depth, 32-bit .npy", "png16": "Depth, 16-bit PNG", "colored": "Colored depth, PNG"}
+FILES = {name: found.label for name, found in page_formats("depth", "picture").items()}
 
 
 class DepthStage:
@@ -204,19 +205,20 @@ def picture_sides(store: SessionStore, key: str | None, left: str, right: str, *
 def depth_files(store: SessionStore, key: str | None) -> tuple[Any, ...]:
     """Write the files that hold depth itself; return their download buttons."""
     result, folder = store.result(key), store.folder()
-    files = workflow.depth_files(result.photo.stem, result.depth, recipe=result.recipe())
-    return tuple(
-        download(words, write_file(folder, name, data), len(data))
-        for words, (name, data) in zip((FILES["npy"], FILES["png16"]), files, strict=True)
-    )
+    buttons = []
+    for found in page_formats("depth").values():
+        name, data = found.write(result.depth, result.photo.stem, recipe=result.recipe())
+        buttons.append(download(found.label, write_file(folder, name, data), len(data)))
+    return tuple(buttons)
 
 
 def colored_file(store: SessionStore, key: str | None, *look: Any) -> gr.DownloadButton:
     """Write the colored picture; return its download button."""
     result = store.result(key)
     colored = Look(*look).colored(result.depth.values)
-    name, data = workflow.colored_file(result.photo.stem, colored, recipe=result.recipe())
-    return download(FILES["colored"], write_file(store.folder(), name, data), len(data))
+    found = formats_of("picture")["colored"]
+    name, data = found.write(colored, result.photo.stem, recipe=result.recipe())
+    return download(found.label, write_file(store.folder(), name, data), len(data))
 
 
 def download(words: str, path: str, size_bytes: int) -> gr.DownloadButton:

@@ -7,9 +7,9 @@ from typing import Any
 
 import gradio as gr
 
-from marigold_demo import workflow
 from marigold_demo.geometry.print_report import build_report
 from marigold_demo.io import export
+from marigold_demo.io.formats import page_files, page_formats
 from marigold_demo.presets import RELIEF_PRESETS
 from marigold_demo.settings import MeshSettings, ReliefSettings
 from marigold_demo.ui import widgets
@@ -66,8 +66,8 @@ MAIN = {
     MESH: ("projection", "far_near_ratio", "fov_deg", "edges"),
 }
 FILES = {
-    RELIEF: {"stl": "Relief, STL", "3mf": "Relief, 3MF", "heightmap": "Height map, 16-bit PNG"},
-    MESH: {"glb": "Mesh, GLB", "obj": "Mesh, OBJ in a zip"},
+    RELIEF: {name: found.label for name, found in page_formats("relief").items()},
+    MESH: {name: found.label for name, found in page_formats("mesh").items()},
 }
 
 
@@ -133,11 +133,11 @@ def build(store: SessionStore, key: str | None, settings: ReliefSettings | MeshS
     stem = result.photo.stem
     if isinstance(settings, ReliefSettings):
         relief = store.workflow.relief(result.depth, settings, photo=result.photo)
-        files = list(workflow.relief_files(stem, relief, recipe=result.recipe(settings)))
+        files = list(page_files("relief", relief, stem, recipe=result.recipe(settings)))
         examined = build_report(relief, *files[0])
         return [report(examined.lines(), examined.warnings), *_downloads(store, RELIEF, files)]
     surface = store.workflow.surface(result.depth, result.photo, settings)
-    files = list(workflow.surface_files(stem, surface, recipe=result.recipe(settings)))
+    files = list(page_files("mesh", surface, stem, recipe=result.recipe(settings)))
     facts = [
         ("Triangles", f"{len(surface.faces):,}"),
         ("Texture", "{1} × {0} pixels".format(*surface.texture.shape)),

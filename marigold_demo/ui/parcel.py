@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from marigold_demo import workflow
 from marigold_demo.geometry.print_report import build_report
+from marigold_demo.io.formats import formats_of, page_files
 from marigold_demo.io.mesh_files import to_zip
 from marigold_demo.settings import MeshSettings, ReliefSettings
 from marigold_demo.ui.session_store import DepthResult, SessionStore, write_file
@@ -27,14 +27,14 @@ def everything(
     """
     stem, recipe = result.photo.stem, replace(result.recipe(relief), mesh=mesh)
     solid = store.workflow.relief(result.depth, relief, photo=result.photo)
-    reliefs = list(workflow.relief_files(stem, solid, recipe=recipe))
+    reliefs = list(page_files("relief", solid, stem, recipe=recipe))
     surface = store.workflow.surface(result.depth, result.photo, mesh)
     members = dict(
         [
-            *workflow.depth_files(stem, result.depth, recipe=recipe),
-            workflow.colored_file(stem, colored, recipe=recipe),
+            *page_files("depth", result.depth, stem, recipe=recipe),
+            *page_files("picture", colored, stem, recipe=recipe),
             *reliefs,
-            workflow.surface_file(stem, surface, recipe=recipe),
+            formats_of("mesh")["glb"].write(surface, stem, recipe=recipe),
             (f"{stem}_report.txt", build_report(solid, *reliefs[0]).to_text().encode()),
             (f"{stem}_recipe.json", recipe.to_json().encode()),
         ]
