@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -63,3 +66,13 @@ def test_errors_come_through():
     predict = in_one_thread(watched([], error=SettingsError("too many")))
     with pytest.raises(SettingsError, match="too many"):
         list(predict(PHOTO, DepthSettings()))
+
+
+def test_threads_that_wait_sleep_unless_told_otherwise():
+    told = (
+        "import marigold_demo, os; print(os.environ['OMP_WAIT_POLICY'], 'torch' in __import__('sys').modules)"
+    )
+    for given, expected in (({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")):
+        environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+        answer = subprocess.check_output([sys.executable, "-c", told], env=environment | given, text=True)
+        assert answer.split() == [expected, "False"]
