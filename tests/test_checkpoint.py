@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from diffusers import MarigoldDepthPipeline
+from diffusers import MarigoldDepthPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from marigold_demo.catalog import CATALOG
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import CheckpointError
-from marigold_demo.network import checkpoint
+from marigold_demo.network import checkpoint, checkpoint_folder
 from marigold_demo.network.checkpoint import load_pipeline, open_pipeline, predict, save_pipeline
 from marigold_demo.network.checkpoint_folder import read_pipeline
 from marigold_demo.settings import DepthSettings
@@ -174,6 +174,22 @@ def test_saved_folder_opens_in_diffusers(tmp_path):
     reference.set_progress_bar_config(disable=True)
     expected = reference(PHOTO.rgb, generator=torch.Generator().manual_seed(5)).prediction[0, ..., 0]
     assert np.abs(pipeline(PHOTO, DepthSettings(seed=5)).values - expected).max() < 1e-4
+
+
+def test_unet_is_saved_in_shards_that_a_plain_push_takes(tmp_path, monkeypatch, capfd):
+    pipeline = toys.make_pipeline()
+    monkeypatch.setattr(checkpoint_folder, "SHARD_BYTES", 300_000)
+    save_pipeline(pipeline, tmp_path / "saved")
+    shards = sorted((tmp_path / "saved" / "unet").glob("*.safetensors"))
+    assert len(shards) > 2 and max(shard.stat().st_size for shard in shards) < 10**6
+    capfd.readouterr()
+    again = read_pipeline(tmp_path / "saved", name="saved")
+    assert capfd.readouterr().err == ""  # no bar of diffusers
+    theirs = UNet2DConditionModel.from_pretrained(tmp_path / "saved", subfolder="unet")
+    for weights in (again.unet.state_dict(), theirs.state_dict()):
+        expected = pipeline.unet.state_dict()
+        assert weights.keys() == expected.keys()
+        assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
 def test_saved_tiny_vae_loads_without_a_warning(tmp_path, caplog):

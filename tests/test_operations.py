@@ -249,12 +249,12 @@ def test_damaged_embedded_weights_are_found_at_the_start_and_named_everywhere(st
     root = tmp_path / "installed"
     shutil.copytree(ROOT / "marigold_demo", root / "marigold_demo", copy_function=os.symlink)
     shutil.copy(ROOT / "app.py", root)
-    weights = root / "marigold_demo" / "embedded" / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = min((root / "marigold_demo" / "embedded" / "unet").glob("*.safetensors"))
     content = bytearray(weights.read_bytes())
     content[len(content) // 2] ^= 1
     weights.unlink()
     weights.write_bytes(content)
-    said = "checkpoint is damaged: unet/diffusion_pytorch_model.safetensors is not as it was installed."
+    said = f"checkpoint is damaged: unet/{weights.name} is not as it was installed."
     app = start(root=root)
     app.wait_for(app.answers("/healthz", "without its checkpoint"))
     assert httpx.get(f"{app.url}/healthz").status_code == 503

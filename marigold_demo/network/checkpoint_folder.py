@@ -37,6 +37,8 @@ from marigold_demo.network.weights import READ_ERRORS, read_config, read_network
 
 VAES = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 SCHEDULERS = {"DDIMScheduler": DDIMScheduler, "LCMScheduler": LCMScheduler}
+# Hosts such as Hugging Face take files of up to 10 MB in a plain push; a large network would be 100 files.
+SHARD_BYTES, LARGEST_SHARDED_BYTES = 9_900_000, 2**27
 LATENT_SIDE = 16  # pixels of the latents with which the fit of the networks is tried
 
 
@@ -123,7 +125,7 @@ def save_pipeline(pipeline: DepthPipeline, folder: Path | str) -> None:
 
 
 def _write(pipeline: DepthPipeline, folder: Path) -> None:
-    pipeline.unet.save_pretrained(folder / "unet", safe_serialization=True)
+    _save_in_shards(pipeline.unet, folder / "unet")
     pipeline.vae.save_pretrained(folder / "vae", safe_serialization=True)
     pipeline.scheduler.save_pretrained(folder / "scheduler")
     if pipeline.image_encoder is not None:
@@ -158,6 +160,13 @@ def _write(pipeline: DepthPipeline, folder: Path) -> None:
     for weights in folder.rglob("*.safetensors"):
         weights.chmod(mode)  # safetensors lets the owner alone read them
     write_sums(folder)
+
+
+def _save_in_shards(network: Any, folder: Path) -> None:
+    """Write a network of moderate size in files of at most SHARD_BYTES, with diffusers' index of them."""
+    size_bytes = sum(weight.numel() * weight.element_size() for weight in network.state_dict().values())
+    limit = {"max_shard_size": SHARD_BYTES} if size_bytes <= LARGEST_SHARDED_BYTES else {}
+    network.save_pretrained(folder, safe_serialization=True, **limit)
 
 
 def _clean_config(network: Any, path: Path) -> None:

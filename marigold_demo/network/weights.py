@@ -3,10 +3,13 @@
 Only safetensors are read, and no code that comes with a checkpoint is ever run.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.utils import logging
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
@@ -36,14 +39,15 @@ def read_network(kind: Any, folder: Path, *, name: str, dtype: torch.dtype) -> A
     config = read_config(folder, name=name)
     variant = variant_of(folder, name=name, half=dtype == torch.float16)
     try:
-        network, info = kind.from_pretrained(
-            folder,
-            torch_dtype=dtype,
-            variant=variant,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        with _no_progress_bar():
+            network, info = kind.from_pretrained(
+                folder,
+                torch_dtype=dtype,
+                variant=variant,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
     except ImportError as error:
         raise missing_library(part_of(folder), error, name=name) from error
     except READ_ERRORS as error:
@@ -61,6 +65,18 @@ def read_network(kind: Any, folder: Path, *, name: str, dtype: torch.dtype) -> A
             f"{part_of(folder)} of {name} lacks some of its weights; download the checkpoint again."
         )
     return network.eval()
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Keep diffusers from drawing a bar of the shards it reads."""
+    was_enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            logging.enable_progress_bar()
 
 
 def read_config(folder: Path, *, name: str) -> dict[str, Any]:
