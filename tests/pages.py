@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import gradio as gr
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -129,6 +130,17 @@ def app_running(folder: Path) -> Iterator[str]:
         process.terminate()
         process.wait(20)
         log.close()
+
+
+def make_tabs(store, *, advise=None, defaults=None):
+    """Return the tabs of a page over a store, with their events, but no server."""
+    from marigold_demo.settings import DepthSettings
+    from marigold_demo.ui.page import Tabs
+
+    with gr.Blocks() as page:
+        tabs = Tabs(store, advise, defaults=defaults or DepthSettings())
+        tabs.connect(page)
+    return tabs
 
 
 @contextmanager

@@ -25,10 +25,11 @@ from marigold_demo.io.formats import formats_of
 from marigold_demo.io.photo import load_photo
 from marigold_demo.presets import RELIEF_PRESETS
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
-from marigold_demo.ui import object_stage, views, widgets
+from marigold_demo.ui import layers, widgets
+from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.messages import size_in_words
+from marigold_demo.ui.object_tab import ObjectTab
 from marigold_demo.ui.session_store import DepthResult
-from marigold_demo.ui.views import Look
 from marigold_demo.workflow import Workflow
 from tests.controls import NAMED, control, parts, turn
 from tests.pages import Ball, ball, draw_photo, served, spread
@@ -74,7 +75,7 @@ MESH += turns(MeshSettings, "mesh", edge_tol=0.1, edges=("stretch", "cut"), shad
 MESH += turns(MeshSettings, "mesh", near_m="2", tolerance=0.005, projection="orthographic", ortho_depth=0.5)
 MESH += turns(MeshSettings, "mesh", projection="perspective")
 LOOK = [
-    ("colors", "colormap", gr.Dropdown(list(views.COLORMAPS)), "viridis"),
+    ("colors", "colormap", gr.Dropdown(list(layers.COLORMAPS)), "viridis"),
     ("From", "near", gr.Slider(0, 0.99, value=0), 0.1),
     ("To", "far", gr.Slider(0, 1, value=1), 0.9),
     ("contours", "contours", gr.Slider(0, 40, value=0), 5),
@@ -295,8 +296,8 @@ def test_colors_and_sides_reach_the_pictures(start, photo, result):
 
     def shows(sides, look):
         for image, name in zip(seen.page.locator("#compare img").all(), sides, strict=True):
-            rgb = views.side(result, name, look)
-            if name != views.PHOTO:
+            rgb = layers.render(result, name, look)
+            if name != layers.PHOTO:
                 wait_until(seen.page, partial(same, image, rgb))
         expect(seen.page.locator("#legend [data-side]")).to_have_text(list(sides))
         return rgb.tobytes()
@@ -304,13 +305,13 @@ def test_colors_and_sides_reach_the_pictures(start, photo, result):
     def same(image, rgb):
         return np.array_equal(pixels(fetched(seen.page, image)), rgb)
 
-    look = turn_all(hand, LOOK, Look(), lambda look: shows((views.PHOTO, views.DEPTH), look))
+    look = turn_all(hand, LOOK, DepthStyle(), lambda look: shows((layers.PHOTO, layers.DEPTH), look))
     hand("download-colored")
     colored = look.colored(result.depth.values)
     wait_until(
         seen.page, lambda: np.array_equal(pixels(seen.download("#download-colored").read_bytes()), colored)
     )
-    for sides in [(views.GREY, views.SHADED), (views.DEPTH, views.SPREAD)]:
+    for sides in [(layers.GRAY, layers.SHADED), (layers.DEPTH, layers.UNCERTAINTY)]:
         for name, side in zip(("Left side", "Right side"), sides, strict=True):
             turn(hand, name, gr.Dropdown([side]), to=side, holds=lambda _: None)
         shows(sides, look)
@@ -488,16 +489,16 @@ def test_the_interface_for_programs_is_described(browser, url):
 
 
 def test_what_is_changed_while_files_are_written_is_in_the_files_at_last(visit, photo, monkeypatch):
-    seen, may_build, begun, build = visit(motion="reduce"), threading.Semaphore(0), [], object_stage.build
+    seen, may_build, begun, build = visit(motion="reduce"), threading.Semaphore(0), [], ObjectTab.build_files
 
-    def gated(store, key, settings):
+    def gated(tab, key, settings):
         begun.append(settings.width_mm)
         assert may_build.acquire(timeout=60)
-        return build(store, key, settings)
+        return build(tab, key, settings)
 
     seen.upload(photo)
     seen.wait_for_object()
-    monkeypatch.setattr(object_stage, "build", gated)
+    monkeypatch.setattr(ObjectTab, "build_files", gated)
     width, shown = seen.page.locator("#relief-width_mm input[type=number]"), seen.page.locator("#preview a")
     for wished in ("60", "70"):
         before = shown.get_attribute("href")

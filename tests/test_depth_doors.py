@@ -16,10 +16,10 @@ from marigold_demo.io.photo import Photo
 from marigold_demo.io.recipe_file import load_recipe
 from marigold_demo.recipe import Recipe
 from marigold_demo.settings import DepthSettings, ReliefSettings
-from marigold_demo.ui import photo_stage
+from marigold_demo.ui import photo_tab
 from marigold_demo.ui.session_store import SessionStore
 from marigold_demo.workflow import Workflow
-from tests.pages import LENIENT, Ball, ball
+from tests.pages import LENIENT, Ball, ball, make_tabs
 
 DEPTH = ball(48, 64)  # a ball before ground; all of it far at the top
 RELIEF = ("--frame", "none", "--detail", 0, "--smooth-px", 0)
@@ -154,14 +154,15 @@ def store(tmp_path, monkeypatch):
 
 def drop(store: SessionStore, path: Path) -> str:
     """Drop a file into the photo box; return all that the page says of it."""
-    _, _, key, _, notes, _, _, told, *_ = photo_stage.take_photo(store, {"path": str(path)}, False)
-    assert key or "alert" in told
-    return f"{notes} {told}"
+    photo = make_tabs(store).photo
+    shown = photo.take_photo({"path": str(path)}, False)
+    assert shown[photo.key] or "alert" in shown[photo.status]
+    return f"{shown[photo.notes]} {shown[photo.status]}"
 
 
 @LENIENT
 def test_depth_in_the_photo_box_is_pointed_to_its_button(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(photo_stage, "warn", lambda error: None)
+    monkeypatch.setattr(photo_tab, "warn", lambda error: None)
     button = "“Use my own depth file”"
     np.save(tmp_path / "f.npy", DEPTH)
     np.savez(tmp_path / "f.npz", depth=DEPTH)

@@ -17,13 +17,15 @@ from marigold_demo.io import export
 from marigold_demo.io.cache_folder import DiskFullError
 from marigold_demo.network.checkpoint_folder import read_pipeline
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
-from marigold_demo.ui import api, depth_stage, parcel
+from marigold_demo.ui import api
+from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.messages import user_errors
+from marigold_demo.ui.object_tab import build_zip
 from marigold_demo.ui.session_store import DepthResult, SessionStore
 from marigold_demo.workflow import Workflow
 from tests import toys
 from tests.conftest import make_photo
-from tests.pages import LENIENT, Ball, ball, draw_photo
+from tests.pages import LENIENT, Ball, ball, draw_photo, make_tabs
 
 pytestmark = LENIENT
 
@@ -68,17 +70,17 @@ def through_the_api(store, folder):
 
 def through_the_page(store, folder):
     key = store.add_result(DepthResult(PHOTO, DepthMap(ball(480, 640), None), DepthSettings()))
-    return depth_stage.depth_files(store, key)
+    return make_tabs(store).depth.write_depth(key)
 
 
-def in_one_parcel(store, folder):
+def in_one_zip(store, folder):
     result = DepthResult(PHOTO, DepthMap(ball(48, 64), None), DepthSettings())
     colored = np.zeros((48, 64, 3), dtype=np.uint8)
     relief, mesh = ReliefSettings(resolution=128), MeshSettings(resolution=128)
-    return parcel.everything(store, result, relief=relief, mesh=mesh, colored=colored)
+    return build_zip(store, result, relief=relief, mesh=mesh, colored=colored)
 
 
-@pytest.mark.parametrize("wish", [through_the_api, through_the_page, in_one_parcel])
+@pytest.mark.parametrize("wish", [through_the_api, through_the_page, in_one_zip])
 def test_a_full_disk_is_one_sentence_and_the_next_wish_is_fulfilled(wish, store, tmp_path):
     draw_photo(tmp_path)
     with no_room(), pytest.raises(DiskFullError, match="disk is full"):
@@ -114,8 +116,8 @@ def test_a_network_without_memory_says_so_and_works_again_later(part, store, mon
     key = store.add_photo(PHOTO)
 
     def run():
-        stream = user_errors(depth_stage.stream_depth)
-        return list(stream(store, key, DepthSettings(), sides=("Photo", "Depth"), look=depth_stage.Look()))
+        stream = user_errors(make_tabs(store).depth.stream)
+        return list(stream(key, DepthSettings(), sides=("Photo", "Depth"), style=DepthStyle()))
 
     with monkeypatch.context() as patch:
         for name in ("forward", "encode", "decode"):

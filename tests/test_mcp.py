@@ -100,7 +100,7 @@ class TestTools:
         for tool in listed.tools:
             assert len(tool.description) > 40
         relief = next(tool for tool in listed.tools if tool.name == "relief")
-        assert "millimetres" in relief.description
+        assert "millimeters" in relief.description
         assert "mm" in relief.inputSchema["properties"]["width_mm"]["description"]
 
     def test_a_photo_becomes_files_that_can_be_fetched(self, depth):

@@ -16,10 +16,10 @@ from marigold_demo.cli.main import DONE, WRONG, main
 from marigold_demo.errors import PhotoError
 from marigold_demo.io.photo import Photo, decode_photo
 from marigold_demo.settings import DepthSettings
-from marigold_demo.ui import depth_stage, photo_stage
+from marigold_demo.ui.layers import DEPTH, PHOTO, DepthStyle
 from marigold_demo.ui.session_store import SessionStore
-from marigold_demo.ui.views import DEPTH, PHOTO, Look
 from marigold_demo.workflow import Workflow, phone_depth
+from tests.pages import LENIENT, make_tabs
 from tests.picture_files import encoded, quarters
 
 RAMP = np.linspace(0, 255, 60).round().astype(np.uint8)[None].repeat(40, axis=0)  # [40, 60]
@@ -221,25 +221,28 @@ def test_where_there_is_no_depth_inside_the_command_line_says_so(tmp_path, capsy
         assert words in capsys.readouterr().err
 
 
+@LENIENT
 def test_depth_from_the_phone_stands_beside_the_prediction_in_the_page(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     store = SessionStore(Workflow(Never()))
     with_depth, without = read(gdepth("RangeLinear")), read(encoded(quarters(), "JPEG"))
     assert with_depth.digest == without.digest  # which no prediction may be kept by
+    tabs, style = make_tabs(store), vars(DepthStyle()).values()
     for photo in (with_depth, without):
         key = store.add_photo(photo)
-        assert photo_stage.phone_button(store, key).visible is (photo is with_depth)
-    assert photo_stage.phone_button(store, None).visible is False
+        [button] = tabs.photo.show_phone_button(key).values()
+        assert button.visible is (photo is with_depth)
+    [button] = tabs.photo.show_phone_button(None).values()
+    assert button.visible is False
     with pytest.raises(PhotoError, match="no depth inside"):
-        depth_stage.take_phone_depth(store, key, PHOTO, DEPTH, *vars(Look()).values())
+        tabs.depth.take_phone_depth(key, PHOTO, DEPTH, *style)
     key = store.add_photo(with_depth)
-    run, _, said, result_key, *_, stage = depth_stage.take_phone_depth(
-        store, key, PHOTO, DEPTH, *vars(Look()).values()
-    )
-    result = store.result(result_key)
+    shown = tabs.depth.take_phone_depth(key, PHOTO, DEPTH, *style)
+    result = store.result(shown[tabs.depth.key])
     assert result.name == "Depth from the phone" and result.settings is None
     np.testing.assert_array_equal(result.depth.values, with_depth.phone_depth)
-    assert run.interactive and "phone" in said and isinstance(stage, gr.Column)
+    assert shown[tabs.photo.run].interactive and "phone" in shown[tabs.photo.status]
+    assert isinstance(shown[tabs.depth.stage], gr.Column)
     assert store.workflow.kept_bytes == 0
 
 

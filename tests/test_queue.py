@@ -27,10 +27,10 @@ from marigold_demo.serving.lifecycle import Service
 from marigold_demo.serving.listening import listen
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.ui import api, build_page, launch, queue, widgets
-from marigold_demo.ui.measure import use_length
+from marigold_demo.ui.layers import DepthStyle, check_layers
+from marigold_demo.ui.points import use_length
 from marigold_demo.ui.queue import Mailbox, Mailboxes
 from marigold_demo.ui.session_store import SessionStore
-from marigold_demo.ui.views import Look, check_sides
 from marigold_demo.workflow import Workflow
 from tests.pages import LENIENT, draw_photo
 from tests.test_visitors import eventually, grey
@@ -272,7 +272,7 @@ def post(url: str, path: str, body: dict) -> None:
 
 def refusals():
     """Yield refusals of long texts and of numbers of many digits."""
-    for kind in (DepthSettings, ReliefSettings, MeshSettings, Look):
+    for kind in (DepthSettings, ReliefSettings, MeshSettings, DepthStyle):
         for name in kind.__dataclass_fields__:
             for value in (LONG, [LONG], 10**5000, -(10**4000), 1e300, [[[]]], {LONG: LONG}):
                 if name != "invert" and (name != "checkpoint" or value != LONG):
@@ -281,7 +281,7 @@ def refusals():
         yield lambda name=name: widgets.read(DepthSettings, {name: LONG})
         yield lambda name=name: widgets.read(DepthSettings, {name: "9" * 900_000})
     yield lambda: use_length(KnowsAll(), "key", ((0, 0), (1, 1)), LONG, MeshSettings())
-    yield lambda: check_sides(KnowsAll().result(""), (LONG,))
+    yield lambda: check_layers(KnowsAll().result(""), (LONG,))
     for text in (
         '{"%s": 1}',
         '{"depth": {"%s": 1}}',

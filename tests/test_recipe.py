@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import gradio as gr
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,10 +20,9 @@ from marigold_demo.io.recipe_file import load_recipe
 from marigold_demo.network.revision import revision_of
 from marigold_demo.recipe import LIBRARIES, Recipe, libraries, recipe_from_json
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
-from marigold_demo.ui import depth_stage, object_stage
 from marigold_demo.ui.session_store import DepthResult, SessionStore
 from marigold_demo.workflow import Workflow
-from tests.pages import LENIENT, Ball, draw_photo
+from tests.pages import LENIENT, Ball, draw_photo, make_tabs
 
 pytestmark = LENIENT
 RELIEF = ReliefSettings(width_mm=60, resolution=128, detail=0.5, frame="round")
@@ -44,15 +44,15 @@ class Stamped(Ball):
 
 @pytest.fixture
 def page_files(tmp_path, monkeypatch):
-    """The files as the page lays them for download, by how their names end."""
+    """The files as the page writes them for download, by how their names end."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
     store, photo = SessionStore(Workflow(Stamped())), load_photo(draw_photo(tmp_path, size=(160, 120)))
     key = store.add_result(DepthResult(photo, store.workflow.estimate(photo, DEPTH), DEPTH))
-    buttons = [
-        *depth_stage.depth_files(store, key),
-        *object_stage.build(store, key, RELIEF)[1:],
-        *object_stage.build(store, key, MESH)[1:],
-    ]
+    tabs = make_tabs(store)
+    filled = tabs.depth.write_depth(key)
+    for settings in (RELIEF, MESH):
+        filled |= tabs.objects.build_files(key, settings)
+    buttons = [button for button in filled.values() if isinstance(button, gr.DownloadButton)]
     paths = [Path(button.value["path"]) for button in buttons]
     return {path.name.removeprefix("holiday"): path for path in paths}
 

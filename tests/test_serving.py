@@ -30,7 +30,7 @@ from marigold_demo.serving.middleware import HEADERS, State
 from marigold_demo.serving.monitor import Metrics, Runs, RunTooLongError, ServerEndsError
 from marigold_demo.serving.requests import RateLimit
 from marigold_demo.settings import DepthSettings
-from marigold_demo.ui import model_choice
+from marigold_demo.ui import model_picker
 from tests.conftest import make_photo
 from tests.pages import LENIENT, ROOT, Ball, draw_photo, served
 
@@ -573,7 +573,7 @@ def test_the_limit_is_configured_in_minutes_and_told_with_the_price(minutes, sec
     told = runs.advised(lambda size, settings: Advice(seconds=700.0))((4, 4), DepthSettings())
     assert told == Advice(seconds=700.0, limit_s=seconds)
     line = "more than the 5 min that one run may take here"
-    assert (line in model_choice.price(told)) is (minutes == 5)
+    assert (line in model_picker.price(told)) is (minutes == 5)
 
 
 def test_what_would_take_far_longer_than_the_limit_is_not_admitted():

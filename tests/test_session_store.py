@@ -12,15 +12,13 @@ from marigold_demo.depth import DepthMap
 from marigold_demo.errors import SettingsError
 from marigold_demo.geometry.textured_mesh import build_surface
 from marigold_demo.settings import DepthSettings, MeshSettings
-from marigold_demo.ui import build_page, depth_stage, measure, views
-from marigold_demo.ui import page as page_module
-from marigold_demo.ui.object_stage import MESH, RELIEF
+from marigold_demo.ui import layers
+from marigold_demo.ui.layers import DepthStyle
+from marigold_demo.ui.points import use_length
 from marigold_demo.ui.session_store import DepthResult, SessionStore
-from marigold_demo.ui.views import Look
-from marigold_demo.ui.wiring import Wiring
 from marigold_demo.workflow import Workflow
 from tests.conftest import make_photo
-from tests.pages import LENIENT, Ball, ball
+from tests.pages import LENIENT, Ball, ball, make_tabs
 
 pytestmark = LENIENT
 ENDS = ((0.35, 0.5), (0.65, 0.5))
@@ -54,12 +52,12 @@ def test_a_result_counts_all_that_it_holds_the_copies_for_the_screen_too():
 def test_the_depth_before_stays_beside_the_new_one(store):
     photo_key = store.add_photo(result().photo)
     first = store.result(store.add_result(result(settings=DepthSettings()), photo_key=photo_key))
-    assert first.previous is None and views.OTHER not in views.sides(first)
+    assert first.previous is None and layers.PREVIOUS not in layers.available(first)
     finer = result(settings=DepthSettings(checkpoint="prs-eth/marigold-depth-v1-1"), shift=0.1)
     second = store.result(store.add_result(finer, photo_key=photo_key))
     assert second.previous is first.depth
     assert second.previous_name == first.name != second.name
-    assert views.title(second, views.OTHER) == first.name
+    assert layers.title(second, layers.PREVIOUS) == first.name
     own = store.result(store.add_result(result(), photo_key=photo_key))
     assert own.previous is second.depth and own.name == "Your own depth"
 
@@ -81,12 +79,12 @@ def test_another_photo_has_no_depth_before(store):
 
 def test_each_side_has_its_own_caption_and_scale():
     made = replace(result(settings=DepthSettings()), previous=ball_map(), previous_name="Depth of A <b>")
-    look = Look(colormap="viridis")
-    shown = views.legend(made, (views.OTHER, views.GREY), look)
+    style = DepthStyle(colormap="viridis")
+    shown = layers.legend(made, (layers.PREVIOUS, layers.GRAY), style)
     left, right = shown.split("</div><div><span data-side>", 1)
     assert "Depth of A &lt;b&gt;" in left and "rgb(68 1 84)" in left  # viridis begins so
-    assert "Grey depth" in right and "rgb(255 255 255)" in right and "rgb(68 1 84)" not in right
-    photo_only = views.legend(made, (views.PHOTO, views.SHADED), look)
+    assert "Gray depth" in right and "rgb(255 255 255)" in right and "rgb(68 1 84)" not in right
+    photo_only = layers.legend(made, (layers.PHOTO, layers.SHADED), style)
     assert 'role="img"' not in photo_only
 
 
@@ -95,26 +93,27 @@ def ball_map() -> DepthMap:
 
 
 def test_a_side_that_is_not_there_says_what_would_give_it(store):
-    key = store.add_result(result())
+    key, depth = store.add_result(result()), make_tabs(store).depth
     with pytest.raises(SettingsError, match="no other depth of this photo yet"):
-        depth_stage.picture_sides(store, key, views.PHOTO, views.OTHER)
+        depth.show_layers(key, layers.PHOTO, layers.PREVIOUS)
     with pytest.raises(SettingsError, match="is no picture of depth"):
-        depth_stage.picture_sides(store, key, views.PHOTO, ["x"])
+        depth.show_layers(key, layers.PHOTO, ["x"])
 
 
 def test_an_uploaded_depth_file_is_beside_the_predicted_one(store, tmp_path):
     photo_key = store.add_photo(result().photo)
     store.add_result(result(settings=DepthSettings()), photo_key=photo_key)
     np.save(tmp_path / "mine.npy", ball(48, 64)[::-1].copy())
-    _, key, *_ = depth_stage.take_depth_file(
-        store, str(tmp_path / "mine.npy"), photo_key, views.OTHER, views.DEPTH
+    depth = make_tabs(store).depth
+    shown = depth.take_depth_file(
+        "auto", False, "", str(tmp_path / "mine.npy"), photo_key, layers.PREVIOUS, layers.DEPTH
     )
-    made = store.result(key)
+    made = store.result(shown[depth.key])
     np.testing.assert_array_equal(made.previous.values, ball(48, 64))
-    assert views.sides(made).count(views.OTHER) == 1
+    assert layers.available(made).count(layers.PREVIOUS) == 1
 
 
-# Looks
+# Styles
 
 
 @pytest.mark.parametrize(
@@ -131,17 +130,19 @@ def test_an_uploaded_depth_file_is_beside_the_predicted_one(store, tmp_path):
         {"colormap": ["viridis"]},
     ],
 )
-def test_a_look_out_of_its_limits_gets_a_sentence(wrong):
+def test_a_style_out_of_its_limits_gets_a_sentence(wrong):
     with pytest.raises(SettingsError, match="must be"):
-        Look(**wrong)
+        DepthStyle(**wrong)
 
 
 def test_contours_are_in_the_picture_and_in_the_download(store):
     made = result()
-    plain, lined = Look(), Look(contours=12)
-    assert (views.side(made, views.DEPTH, plain) != views.side(made, views.DEPTH, lined)).any()
+    plain, lined = DepthStyle(), DepthStyle(contours=12)
+    assert (layers.render(made, layers.DEPTH, plain) != layers.render(made, layers.DEPTH, lined)).any()
     key, values = store.add_result(made), [plain.colormap, 0, 1, False]
-    files = [depth_stage.colored_file(store, key, *values, count).value["path"] for count in (0, 12)]
+    depth = make_tabs(store).depth
+    buttons = [depth.write_colored(key, *values, count)[depth.files["colored"]] for count in (0, 12)]
+    files = [button.value["path"] for button in buttons]
     first, second = (open(path, "rb").read() for path in files)
     assert first != second
 
@@ -150,26 +151,32 @@ def test_contours_are_in_the_picture_and_in_the_download(store):
 
 
 def test_two_points_tell_which_is_nearer(store):
-    key = store.add_result(result())
-    told, places, *_ = measure.read_point(store, key, "0.05 0.05 1", ())
-    assert f"{result().depth.values[2, 3]:.3f}" in told and places == ((0.05, 0.05),)
-    told, places, row, _ = measure.read_point(store, key, "0.5 0.5 2", places)
-    assert "2 is nearer" in told and len(places) == 2 and row.visible
-    told, places, row, _ = measure.read_point(store, key, "0.5 0.5 1", places)
+    key, points = store.add_result(result()), make_tabs(store).depth.points
+
+    def read(point, places):
+        shown = points.read(key, point, places)
+        return shown[points.reading], shown[points.places], shown[points.row]
+
+    words, places, _ = read("0.05 0.05 1", ())
+    assert f"{result().depth.values[2, 3]:.3f}" in words and places == ((0.05, 0.05),)
+    words, places, row = read("0.5 0.5 2", places)
+    assert "2 is nearer" in words and len(places) == 2 and row.visible
+    words, places, row = read("0.5 0.5 1", places)
     assert len(places) == 1 and not row.visible
 
 
 @pytest.mark.parametrize("point", ["", "a b c", "0.5", "nan 0.5 1", "7 0.5 1", "-1 0 2", None])
 def test_a_point_that_is_none_is_asked_for_again(store, point):
-    assert measure.read_point(store, store.add_result(result()), point, ((0.1, 0.1),))[1] == ()
+    points = make_tabs(store).depth.points
+    assert points.read(store.add_result(result()), point, ((0.1, 0.1),))[points.places] == ()
 
 
 @pytest.mark.parametrize("choice", [{}, {"projection": "orthographic"}, {"fov_deg": 30, "far_near_ratio": 5}])
 def test_a_known_length_is_the_length_in_the_mesh(store, choice):
     made = result()
     settings = MeshSettings(resolution=128, tolerance=0, edges="stretch", **choice)
-    told, near_m = measure.use_length(store, store.add_result(made), ENDS, "2,5 m", settings)
-    assert "2.5 m" in told and "metres" in told
+    told, near_m = use_length(store, store.add_result(made), ENDS, "2,5 m", settings)
+    assert "2.5 m" in told and "meters" in told
     surface = build_surface(made.depth, made.photo, replace(settings, near_m=near_m))
     ends = [surface.vertices[np.abs(surface.uv - end).sum(axis=1).argmin()] for end in ENDS]
     assert np.linalg.norm(ends[1] - ends[0]) == pytest.approx(2.5, rel=0.02)
@@ -180,7 +187,7 @@ def test_any_length_gives_a_distance_or_a_sentence(length):
     store = SessionStore(Workflow(Ball()))
     key = store.add_result(result())
     try:
-        _, near_m = measure.use_length(store, key, ENDS, length, MeshSettings())
+        _, near_m = use_length(store, key, ENDS, length, MeshSettings())
     except SettingsError as refusal:
         assert str(refusal).endswith(".")
         return
@@ -190,38 +197,29 @@ def test_any_length_gives_a_distance_or_a_sentence(length):
 def test_one_point_twice_and_no_points_get_a_sentence(store):
     key = store.add_result(result())
     with pytest.raises(SettingsError, match="lie apart"):
-        measure.use_length(store, key, (ENDS[0], ENDS[0]), "1", MeshSettings())
+        use_length(store, key, (ENDS[0], ENDS[0]), "1", MeshSettings())
     with pytest.raises(SettingsError, match="click two places"):
-        measure.use_length(store, key, (), "1", MeshSettings())
+        use_length(store, key, (), "1", MeshSettings())
 
 
-@pytest.fixture
-def objects(store, monkeypatch):
-    seen = []
-
-    class Recorded(Wiring):
-        def __init__(self, *values, **named):
-            super().__init__(*values, **named)
-            seen.append(self)
-
-    monkeypatch.setattr(page_module, "Wiring", Recorded)
-    build_page(store.workflow, store=store)
-    return seen[0].objects
-
-
-def test_a_known_length_is_undone_by_emptying_the_field_or_clearing_the_points(store, objects):
-    key, mesh = store.add_result(result()), objects.made.shapes[MESH]
+def test_a_known_length_is_undone_by_emptying_the_field_or_clearing_the_points(store):
+    tabs = make_tabs(store)
+    key, points, mesh = store.add_result(result()), tabs.depth.points, tabs.objects.mesh
+    near_field = mesh.fields["near_m"]
     typed = mesh.shown(MeshSettings(near_m=4.0))
-    _, before, near = objects._scale(key, ENDS, "2.5", None, *typed)
+    shown = points.scale(key, ENDS, "2.5", None, *typed.values())
+    before, near = shown[points.before], shown[near_field]
     assert before == "4" and float(near) != 4
-    scaled = [near if name == "near_m" else value for name, value in zip(mesh.knobs, typed, strict=True)]
-    _, kept, again = objects._scale(key, ENDS, "5", before, *scaled)
-    assert kept == "4" and float(again) == pytest.approx(2 * float(near), rel=1e-4)
-    assert objects._scale(key, ENDS, "", before, *scaled)[1:] == (None, "4")
-    assert objects._forgotten(before)[-1] == "4"
+    scaled = list((typed | {near_field: near}).values())
+    again = points.scale(key, ENDS, "5", before, *scaled)
+    assert again[points.before] == "4"
+    assert float(again[near_field]) == pytest.approx(2 * float(near), rel=1e-4)
+    emptied = points.scale(key, ENDS, "", before, *scaled)
+    assert (emptied[points.before], emptied[near_field]) == (None, "4")
+    assert points.forget(before)[near_field] == "4"
 
 
 def test_the_photos_detail_is_among_the_main_settings():
-    from marigold_demo.ui.object_stage import MAIN
+    from marigold_demo.ui.object_tab import MAIN, RELIEF
 
     assert "photo_detail" in MAIN[RELIEF]

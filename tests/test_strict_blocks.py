@@ -17,10 +17,8 @@ from hypothesis import strategies as st
 
 from marigold_demo.io.photo import load_photo
 from marigold_demo.settings import DepthSettings
-from marigold_demo.ui import messages
-from marigold_demo.ui import page as page_module
-from marigold_demo.ui.session_store import DepthResult
-from marigold_demo.ui.wiring import Wiring
+from marigold_demo.ui import build_page, messages
+from marigold_demo.ui.session_store import DepthResult, SessionStore
 from marigold_demo.workflow import Workflow
 from tests.pages import LENIENT, Ball, draw_photo
 
@@ -40,20 +38,11 @@ class Site:
         self.upload = draw_photo(folder / "cache", "mine.png", size=(64, 48))
         self.opened: list[str] | None = None
         sys.addaudithook(self._note)
-        seen: list[Wiring] = []
-
-        class Recorded(Wiring):
-            def __init__(self, *values: Any, **named: Any) -> None:
-                super().__init__(*values, **named)
-                seen.append(self)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(page_module, "Wiring", Recorded)
-            self.page = page_module.build_page(Workflow(Ball(steps=1)))
-        [self.wiring] = seen
+        self.store = SessionStore(Workflow(Ball(steps=1)))
+        self.page = build_page(self.store.workflow, store=self.store)
         self.page.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", show_error=False)
         self.events = [fn for fn in self.page.fns.values() if fn.fn is not None]
-        store = self.wiring.store
+        store = self.store
         photo = load_photo(self.upload)
         made = DepthSettings()
         self.photo_key = store.add_photo(photo)
@@ -64,12 +53,12 @@ class Site:
             self.opened.append(str(arguments[0]))
 
     def state(self) -> SessionState:
-        state, wiring = SessionState(self.page), self.wiring
+        state, tabs = SessionState(self.page), self.page.tabs
         kept = {
-            wiring.photo.key: self.photo_key,
-            wiring.photo.wish: "wish",
-            wiring.depth.key: self.key,
-            wiring.depth.measure.places: ((0.1, 0.2), (0.8, 0.9)),
+            tabs.photo.key: self.photo_key,
+            tabs.photo.request: "request",
+            tabs.depth.key: self.key,
+            tabs.depth.points.places: ((0.1, 0.2), (0.8, 0.9)),
         }
         for component, value in kept.items():
             state[component._id] = value
@@ -146,7 +135,7 @@ def test_what_the_page_itself_sends_is_taken_by_every_event(site):
     }
     refused = {name: sentence for name, sentence in told.items() if sentence}
     # The usual upload is a picture, which is neither a recipe nor a depth file.
-    assert set(refused) <= {"_take_recipe", "_take_depth_file", "relief", "mesh"}, refused
+    assert set(refused) <= {"take_recipe", "take_depth_file", "relief", "mesh"}, refused
 
 
 @given(data=st.data())

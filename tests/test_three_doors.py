@@ -14,10 +14,10 @@ from PIL import Image
 from marigold_demo.cli.main import main
 from marigold_demo.errors import PhotoError
 from marigold_demo.io.photo import load_photo
-from marigold_demo.ui import photo_stage
+from marigold_demo.ui import photo_tab
 from marigold_demo.ui.session_store import SessionStore
 from marigold_demo.workflow import Workflow
-from tests.pages import LENIENT, Ball, served
+from tests.pages import LENIENT, Ball, make_tabs, served
 from tests.test_odd_images import ODD, TABLE
 
 pytestmark = [pytest.mark.slow, LENIENT]
@@ -111,8 +111,9 @@ def by_page(
     store: SessionStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[tuple[int, int] | None, str]:
     told: list[str] = []
-    monkeypatch.setattr(photo_stage, "warn", lambda error: told.append(str(error)))
-    _, _, key, *_ = photo_stage.take_photo(store, {"path": str(path)}, True)
+    monkeypatch.setattr(photo_tab, "warn", lambda error: told.append(str(error)))
+    photo = make_tabs(store).photo
+    key = photo.take_photo({"path": str(path)}, True)[photo.key]
     return (store.photo(key).size, "") if key else (None, told[0])
 
 

@@ -20,14 +20,15 @@ from marigold_demo.io.photo import Photo
 from marigold_demo.io.recipe_file import load_recipe
 from marigold_demo.progress import Progress
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings, knobs
-from marigold_demo.ui import build_page, model_choice, parcel, photo_stage, views, widgets
+from marigold_demo.ui import build_page, layers, model_picker, widgets
+from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.messages import ProgressText, size_in_words, status, user_errors
+from marigold_demo.ui.object_tab import build_zip
 from marigold_demo.ui.session_store import DepthResult, SessionStore
-from marigold_demo.ui.views import Look
 from marigold_demo.ui.widgets import NETWORK_MOST
 from marigold_demo.workflow import Workflow
 from tests.conftest import make_photo
-from tests.pages import LENIENT, Ball, ball
+from tests.pages import LENIENT, Ball, ball, make_tabs
 
 pytestmark = LENIENT
 BEST = CATALOG[1].name
@@ -169,21 +170,23 @@ def advise(size, settings):
 
 
 def test_the_choice_tells_what_is_ready_and_what_has_to_be_fetched():
-    titles = {name: title for title, name in model_choice.choices(advise)}
+    titles = {name: title for title, name in model_picker.model_choices(advise)}
     assert titles[EMBEDDED] == "Draft (embedded, instant) · ready"
     assert titles[BEST] == "Marigold v1-1 (best) · 2.6 GB to download"
 
 
 def test_without_an_advisor_the_choice_says_nothing_of_prices():
-    titles = " ".join(title for title, _ in model_choice.choices(None))
+    titles = " ".join(title for title, _ in model_picker.model_choices(None))
     assert "ready" not in titles and "download" not in titles
-    assert "memory" not in model_choice.told(None, None, DepthSettings())
+    assert "memory" not in model_picker.about_model(None, None, DepthSettings())
 
 
 def test_the_price_is_that_of_this_photo_and_these_settings():
-    told = model_choice.told(advise, (600, 400), DepthSettings(checkpoint=BEST, ensemble=5))
+    told = model_picker.about_model(advise, (600, 400), DepthSettings(checkpoint=BEST, ensemble=5))
     assert "Downloads 2.6 GB once · about 30 s · 3.0 GB of memory" in told
-    assert "Ready on this machine · about 6.0 s" in model_choice.told(advise, (600, 400), DepthSettings())
+    assert "Ready on this machine · about 6.0 s" in model_picker.about_model(
+        advise, (600, 400), DepthSettings()
+    )
 
 
 @pytest.mark.parametrize(
@@ -196,20 +199,20 @@ def test_the_price_is_that_of_this_photo_and_these_settings():
     ],
 )
 def test_of_what_is_unknown_the_price_says_nothing(advice, words):
-    assert model_choice.price(advice) == words
+    assert model_picker.price(advice) == words
 
 
 def test_a_draft_is_refined_by_the_best_model_that_is_here():
     draft = result(settings=DepthSettings(seed=7, ensemble=3, steps=1, resolution=256))
-    found = model_choice.finer(advise, draft)
+    found = model_picker.refinement(advise, draft)
     assert found.settings == DepthSettings(checkpoint=LCM, seed=7, ensemble=3)
-    nowhere = model_choice.finer(lambda size, settings: Advice(download_bytes=1), draft)
-    assert nowhere.known.name == model_choice.finer(None, draft).known.name == BEST
+    nowhere = model_picker.refinement(lambda size, settings: Advice(download_bytes=1), draft)
+    assert nowhere.known.name == model_picker.refinement(None, draft).known.name == BEST
 
 
 @pytest.mark.parametrize("settings", [None, DepthSettings(checkpoint=LCM)])
 def test_what_is_no_draft_is_not_refined(settings):
-    assert model_choice.finer(advise, result(settings=settings)) is None
+    assert model_picker.refinement(advise, result(settings=settings)) is None
 
 
 # Photos
@@ -218,21 +221,22 @@ def test_what_is_no_draft_is_not_refined(settings):
 def test_a_file_that_is_no_picture_leaves_the_depth_before_it_alone(store, tmp_path):
     bad = tmp_path / "empty.png"
     bad.write_bytes(b"")
+    tabs = make_tabs(store)
     with pytest.warns(UserWarning, match="empty"):  # the toast, where there is no page
-        asked, shown, key, wish, _, run, _, line, *later = photo_stage.take_photo(
-            store, {"path": str(bad)}, True
-        )
-    assert (asked, shown, key) == (str(bad), None, None)
-    assert run.interactive is False and "empty" in line and "alert" in line
-    assert all(output == gr.skip() for output in (wish, *later))
+        said = tabs.photo.take_photo({"path": str(bad)}, True)
+    photo = tabs.photo
+    assert (said[photo.asked], said[photo.shown], said[photo.key]) == (str(bad), None, None)
+    assert said[photo.run].interactive is False
+    assert "empty" in said[photo.status] and "alert" in said[photo.status]
+    assert not {photo.request, tabs.depth.stage, tabs.depth.key, tabs.objects.stage} & set(said)
 
 
 def test_an_example_at_the_default_settings_never_asks_the_network(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     ball = Ball()
     store = SessionStore(Workflow(ball))
-    example = load_examples()[0]
-    _, key, *_ = photo_stage.take_example(store, example, True)
+    example, photo = load_examples()[0], make_tabs(store).photo
+    key = photo.take_example(example, True)[photo.key]
     depth = store.workflow.estimate(store.photo(key), DepthSettings())
     np.testing.assert_array_equal(depth.values, example.known_depth().values)
     assert ball.runs == 0
@@ -276,32 +280,34 @@ def test_a_word_where_a_number_belongs_gets_a_sentence():
 # Pictures
 
 
-@pytest.mark.parametrize("name", views.SIDES)
+@pytest.mark.parametrize("name", layers.LAYERS)
 def test_every_side_has_the_shape_of_the_photo(name):
     made = replace(result(uncertain=True), previous=DepthMap(ball(96, 128)))
-    assert views.side(made, name, Look()).shape[2] == 3
-    assert views.side(made, name, Look()).shape[:2] == ((96, 128) if name == views.OTHER else (48, 64))
+    assert layers.render(made, name, DepthStyle()).shape[2] == 3
+    assert layers.render(made, name, DepthStyle()).shape[:2] == (
+        (96, 128) if name == layers.PREVIOUS else (48, 64)
+    )
 
 
 def test_uncertainty_of_a_single_prediction_gets_a_sentence():
-    assert views.SPREAD not in views.sides(result())
+    assert layers.UNCERTAINTY not in layers.available(result())
     with pytest.raises(SettingsError, match="set “Predictions to combine” to 3 or more"):
-        views.side(result(), views.SPREAD, Look())
+        layers.render(result(), layers.UNCERTAINTY, DepthStyle())
 
 
-def test_near_is_bright_in_the_grey_picture():
+def test_near_is_bright_in_the_gray_picture():
     made = result()
-    grey = views.side(made, views.GREY, Look())[..., 0].astype(float)
-    assert np.corrcoef(grey.ravel(), made.depth.values.ravel())[0, 1] < -0.99
+    gray = layers.render(made, layers.GRAY, DepthStyle())[..., 0].astype(float)
+    assert np.corrcoef(gray.ravel(), made.depth.values.ravel())[0, 1] < -0.99
 
 
 def test_flat_depth_is_shaded_evenly():
-    assert np.ptp(views.shade(np.full((20, 30), 0.5, dtype=np.float32))) == 0
+    assert np.ptp(layers.shade(np.full((20, 30), 0.5, dtype=np.float32))) == 0
 
 
 def test_a_look_whose_planes_cross_gets_a_sentence():
     with pytest.raises(SettingsError, match=r"far must be at least 0.01 more than near"):
-        Look(near=0.5, far=0.5)
+        DepthStyle(near=0.5, far=0.5)
 
 
 # What the server keeps
@@ -358,13 +364,13 @@ def test_old_files_go_from_the_start_of_the_server_before_anybody_came(tmp_path,
     assert page.temp_file_sets[-1] == {str(Path(__file__))}
 
 
-# Parcels
+# Files
 
 
 def test_a_recipe_comes_back_from_every_file_that_carries_it(store):
     relief, mesh = ReliefSettings(width_mm=70, resolution=128), MeshSettings(resolution=128)
     made = result(settings=DepthSettings(seed=7))
-    path = parcel.everything(store, made, relief=relief, mesh=mesh, colored=Look().colored(made.depth.values))
+    path = build_zip(store, made, relief=relief, mesh=mesh, colored=DepthStyle().colored(made.depth.values))
     with zipfile.ZipFile(path) as archive:
         archive.extractall(Path(path).parent)
     for file in Path(path).parent.iterdir():
@@ -387,7 +393,7 @@ def test_a_file_without_a_recipe_gets_a_sentence(tmp_path):
 # The page as a whole
 
 
-def test_only_the_three_wishes_are_public(store):
+def test_only_the_three_endpoints_are_public(store):
     page = build_page(Workflow(Ball()))
     public = {fn.api_name for fn in page.fns.values() if fn.api_visibility == "public"}
     assert public == {"depth", "relief", "mesh"}

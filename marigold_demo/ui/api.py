@@ -26,10 +26,10 @@ from marigold_demo.io.photo import Photo, safe_stem
 from marigold_demo.recipe import Recipe
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings, Settings, knobs
 from marigold_demo.ui import widgets
+from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.messages import user_errors
 from marigold_demo.ui.session_store import SessionStore, write_file
 from marigold_demo.ui.sessions import forget_session, visitor
-from marigold_demo.ui.views import Look
 from marigold_demo.ui.widgets import NETWORK, NETWORK_MOST, READ, READ_MOST
 
 
@@ -68,7 +68,7 @@ def _endpoints() -> list[_Endpoint]:
         ),
         _Endpoint(
             name="relief",
-            about="Turn depth into a watertight relief in millimetres: a binary STL.",
+            about="Turn depth into a watertight relief in millimeters: a binary STL.",
             takes={
                 "depth": gr.File(
                     label="Depth: .npy, .npz, PNG, TIFF, PGM, PFM, OpenEXR, or any gray picture"
@@ -160,7 +160,7 @@ def _depth(
     store: SessionStore, settings: DepthSettings, *, photo: str | None, colormap: str
 ) -> Iterator[tuple[Any, ...]]:
     """Yield no news before each network call, which is when a client that left is noticed, then the files."""
-    look, shot = Look(colormap=colormap), _photo(photo)
+    style, shot = DepthStyle(colormap=colormap), _photo(photo)
     _tell(may_be_depth(photo or "", shot.rgb, remedy="send it to /relief or /mesh"))
     with closing(store.workflow.stream(shot, settings, visitor=visitor())) as steps:
         for step in steps:
@@ -171,7 +171,7 @@ def _depth(
             recipe = Recipe(photo=shot.digest, revision=step.revision, device=step.device, depth=settings)
             files = (
                 *page_files("depth", step, shot.stem, recipe=recipe),
-                *page_files("picture", look.colored(step.values), shot.stem, recipe=recipe),
+                *page_files("picture", style.colored(step.values), shot.stem, recipe=recipe),
             )
             yield tuple(write_file(folder, name, data) for name, data in files)
 

@@ -8,25 +8,50 @@ from gradio import http_server
 from gradio.themes.utils import colors, sizes
 
 from marigold_demo.advice import Advisor
-from marigold_demo.examples import load_examples
+from marigold_demo.examples import Example, load_examples
 from marigold_demo.serving.connections import Server
 from marigold_demo.serving.lifecycle import MB, Service
 from marigold_demo.serving.listening import Place, listen
 from marigold_demo.settings import DepthSettings
 from marigold_demo.ui import sessions
 from marigold_demo.ui.api import add_endpoints, mcp_server
-from marigold_demo.ui.depth_stage import DepthStage
-from marigold_demo.ui.object_stage import ObjectStage
-from marigold_demo.ui.photo_stage import PhotoStage
+from marigold_demo.ui.depth_tab import DepthTab
+from marigold_demo.ui.model_picker import ModelPicker
+from marigold_demo.ui.object_tab import ObjectTab
+from marigold_demo.ui.photo_tab import PhotoTab
 from marigold_demo.ui.queue import LISTEN_S
 from marigold_demo.ui.session_store import SessionStore
 from marigold_demo.ui.strict_blocks import Calls, StrictBlocks
 from marigold_demo.ui.widgets import HANDS_MOST
-from marigold_demo.ui.wiring import Wiring
 from marigold_demo.workflow import Workflow
 
 TITLE = "Marigold: photo to depth to print"
 WAITING_MOST = 24
+
+
+class Tabs:
+    """The tabs of the page, one below the other."""
+
+    def __init__(
+        self,
+        store: SessionStore,
+        advise: Advisor | None = None,
+        *,
+        defaults: DepthSettings,
+        examples: tuple[Example, ...] = (),
+    ) -> None:
+        self.models = ModelPicker(store, advise)
+        self.photo = PhotoTab(store, self.models, defaults=defaults, examples=examples)
+        self.depth = DepthTab(store, self.models)
+        self.objects = ObjectTab(store)
+
+    def connect(self, page: gr.Blocks) -> None:
+        """Connect the events of all tabs."""
+        self.objects.connect(self.depth)
+        run = self.depth.connect_run(self.photo, self.objects)
+        self.depth.connect(run)
+        self.photo.connect(self.depth, self.objects, run)
+        self.models.connect(page, self.photo, self.depth, run)
 
 
 def build_page(
@@ -53,11 +78,8 @@ def build_page(
         title=TITLE, delete_cache=(int(store.ttl_s / 4), int(store.ttl_s)), analytics_enabled=False
     ) as page:
         gr.HTML(_MASTHEAD)
-        examples = load_examples()
-        photo = PhotoStage(defaults or DepthSettings(), examples)
-        depth = DepthStage()
-        made = ObjectStage()
-        Wiring(store, examples, photo=photo, depth=depth, made=made, advise=advise).connect(page)
+        page.tabs = Tabs(store, advise, defaults=defaults or DepthSettings(), examples=load_examples())
+        page.tabs.connect(page)
         gr.HTML(_colophon(store.ttl_s))
         add_endpoints(store)
     store.files.keep_what_is_there()  # the pictures of the page itself
@@ -89,7 +111,7 @@ def _colophon(ttl_s: float) -> str:
     hours = round(ttl_s / 3600, 1)
     kept = f"{hours:g} {'hour' if hours == 1 else 'hours'}" if hours >= 1 else f"{round(ttl_s / 60)} minutes"
     return f"""
-<footer class="colophon">Depth from one photo is relative: it orders near and far, without metres.
+<footer class="colophon">Depth from one photo is relative: it orders near and far, without meters.
 Photos and results stay on this server for at most {kept} after their last use, less when its
 room runs out, and go nowhere else.</footer>
 """
@@ -160,7 +182,7 @@ LOOKS = {
 
 
 class Theme(gr.themes.Base):  # type: ignore[misc]
-    """Warm greys and one accent; the fonts of the visitor's own system."""
+    """Warm grays and one accent; the fonts of the visitor's own system."""
 
     def __init__(self) -> None:
         super().__init__(

@@ -30,6 +30,7 @@ from marigold_demo.workflow import Workflow, size_bytes
 MAX_BYTES = 2**30
 TTL_S = 2 * 3600.0
 SCREEN_PX = 1280
+_REFINE = "refine-"  # how the id of a refinement begins
 _NOTES_BYTES = 2**20  # of what is noted of one kind
 _NOTE_BYTES = 200  # about what one note takes
 _SETTINGS_BYTES = 1000  # about what one takes
@@ -235,6 +236,16 @@ class SessionStore:
             cache.sweep()
         for known in self.known_files:
             known.difference_update([path for path in list(known) if not os.path.lexists(path)])
+
+
+def new_request(*, refine: bool = False) -> str:
+    """Return a random id for a run, or for a run that refines the depth on screen."""
+    return f"{_REFINE if refine else ''}{secrets.token_hex(8)}"
+
+
+def is_refinement(request: str | None) -> bool:
+    """Tell whether a request is for a refinement of the depth on screen; after a restart there is none."""
+    return request is not None and request.startswith(_REFINE)
 
 
 def write_file(folder: Path, name: str, data: bytes) -> str:

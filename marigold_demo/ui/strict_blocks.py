@@ -44,8 +44,13 @@ _DOES_NOT_FIT = "A value does not fit its field; send what the page or the endpo
 
 
 class StrictBlocks(gr.Blocks):  # type: ignore[misc]  # gradio is not typed
-    """Blocks whose refusals of a client's values are sentences."""
+    """Blocks whose refusals of a client's values are sentences.
 
+    Attributes:
+        tabs: Components and handlers of the page.
+    """
+
+    tabs: Any
     _queue: Any
 
     def bounded_queue(

@@ -1,14 +1,16 @@
 """Settings -> widgets and back, from the declarations in settings.py; and how events are declared."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, fields
 from typing import Any, TypeVar, get_args
 
 import gradio as gr
+from gradio.events import Dependency
 
 from marigold_demo.errors import SettingsError
 from marigold_demo.settings import Knob, Settings
+from marigold_demo.ui.messages import size_in_words
 
 S = TypeVar("S", bound=Settings)
 
@@ -144,3 +146,23 @@ def _number(text: str, field: Field[Any]) -> float | None:
         return float(text.replace(",", "."))
     except ValueError as error:
         raise SettingsError(f"{field.name} must be a number, or empty for automatic.") from error
+
+
+def heading(number: int, title: str, words: str) -> str:
+    """Return the heading of a tab as HTML."""
+    shown = f'<h2><span aria-hidden="true">{number}</span>{title}</h2><p>{words}</p>'
+    return f'<header class="stage">{shown}</header>'
+
+
+def download_button(words: str, path: str, size_bytes: int) -> gr.DownloadButton:
+    """Return a button that is ready to be pressed and shows the size."""
+    return gr.DownloadButton(f"{words} · {size_in_words(size_bytes)}", value=path, interactive=True)
+
+
+def settled_events(field: gr.components.Component) -> list[Callable[..., Dependency]]:
+    """Return the events that fire when the visitor has settled on a value, not at every pixel of a drag."""
+    if isinstance(field, gr.Slider):
+        return [field.release]
+    if isinstance(field, gr.Number | gr.Textbox):
+        return [field.submit, field.blur]
+    return [field.input]

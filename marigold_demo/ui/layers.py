@@ -1,4 +1,4 @@
-"""Pictures for the screen: the sides of the compare slider and its legend. Knows nothing of widgets."""
+"""Layers of the compare slider: the pictures of a depth result, how they are colored, and their legend."""
 
 import html
 from collections.abc import Sequence
@@ -14,18 +14,24 @@ from marigold_demo.ui.session_store import DepthResult
 
 RGB = NDArray[np.uint8]  # [H, W, 3]
 
-PHOTO, DEPTH, GREY, SHADED, SPREAD = "Photo", "Colored depth", "Grey depth", "Shaded shape", "Uncertainty"
-OTHER = "Another depth"
-SIDES = (PHOTO, DEPTH, GREY, SHADED, SPREAD, OTHER)
+PHOTO, DEPTH, GRAY, SHADED, UNCERTAINTY = (
+    "Photo",
+    "Colored depth",
+    "Gray depth",
+    "Shaded shape",
+    "Uncertainty",
+)
+PREVIOUS = "Another depth"
+LAYERS = (PHOTO, DEPTH, GRAY, SHADED, UNCERTAINTY, PREVIOUS)
 _LEGEND_STOPS = 12
 _MISSING = {
-    SPREAD: "One prediction knows no uncertainty; set “Predictions to combine” to 3 or more.",
-    OTHER: "There is no other depth of this photo yet; take another checkpoint, or bring a depth file.",
+    UNCERTAINTY: "One prediction knows no uncertainty; set “Predictions to combine” to 3 or more.",
+    PREVIOUS: "There is no other depth of this photo yet; take another checkpoint, or bring a depth file.",
 }
 
 
 @dataclass(frozen=True)
-class Look:
+class DepthStyle:
     """How depth is colored on the screen and in the colored download."""
 
     colormap: str = knob(DEFAULT_COLORMAP, "Colors, near to far", choices=COLORMAPS)
@@ -60,75 +66,75 @@ class Look:
         )
 
 
-def sides(result: DepthResult) -> tuple[str, ...]:
-    """Return the names of the pictures that exist for this depth."""
-    missing = {SPREAD: result.depth.uncertainty is None, OTHER: result.previous is None}
-    return tuple(name for name in SIDES if not missing.get(name))
+def available(result: DepthResult) -> tuple[str, ...]:
+    """Return the names of the layers that exist for this depth."""
+    missing = {UNCERTAINTY: result.depth.uncertainty is None, PREVIOUS: result.previous is None}
+    return tuple(name for name in LAYERS if not missing.get(name))
 
 
-def check_sides(result: DepthResult, wanted: Sequence[str]) -> None:
-    """Hold the sides that are wanted against those that exist for this depth.
+def check_layers(result: DepthResult, wanted: Sequence[str]) -> None:
+    """Check that the layers that are wanted exist for this depth.
 
     Raises:
-        SettingsError: One does not; the sentence says what would give it.
+        SettingsError: One does not; the message says what would give it.
     """
     for name in wanted:
-        if name not in sides(result):
+        if name not in available(result):
             why = _MISSING.get(name) if isinstance(name, str) else None
-            raise SettingsError(why or f"This is no picture of depth; choose one of {', '.join(SIDES)}.")
+            raise SettingsError(why or f"This is no picture of depth; choose one of {', '.join(LAYERS)}.")
 
 
 def title(result: DepthResult, name: str) -> str:
-    """Return what the visitor reads of one side."""
+    """Return the title of one layer."""
     if result.previous is None:
         return name
-    return {DEPTH: result.name, OTHER: result.previous_name}.get(name, name)
+    return {DEPTH: result.name, PREVIOUS: result.previous_name}.get(name, name)
 
 
-def side(result: DepthResult, name: str, look: Look) -> RGB:
-    """Return one side of the compare slider as large as the screen needs it: uint8 [h, w, 3].
+def render(result: DepthResult, name: str, style: DepthStyle) -> RGB:
+    """Return one layer as large as the screen needs it: uint8 [h, w, 3].
 
     Raises:
-        SettingsError: There is no such picture for this depth.
+        SettingsError: There is no such layer for this depth.
     """
-    check_sides(result, (name,))
+    check_layers(result, (name,))
     depth, other = result.screen_depth, result.screen_previous
-    if name == OTHER and other is not None:
-        return look.colored(other.values)
-    if name == SPREAD and depth.uncertainty is not None:
+    if name == PREVIOUS and other is not None:
+        return style.colored(other.values)
+    if name == UNCERTAINTY and depth.uncertainty is not None:
         return _heat(depth.uncertainty, most=max(float(depth.uncertainty.max()), 1e-6))
     if name == PHOTO:
         return result.screen_photo
-    if name == GREY:
-        return _grey(depth.values, look)
-    return shade(depth.values) if name == SHADED else look.colored(depth.values)
+    if name == GRAY:
+        return _gray(depth.values, style)
+    return shade(depth.values) if name == SHADED else style.colored(depth.values)
 
 
 def shade(values: NDArray[np.float32]) -> RGB:
-    """Light depth [H, W] from the top left as if it were plaster: uint8 [H, W, 3]."""
+    """Shade depth [H, W] with light from the top left: uint8 [H, W, 3]."""
     slope_y, slope_x = np.gradient(values * np.float32(0.4 * max(values.shape)))
     facing = 1 / np.sqrt(1 + slope_x**2 + slope_y**2)
     light = np.clip((0.45 * slope_x + 0.45 * slope_y + 0.77) * facing, 0, 1)
-    grey = (40 + 205 * light).astype(np.uint8)  # [H, W]
-    return np.repeat(grey[..., None], 3, axis=2)
+    gray = (40 + 205 * light).astype(np.uint8)  # [H, W]
+    return np.repeat(gray[..., None], 3, axis=2)
 
 
-def legend(result: DepthResult, shown: tuple[str, ...], look: Look) -> str:
-    """Return what the two sides are, each with its scale if it has one, as HTML."""
+def legend(result: DepthResult, shown: tuple[str, ...], style: DepthStyle) -> str:
+    """Return the titles of the two layers, each with its scale if it has one, as HTML."""
     cells = "".join(
-        f"<div><span data-side>{html.escape(title(result, name))}</span>{_scale(result, name, look)}</div>"
+        f"<div><span data-side>{html.escape(title(result, name))}</span>{_scale(result, name, style)}</div>"
         for name in shown
     )
     return f'<div class="legends">{cells}</div>'
 
 
-def _scale(result: DepthResult, name: str, look: Look) -> str:
-    ramp = np.linspace(look.near, look.far, _LEGEND_STOPS, dtype=np.float32)[None]
-    if name in (DEPTH, OTHER):
-        return _bar(look.ramp(ramp), "near", "far")
-    if name == GREY:
-        return _bar(_grey(ramp, look), "near", "far")
-    if name == SPREAD:
+def _scale(result: DepthResult, name: str, style: DepthStyle) -> str:
+    ramp = np.linspace(style.near, style.far, _LEGEND_STOPS, dtype=np.float32)[None]
+    if name in (DEPTH, PREVIOUS):
+        return _bar(style.ramp(ramp), "near", "far")
+    if name == GRAY:
+        return _bar(_gray(ramp, style), "near", "far")
+    if name == UNCERTAINTY:
         return _bar(_heat(np.linspace(0, 1, _LEGEND_STOPS, dtype=np.float32)[None], most=1), "sure", "unsure")
     return ""
 
@@ -142,8 +148,8 @@ def _bar(colors: RGB, low: str, high: str) -> str:
     )
 
 
-def _grey(values: NDArray[np.float32], look: Look) -> RGB:
-    return colorize(values, colormap="gray", near=look.near, far=look.far, invert=not look.invert)
+def _gray(values: NDArray[np.float32], style: DepthStyle) -> RGB:
+    return colorize(values, colormap="gray", near=style.near, far=style.far, invert=not style.invert)
 
 
 def _heat(spread: NDArray[np.float32], *, most: float) -> RGB:

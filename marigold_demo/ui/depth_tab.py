@@ -1,0 +1,396 @@
+"""Second tab of the page: a run of the network, photo beside depth, colors, and the files of depth.
+
+A run is a chain: a new request -> begin (buttons) -> run (the network; a generator, so that Cancel closes it)
+-> preview -> files. Only `run_network` uses the network; colors, relief and mesh start at the kept depth.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from gradio.events import Dependency
+
+from marigold_demo import workflow
+from marigold_demo.colormap import COLORMAPS, MOST_CONTOURS
+from marigold_demo.depth import DepthMap
+from marigold_demo.errors import DepthFileError
+from marigold_demo.io import export
+from marigold_demo.io.depth_file import Near
+from marigold_demo.io.formats import formats_of, page_formats
+from marigold_demo.io.isolated import read_depth_file
+from marigold_demo.io.photo import Photo, safe_stem
+from marigold_demo.settings import DepthSettings
+from marigold_demo.ui import layers, points, widgets
+from marigold_demo.ui.layers import DEPTH, LAYERS, PHOTO, DepthStyle
+from marigold_demo.ui.messages import ProgressText, status, user_errors
+from marigold_demo.ui.model_picker import ModelPicker, refinement
+from marigold_demo.ui.photo_tab import PHONE_DEPTH, Outputs, PhotoTab
+from marigold_demo.ui.points import Points
+from marigold_demo.ui.session_store import DepthResult, SessionStore, is_refinement, new_request, write_file
+from marigold_demo.ui.sessions import visitor
+from marigold_demo.ui.widgets import (
+    NETWORK,
+    NETWORK_MOST,
+    QUIET,
+    RAW,
+    READING,
+    WORK,
+    download_button,
+    heading,
+)
+from marigold_demo.workflow import same_shape
+
+if TYPE_CHECKING:
+    from marigold_demo.ui.object_tab import ObjectTab
+
+HEIGHT_PX = 560
+FILES = {name: found.label for name, found in page_formats("depth", "picture").items()}
+
+# Brings the visitor to the result when it lies below the screen.
+_SHOW_DEPTH = """() => {
+  const stage = document.querySelector("#run-bar");
+  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  if (stage && stage.getBoundingClientRect().top > innerHeight * 0.35)
+    stage.scrollIntoView({ behavior: calm ? "auto" : "smooth" });
+}"""
+
+
+class DepthTab:
+    """Compare slider with its colors on the right, and downloads.
+
+    Attributes:
+        key: Of the depth result in the session store.
+        style: The widgets of `DepthStyle`, in the order of its fields.
+    """
+
+    def __init__(self, store: SessionStore, models: ModelPicker) -> None:
+        self.store, self.models = store, models
+        self.key = gr.State(None)
+        with gr.Column(visible=False, elem_id="depth-stage") as self.stage:
+            words = "Drag the handle. Depth is relative: it tells nearer from farther, not meters."
+            gr.HTML(heading(2, "Depth", words))
+            with gr.Row(equal_height=False, elem_classes="stage-row"):
+                with gr.Column(scale=7, min_width=300):
+                    self.slider = gr.ImageSlider(
+                        label="Photo and depth",
+                        show_label=False,
+                        type="filepath",
+                        format="png",
+                        height=HEIGHT_PX,
+                        max_height=HEIGHT_PX,
+                        interactive=False,
+                        buttons=["fullscreen"],
+                        elem_id="compare",
+                    )
+                    self.legend = gr.HTML("", elem_id="legend")
+                    self.points = Points(store)
+                with gr.Column(scale=5, min_width=300):
+                    self._add_controls()
+
+    def _add_controls(self) -> None:
+        style = DepthStyle()
+        with gr.Row():
+            self.left = gr.Dropdown(list(LAYERS), value=PHOTO, label="Left side")
+            self.right = gr.Dropdown(list(LAYERS), value=DEPTH, label="Right side")
+        self.colormap = gr.Dropdown(
+            list(COLORMAPS), value=style.colormap, label="Colors, near to far", elem_id="colors"
+        )
+        with gr.Row():
+            self.near = gr.Slider(0, 0.99, value=style.near, step=0.01, label="From")
+            self.far = gr.Slider(0.01, 1, value=style.far, step=0.01, label="To")
+        with gr.Row():
+            self.contours = gr.Slider(
+                0, MOST_CONTOURS, value=style.contours, step=1, label="Contour lines", elem_id="contours"
+            )
+            self.invert = gr.Checkbox(style.invert, label="Swap near and far colors")
+        self.style = [self.colormap, self.near, self.far, self.invert, self.contours]
+        self.files = {
+            kind: gr.DownloadButton(words, interactive=False, size="md", elem_id=f"download-{kind}")
+            for kind, words in FILES.items()
+        }
+
+    @property
+    def pictures(self) -> list[gr.components.Component]:
+        """What a depth fills: the slider, its legend, and the title of each side."""
+        return [self.slider, self.legend, self.left, self.right]
+
+    # Events
+
+    def connect_run(self, photo: PhotoTab, objects: "ObjectTab") -> Dependency:
+        """Start a run whenever the request changes; return the event that uses the network."""
+        self.photo, self.objects = photo, objects
+        emptied = [self.key, self.slider, self.points.reading, *self.files.values(), objects.preview]
+        offer = [self.models.refine, self.models.offer]
+        began = photo.request.change(
+            self.begin_run,
+            [photo.request, self.key],
+            [*photo.run_outputs, *offer, self.stage, *emptied],
+            queue=False,
+            **QUIET,
+        )
+        run = began.success(
+            user_errors(self.run_network, also=lambda words: {photo.status: status(words, alert=True)}),
+            [photo.request, photo.key, self.key, *photo.fields.values(), self.left, self.right, *self.style],
+            [photo.status, self.key, *self.pictures],
+            concurrency_id=NETWORK,
+            concurrency_limit=NETWORK_MOST,
+            **QUIET,
+            **RAW,
+        )
+        # Not `.then`: after an error it does not run.
+        for ended in (run.success, run.failure):
+            ended(
+                self.end_run,
+                [photo.request, photo.key, photo.status],
+                photo.run_outputs,
+                queue=False,
+                **QUIET,
+            )
+        self._follow(run)
+        photo.cancel.click(
+            self.cancel_run, [photo.request], photo.run_outputs, cancels=[run], queue=False, **QUIET
+        )
+        return run
+
+    def connect(self, run: Dependency) -> None:
+        """Connect what takes the place of a run, the colors and the points."""
+        self._connect_depth_file(run)
+        self._connect_style()
+        self.points.connect(self, self.objects)
+
+    def _follow(self, depth_is_there: Dependency) -> None:
+        """Do all that needs a finished depth: bring it into view, build the object, write the files."""
+        depth_is_there.success(None, js=_SHOW_DEPTH)
+        # Before its preview is made: a Model3D that is filled while it is not there stays empty.
+        self.objects.rebuild(self.points.forget_after(depth_is_there, self.objects).success)
+        exact, colored = [self.files["npy"], self.files["png16"]], [self.files["colored"]]
+        depth_is_there.success(
+            user_errors(self.write_colored), [self.key, *self.style], colored, **WORK, **RAW
+        )
+        depth_is_there.success(user_errors(self.write_depth), [self.key], exact, **WORK)
+
+    def _connect_depth_file(self, run: Dependency) -> None:
+        """Let a depth file, or the depth inside a photo, take the place of a run.
+
+        When its options change later, the depth file is read again.
+        """
+        photo = self.photo
+        gr.on(
+            [photo.near.input, photo.inverse.input, photo.frame.submit],
+            lambda key: new_request() if self.store.is_own_depth(key) else gr.skip(),
+            [self.key],
+            [photo.reread],
+            **WORK,
+        )
+        sides = [self.left, self.right, *self.style]
+        shown = [self.key, *self.pictures, self.stage]
+        from_file = gr.on(
+            [photo.depth_file.upload, photo.reread.change],
+            user_errors(self.take_depth_file),
+            [*photo.depth_file_options, photo.depth_file, photo.key, *sides],
+            [photo.status, *shown],
+            cancels=[run],
+            **READING,
+        )
+        self._follow(from_file)
+        from_phone = photo.phone_depth.click(
+            user_errors(self.take_phone_depth),
+            [photo.key, *sides],
+            [*photo.run_outputs, *shown],
+            cancels=[run],
+            **WORK,
+        )
+        self._follow(from_phone)
+
+    def _connect_style(self) -> None:
+        changed = gr.on(
+            [
+                *(choice.input for choice in (self.left, self.right, self.colormap, self.invert)),
+                *(plane.release for plane in (self.near, self.far, self.contours)),
+            ],
+            user_errors(self.show_layers),
+            [self.key, self.left, self.right, *self.style],
+            self.pictures,
+            trigger_mode="always_last",
+            **WORK,
+            **RAW,
+        )
+        changed.success(
+            user_errors(self.write_colored),
+            [self.key, *self.style],
+            [self.files["colored"]],
+            **WORK,
+            **RAW,
+        )
+
+    # Handlers: what they return is component -> value; components that are not named stay as they are.
+
+    def begin_run(self, request: str, depth_key: str | None) -> Outputs:
+        """Note the run and set the buttons; an earlier depth of the photo stays until the new one comes."""
+        self.store.begin_run(request)
+        state = self.photo.run_state(ready=False, busy=True, words="Getting ready")
+        if depth_key:
+            return state
+        emptied = {self.key: None, self.slider: None, self.objects.preview: None}
+        waiting = {
+            self.files[kind]: gr.DownloadButton(words, interactive=False) for kind, words in FILES.items()
+        }
+        offer = {self.models.refine: gr.Button(visible=False), self.models.offer: ""}
+        unread = {self.points.reading: points.text(())}
+        return state | offer | {self.stage: gr.Column(visible=True)} | emptied | unread | waiting
+
+    def run_network(
+        self, request: str, photo_key: str | None, depth_key: str | None, *chosen: Any
+    ) -> Iterator[Outputs]:
+        """Yield the status line before each network call, and at the end the depth and its pictures.
+
+        Raises:
+            DemoError: The photo is gone, or the prediction cannot be made with these settings.
+        """
+        count = len(self.photo.fields)
+        left, right, *style = chosen[count:]
+        try:
+            draft = self.store.result(depth_key) if is_refinement(request) else None
+            settings = self._settings(draft, chosen[:count])
+            yield from self.stream(photo_key, settings, sides=(left, right), style=DepthStyle(*style))
+        finally:
+            self.store.end_run(request)
+
+    def _settings(self, draft: DepthResult | None, chosen: Sequence[Any]) -> DepthSettings:
+        """Return the settings of the fields, or those that refine a draft."""
+        better = refinement(self.models.advise, draft) if draft else None
+        if better:
+            return better.settings
+        return widgets.read(DepthSettings, dict(zip(self.photo.fields, chosen, strict=True)))
+
+    def stream(
+        self, photo_key: str | None, settings: DepthSettings, *, sides: tuple[str, str], style: DepthStyle
+    ) -> Iterator[Outputs]:
+        """Predict the depth of a photo; yield as `run_network` does."""
+        photo = self.store.photo(photo_key)
+        text, line = ProgressText(), self.photo.status
+        with closing(self.store.workflow.stream(photo, settings, visitor=visitor())) as steps:
+            for step in steps:
+                if isinstance(step, DepthMap):
+                    result = DepthResult(photo, step, settings)
+                    yield {line: status(text.done(step.notes))} | self._take(result, photo_key, sides, style)
+                else:
+                    yield {line: status(text.show(step), share=text.share)}
+
+    def end_run(self, request: str, photo_key: str | None, line: str) -> Outputs:
+        """Put the buttons back, unless this is late news of a run whose successor is under way."""
+        if self.store.is_running(request):
+            return gr.skip()  # type: ignore[no-any-return]
+        under_way = "<progress" in str(line)  # nothing else said how it ended
+        return self.photo.run_state(ready=bool(photo_key), words="Stopped" if under_way else None)
+
+    def cancel_run(self, request: str) -> Outputs:
+        """Forget the run, which this event cancels, and put the buttons back."""
+        self.store.end_run(request)
+        return self.photo.run_state(ready=True, words="Stopped")
+
+    def take_depth_file(
+        self,
+        near: Near,
+        inverse: bool,
+        frame: str,
+        path: str | None,
+        photo_key: str | None,
+        left: str,
+        right: str,
+        *style: Any,
+    ) -> Outputs:
+        """Take a depth file in place of a prediction; without a photo of its shape its colors stand for one.
+
+        Args:
+            near: Which of its values are near.
+            inverse: Its values are disparity.
+            frame: Which of its frames, as typed; empty for the first.
+            path: The file.
+            photo_key: Of the photo on screen, if any.
+            left: What the left side shows.
+            right: What the right side shows.
+            style: Fields of `DepthStyle`.
+
+        Raises:
+            DepthFileError: The file is no depth that can be used.
+        """
+        if not path:
+            raise DepthFileError("There is no file; choose a .npy, .npz or 16-bit gray PNG.")
+        number = (frame or "").strip()
+        if number and not (number.isdecimal() and len(number) < 10):
+            raise DepthFileError("The frame must be a whole number from 0, or empty for the first.")
+        options = {"frame": int(number) if number else None, "near": near, "inverse": bool(inverse)}
+        chosen, found = DepthStyle(*style), read_depth_file(path, visitor=visitor(), **options)
+        colored = Photo(chosen.colored(found.depth.values), stem=safe_stem(path))
+        photo = self.store.photo(photo_key) if photo_key else colored
+        fits = same_shape(photo, found.depth)
+        result = DepthResult(photo if fits else colored, found.depth, None)
+        words = status(" ".join(["This is your own depth.", *found.notes]))
+        taken = self._take(result, photo_key if fits else None, (left, right), chosen)
+        return {self.photo.status: words, self.stage: gr.Column(visible=True)} | taken
+
+    def take_phone_depth(self, photo_key: str | None, left: str, right: str, *style: Any) -> Outputs:
+        """Take the depth that a phone put into its photo beside a prediction.
+
+        Raises:
+            DemoError: The photo is gone, or there is no depth inside it.
+        """
+        photo = self.store.photo(photo_key)
+        result = DepthResult(photo, workflow.phone_depth(photo), None, own_name=PHONE_DEPTH)
+        words = "This is the depth that the phone put into the photo."
+        state = self.photo.run_state(ready=True, words=words) | {self.stage: gr.Column(visible=True)}
+        return state | self._take(result, photo_key, (left, right), DepthStyle(*style))
+
+    def _take(
+        self, result: DepthResult, photo_key: str | None, sides: Sequence[str], style: DepthStyle
+    ) -> Outputs:
+        key = self.store.add_result(result, photo_key=photo_key)
+        return {self.key: key} | self._show(self.store.result(key), sides, style)
+
+    def show_layers(self, key: str | None, left: str, right: str, *style: Any) -> Outputs:
+        """Fill slider and legend; the network is not used.
+
+        Raises:
+            DemoError: The depth is gone, or one layer does not exist for it.
+        """
+        result, chosen = self.store.result(key), DepthStyle(*style)
+        layers.check_layers(result, (left, right))
+        return self._show(result, (left, right), chosen)
+
+    def _show(self, result: DepthResult, wanted: Sequence[str], style: DepthStyle) -> Outputs:
+        """Fill slider and legend; a layer that is not there gives way to depth."""
+        there = layers.available(result)
+        shown = tuple(name if name in there else DEPTH for name in wanted)
+        folder, paths = self.store.folder(), []
+        for side, name in zip(("left", "right"), shown, strict=True):
+            rgb = layers.render(result, name, style)
+            extension, data = ("jpg", export.jpeg(rgb)) if name == PHOTO else ("png", export.png(rgb))
+            paths.append(write_file(folder, f"{result.photo.stem}_{side}.{extension}", data))
+        names = [(layers.title(result, name), name) for name in LAYERS]
+        return {
+            self.slider: tuple(paths),
+            self.legend: layers.legend(result, shown, style),
+            self.left: gr.Dropdown(names, value=shown[0]),
+            self.right: gr.Dropdown(names, value=shown[1]),
+        }
+
+    def write_depth(self, key: str | None) -> Outputs:
+        """Write the files that hold depth itself, and fill their buttons."""
+        result, folder = self.store.result(key), self.store.folder()
+        filled = {}
+        for kind, found in page_formats("depth").items():
+            name, data = found.write(result.depth, result.photo.stem, recipe=result.recipe())
+            path = write_file(folder, name, data)
+            filled[self.files[kind]] = download_button(found.label, path, len(data))
+        return filled
+
+    def write_colored(self, key: str | None, *style: Any) -> Outputs:
+        """Write the colored picture, and fill its button."""
+        result = self.store.result(key)
+        colored = DepthStyle(*style).colored(result.depth.values)
+        found = formats_of("picture")["colored"]
+        name, data = found.write(colored, result.photo.stem, recipe=result.recipe())
+        path = write_file(self.store.folder(), name, data)
+        return {self.files["colored"]: download_button(found.label, path, len(data))}

@@ -1,0 +1,298 @@
+"""Third tab of the page: depth becomes a relief or a mesh, with preview, files, report and a zip."""
+
+import html
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+import numpy as np
+from gradio.events import Dependency
+from numpy.typing import NDArray
+
+from marigold_demo.errors import SettingsError
+from marigold_demo.geometry.print_report import build_report
+from marigold_demo.io import export
+from marigold_demo.io.formats import formats_of, page_files, page_formats
+from marigold_demo.io.mesh_files import to_zip
+from marigold_demo.presets import RELIEF_PRESETS
+from marigold_demo.settings import MeshSettings, ReliefSettings
+from marigold_demo.ui import widgets
+from marigold_demo.ui.layers import DepthStyle
+from marigold_demo.ui.messages import size_in_words, user_errors
+from marigold_demo.ui.points import CAMERA
+from marigold_demo.ui.session_store import DepthResult, SessionStore, write_file
+from marigold_demo.ui.widgets import RAW, WORK, download_button, heading, settled_events
+
+if TYPE_CHECKING:
+    from marigold_demo.ui.depth_tab import DepthTab
+
+HEIGHT_PX = 560
+FRONT = (90, 90, None)  # degrees and distance: straight at the picture
+RELIEF, MESH = "relief", "mesh"
+# What stands above "More settings".
+MAIN = {
+    RELIEF: ("width_mm", "relief_mm", "base_mm", "frame_mm", "near", "far", "detail", "photo_detail"),
+    MESH: ("projection", "far_near_ratio", "fov_deg", "edges"),
+}
+FILES = {
+    RELIEF: {name: found.label for name, found in page_formats("relief").items()},
+    MESH: {name: found.label for name, found in page_formats("mesh").items()},
+}
+# After the button has its file; the button itself is never seen.
+_FETCH_ZIP = """() => setTimeout(() => document.querySelector("#parcel").click(), 200)"""
+
+
+class Shape:
+    """Settings, downloads and report of one kind of object.
+
+    Attributes:
+        fields: The widgets of its settings, by name.
+    """
+
+    def __init__(self, name: str, defaults: ReliefSettings | MeshSettings) -> None:
+        self.name, self.kind = name, type(defaults)
+        names = [f.name for f in fields(defaults)]
+        self.fields = widgets.create(defaults, [n for n in names if n in MAIN[name]], group=name)
+        with gr.Accordion("More settings", open=False):
+            self.fields |= widgets.create(defaults, [n for n in names if n not in MAIN[name]], group=name)
+        self.files = {
+            key: gr.DownloadButton(
+                words,
+                interactive=False,
+                variant="primary" if key in ("stl", "glb") else "secondary",
+                elem_id=key,
+            )
+            for key, words in FILES[name].items()
+        }
+        self.report = gr.HTML("", elem_id=f"{name}-report")
+
+    @property
+    def outputs(self) -> list[gr.components.Component]:
+        """What is filled once the object is built."""
+        return [self.report, *self.files.values()]
+
+    def settings(self, chosen: Sequence[Any]) -> Any:
+        """Make settings of the values of all fields, in their order."""
+        return widgets.read(self.kind, dict(zip(self.fields, chosen, strict=True)))
+
+    def shown(self, settings: ReliefSettings | MeshSettings) -> dict[Any, Any]:
+        """Return what the fields show for these settings."""
+        return dict(zip(self.fields.values(), widgets.shown(settings, list(self.fields)), strict=True))
+
+    def waiting(self) -> dict[Any, Any]:
+        """Return buttons that wait for their files."""
+        words = FILES[self.name]
+        return {
+            button: gr.DownloadButton(words[key], interactive=False) for key, button in self.files.items()
+        }
+
+
+class ObjectTab:
+    """3D preview on the left; settings, downloads and report of relief and mesh on the right."""
+
+    def __init__(self, store: SessionStore) -> None:
+        self.store = store
+        self.chosen = gr.State(RELIEF)
+        with gr.Column(visible=False, elem_id="object-stage") as self.stage:
+            gr.HTML(heading(3, "Object", "Turn it, give it a size, take it with you."))
+            with gr.Row(equal_height=False, elem_classes="stage-row"):
+                with gr.Column(scale=7, min_width=300):
+                    # Not in a tab: there it stays empty when it is filled before the tab was opened.
+                    self.preview = gr.Model3D(
+                        label="3D preview",
+                        show_label=False,
+                        height=HEIGHT_PX,
+                        interactive=False,
+                        camera_position=FRONT,
+                        elem_id="preview",
+                    )
+                with gr.Column(scale=5, min_width=300):
+                    self._add_kinds()
+                    self.zip = gr.Button("Everything in one zip", elem_id="everything")
+                    # The browser fetches what is put here as soon as it is packed.
+                    self.zip_file = gr.DownloadButton("Zip", visible="hidden", elem_id="parcel")
+        self.shapes = {RELIEF: self.relief, MESH: self.mesh}
+
+    def _add_kinds(self) -> None:
+        presets = [(name[0].upper() + name[1:], name) for name in ("plain", *RELIEF_PRESETS)]
+        with gr.Tabs(elem_id="kinds"):
+            with gr.Tab("Relief to print", id=RELIEF) as relief_tab:
+                self.preset = gr.Dropdown(presets, value="plain", label="Preset", elem_id="preset")
+                self.relief = Shape(RELIEF, ReliefSettings())
+            with gr.Tab("Textured mesh", id=MESH) as mesh_tab:
+                self.mesh = Shape(MESH, MeshSettings())
+        self.tabs = {RELIEF: relief_tab, MESH: mesh_tab}
+
+    @property
+    def all_fields(self) -> list[gr.components.Component]:
+        """The settings of relief and mesh, in the order in which handlers take them."""
+        return [*self.relief.fields.values(), *self.mesh.fields.values()]
+
+    # Events
+
+    def connect(self, depth: "DepthTab") -> None:
+        """Rebuild whenever the visitor has settled on something, and pack when asked to.
+
+        Args:
+            depth: The tab whose depth becomes the object; `rebuild` may be called from here on.
+        """
+        self.depth_key = depth.key
+        for name, tab in self.tabs.items():
+            tab.select(lambda name=name: name, None, [self.chosen], **WORK)
+        self.rebuild(self.chosen.change)  # not the tab's event, which fires when the page unfolds, too
+        begun = self.preset.input(self.apply_preset, [self.preset], [*self.relief.fields.values()], **WORK)
+        self.rebuild(begun.success)
+        settled = [
+            event
+            for shape in self.shapes.values()
+            for name, field in shape.fields.items()
+            for event in settled_events(field)
+            if not (shape is self.mesh and name in CAMERA)
+        ]
+        self.rebuild(partial(gr.on, settled), trigger_mode="always_last")
+        packed = self.zip.click(
+            user_errors(self.pack),
+            [depth.key, *depth.style, *self.all_fields],
+            [self.zip_file, self.zip],
+            **WORK,
+            **RAW,
+        )
+        packed.success(None, js=_FETCH_ZIP)
+
+    def rebuild(self, trigger: Callable[..., Dependency], **how: Any) -> None:
+        """Build the preview of the chosen shape at the trigger, then its files."""
+        outputs = [*self.relief.outputs, *self.mesh.outputs]
+        inputs = [self.depth_key, self.chosen, *self.all_fields]
+        show, build = user_errors(self.show_preview), user_errors(self.build)
+        previewed = trigger(show, inputs, [self.preview, *outputs], **WORK, **RAW, **how)
+        previewed.success(build, inputs, outputs, trigger_mode="always_last", **WORK, **RAW)
+
+    # Handlers: what they return is component -> value; components that are not named stay as they are.
+
+    def apply_preset(self, name: str) -> dict[Any, Any]:
+        """Set the fields of the relief as a preset has them."""
+        return self.relief.shown(RELIEF_PRESETS.get(str(name), ReliefSettings()))
+
+    def show_preview(self, key: str | None, name: str, *chosen: Any) -> dict[Any, Any]:
+        """Build the object light enough for the screen; the buttons wait for the files.
+
+        Raises:
+            DemoError: The depth is gone, or the settings contradict each other.
+        """
+        settings = self._settings(name, chosen)
+        path = self._preview(key, settings)
+        self.store.record_preview(key, settings)
+        return {self.preview: path} | self.shapes[name].waiting()
+
+    def _preview(self, key: str | None, settings: ReliefSettings | MeshSettings) -> str:
+        result, light = self.store.result(key), settings.preview()
+        stem, build = result.photo.stem, self.store.workflow
+        if isinstance(light, ReliefSettings):
+            data = export.preview_glb(build.relief(result.depth, light, photo=result.photo))
+            return write_file(self.store.folder(), f"{stem}_relief_preview.glb", data)
+        data = export.glb(build.surface(result.depth, result.photo, light))
+        return write_file(self.store.folder(), f"{stem}_mesh_preview.glb", data)
+
+    def build(self, key: str | None, name: str, *chosen: Any) -> dict[Any, Any]:
+        """Write the files and the report.
+
+        Files that a newer request has overtaken are not shown, for its own will follow.
+
+        Raises:
+            DemoError: The depth is gone, or the settings contradict each other.
+        """
+        settings = self._settings(name, chosen)
+        built = self.build_files(key, settings)
+        return gr.skip() if self.store.is_preview_outdated(key, settings) else built
+
+    def build_files(self, key: str | None, settings: ReliefSettings | MeshSettings) -> dict[Any, Any]:
+        """Build the object for download, as `build` does."""
+        result = self.store.result(key)
+        stem = result.photo.stem
+        if isinstance(settings, ReliefSettings):
+            relief = self.store.workflow.relief(result.depth, settings, photo=result.photo)
+            files = list(page_files("relief", relief, stem, recipe=result.recipe(settings)))
+            examined = build_report(relief, *files[0])
+            report = report_html(examined.lines(), examined.warnings)
+            return {self.relief.report: report} | self._downloads(self.relief, files)
+        surface = self.store.workflow.surface(result.depth, result.photo, settings)
+        files = list(page_files("mesh", surface, stem, recipe=result.recipe(settings)))
+        facts = [
+            ("Triangles", f"{len(surface.faces):,}"),
+            ("Texture", "{1} × {0} pixels".format(*surface.texture.shape)),
+        ]
+        return {self.mesh.report: report_html(facts, surface.notes)} | self._downloads(self.mesh, files)
+
+    def _downloads(self, shape: Shape, files: Sequence[tuple[str, bytes]]) -> dict[Any, Any]:
+        folder = self.store.folder()
+        return {
+            shape.files[key]: download_button(words, write_file(folder, name, data), len(data))
+            for (key, words), (name, data) in zip(FILES[shape.name].items(), files, strict=True)
+        }
+
+    def pack(self, key: str | None, *chosen: Any) -> dict[Any, Any]:
+        """Pack everything of a depth into one zip.
+
+        Raises:
+            DemoError: The depth is gone, or the settings contradict each other.
+        """
+        result, count = self.store.result(key), len(fields(DepthStyle))
+        style, values = DepthStyle(*chosen[:count]), chosen[count:]
+        path = build_zip(
+            self.store,
+            result,
+            relief=self._settings(RELIEF, values),
+            mesh=self._settings(MESH, values),
+            colored=style.colored(result.depth.values),
+        )
+        words = f"Everything in one zip · {size_in_words(Path(path).stat().st_size)}"
+        return {self.zip_file: path, self.zip: gr.Button(words)}
+
+    def _settings(self, name: str, chosen: Sequence[Any]) -> Any:
+        """Make settings of those of the widgets' values that belong to one shape."""
+        count = len(self.relief.fields)
+        if name == RELIEF:
+            return self.relief.settings(chosen[:count])
+        if name == MESH:
+            return self.mesh.settings(chosen[count:])
+        raise SettingsError(f"This is no object; it must be one of {', '.join(self.shapes)}.")
+
+
+def build_zip(
+    store: SessionStore,
+    result: DepthResult,
+    *,
+    relief: ReliefSettings,
+    mesh: MeshSettings,
+    colored: NDArray[np.uint8],
+) -> str:
+    """Build relief and mesh and write all files into one ZIP; return its path.
+
+    Raises:
+        SettingsError: The settings contradict each other.
+    """
+    stem, recipe = result.photo.stem, replace(result.recipe(relief), mesh=mesh)
+    solid = store.workflow.relief(result.depth, relief, photo=result.photo)
+    reliefs = list(page_files("relief", solid, stem, recipe=recipe))
+    surface = store.workflow.surface(result.depth, result.photo, mesh)
+    members = dict(
+        [
+            *page_files("depth", result.depth, stem, recipe=recipe),
+            *page_files("picture", colored, stem, recipe=recipe),
+            *reliefs,
+            formats_of("mesh")["glb"].write(surface, stem, recipe=recipe),
+            (f"{stem}_report.txt", build_report(solid, *reliefs[0]).to_text().encode()),
+            (f"{stem}_recipe.json", recipe.to_json().encode()),
+        ]
+    )
+    return write_file(store.folder(), f"{stem}_marigold.zip", to_zip(members))
+
+
+def report_html(facts: Sequence[tuple[str, str]], notes: Sequence[str]) -> str:
+    """Return facts and notes about an object as HTML."""
+    rows = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(fact)}</dd>" for name, fact in facts)
+    paragraphs = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
+    return f'<div class="report"><dl>{rows}</dl>{paragraphs}</div>'

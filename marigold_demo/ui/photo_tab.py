@@ -1,0 +1,311 @@
+"""First tab of the page: a photo, an example or a recipe, the settings of its depth, and the run bar."""
+
+import html
+import tempfile
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import gradio as gr
+import numpy as np
+from gradio.events import Dependency
+from PIL import Image, ImageOps
+
+from marigold_demo.errors import PhotoError
+from marigold_demo.examples import Example
+from marigold_demo.io import export, isolated
+from marigold_demo.io.depth_file import Near, depth_form, may_be_depth
+from marigold_demo.io.photo import Photo, load_photo
+from marigold_demo.recipe import Recipe
+from marigold_demo.settings import DepthSettings, Settings
+from marigold_demo.ui import widgets
+from marigold_demo.ui.messages import status, user_errors, warn
+from marigold_demo.ui.model_picker import ModelPicker
+from marigold_demo.ui.session_store import SessionStore, new_request, shrink_photo, write_file
+from marigold_demo.ui.sessions import visitor
+from marigold_demo.ui.widgets import QUIET, READING, WORK, heading
+
+if TYPE_CHECKING:
+    from marigold_demo.ui.depth_tab import DepthTab
+    from marigold_demo.ui.object_tab import ObjectTab
+
+HEIGHT_PX = 380
+THUMBNAIL_PX = (160, 120)
+PHONE_DEPTH = "Depth from the phone"
+NEAR = get_args(Near)
+DEPTH_ENDINGS = (
+    ".npy", ".npz", ".png", ".tif", ".tiff", ".pfm", ".pgm", ".exr", ".jpg", ".jpeg", ".webp", ".bmp",
+)  # fmt: skip
+_IF_DEPTH = "bring it by “Use my own depth file” under “Settings”"
+_ON_SCREEN = "on_screen"  # folder of a photo as the page shows it; uploads lie in others
+Outputs = dict[Any, Any]  # component -> value, what handlers return
+
+# Fills the box with the picture of the upload that the server was asked about, or empties it where that is no
+# picture; but only while the box still holds that upload. The visitor may have dropped another one meanwhile.
+_SHOW_UPLOAD = "(now, asked, shown) => (now && now.path === asked ? shown : now)"
+
+
+class PhotoTab:
+    """Drop zone, examples, model and settings, and the bar with the state of a run.
+
+    Attributes:
+        key: Of the photo in the session store.
+        request: Id of the run that was asked for last; a run starts when it changes.
+        fields: The widgets of `DepthSettings`, by name.
+    """
+
+    def __init__(
+        self,
+        store: SessionStore,
+        models: ModelPicker,
+        *,
+        defaults: DepthSettings,
+        examples: tuple[Example, ...],
+    ) -> None:
+        self.store, self.models, self.examples = store, models, examples
+        self.key = gr.State(None)
+        self.request = gr.State(None)
+        self.reread = gr.State(None)  # the depth file is read again when it changes
+        gr.HTML(
+            heading(1, "Photo", "Drop one, paste one, take one with the camera, or begin with an example.")
+        )
+        with gr.Row(equal_height=False, elem_classes="stage-row"):
+            with gr.Column(scale=7, min_width=300):
+                self._add_photo_box()
+            with gr.Column(scale=5, min_width=300):
+                models.add_choice(defaults)
+                self.run = gr.Button("Estimate depth", variant="primary", elem_id="run", interactive=False)
+                self.phone_depth = gr.Button(PHONE_DEPTH, visible=False, elem_id="phone-depth")
+                self._add_settings(defaults)
+        self._add_run_bar()
+
+    def _add_photo_box(self) -> None:
+        self.drop = gr.Image(
+            label="Photo",
+            show_label=False,
+            type="filepath",
+            image_mode=None,
+            sources=["upload", "webcam", "clipboard"],
+            height=HEIGHT_PX,
+            buttons=[],
+            elem_id="photo",
+            alt_text="The chosen photo",
+        )
+        self.notes = gr.HTML("", elem_id="photo-notes")
+        self.gallery = _gallery(self.examples)
+        # What the server made of the upload it was asked about; see `_SHOW_UPLOAD`.
+        self.asked = gr.Textbox(visible="hidden", elem_id="photo-asked")
+        self.shown = gr.Image(
+            type="filepath", interactive=False, visible="hidden", buttons=[], elem_id="photo-shown"
+        )
+
+    def _add_settings(self, defaults: DepthSettings) -> None:
+        names = [field.name for field in fields(defaults) if field.name != "checkpoint"]
+        with gr.Accordion("Settings", open=False, elem_id="depth-settings"):
+            self.at_once = gr.Checkbox(
+                True, label="Start at once", info="Estimate the depth as soon as a photo is chosen"
+            )
+            self.fields = {"checkpoint": self.models.choice} | widgets.create(defaults, names, group="depth")
+            with gr.Row():
+                self.depth_file = gr.UploadButton(
+                    "Use my own depth file", file_types=list(DEPTH_ENDINGS), size="sm"
+                )
+                self.recipe_file = gr.UploadButton(
+                    "Use a recipe", file_types=[".json", ".3mf", ".glb", ".png"], size="sm"
+                )
+            self.near = gr.Radio(
+                [(choice.capitalize(), choice) for choice in NEAR],
+                value=NEAR[0],
+                label="Near is",
+                info="In my own depth file; white: large values",
+                elem_id="depth-near",
+            )
+            with gr.Row():
+                self.inverse = gr.Checkbox(label="It holds disparity (1 / distance)", elem_id="depth-inverse")
+                self.frame = gr.Textbox(
+                    label="Its frame, of a video", placeholder="first", max_lines=1, elem_id="depth-frame"
+                )
+
+    def _add_run_bar(self) -> None:
+        """Add the state of a run and its buttons; the style sheet keeps them in sight during a run."""
+        with gr.Row(elem_id="run-bar", equal_height=False):
+            self.status = gr.HTML(status(""), elem_id="status")
+            self.models.add_offer()
+            self.cancel = gr.Button("Cancel", elem_id="cancel", interactive=False)
+
+    @property
+    def depth_file_options(self) -> list[gr.components.Component]:
+        """How a depth file is read: which values are near, whether they are disparity, and the frame."""
+        return [self.near, self.inverse, self.frame]
+
+    @property
+    def run_outputs(self) -> list[gr.components.Component]:
+        """What `run_state` fills."""
+        return [self.run, self.cancel, self.status]
+
+    def run_state(
+        self, *, ready: bool, busy: bool = False, words: str | None = "", alert: bool = False
+    ) -> Outputs:
+        """Return run button, cancel button and status line; words of None leave the line as it is."""
+        shown: Outputs = {self.run: gr.Button(interactive=ready), self.cancel: gr.Button(interactive=busy)}
+        if words is not None:
+            shown[self.status] = status(words, share=0 if busy else None, alert=alert)
+        return shown
+
+    def connect(self, depth: "DepthTab", objects: "ObjectTab", run: Dependency) -> None:
+        """Connect what brings in a photo, an example or a recipe.
+
+        Args:
+            depth: The tab whose depth a new photo takes away.
+            objects: The tab that is folded, and whose settings examples and recipes change.
+            run: The event that uses the network; a new photo cancels it.
+        """
+        self.depth, self.objects = depth, objects
+        taken = [self.key, self.request, self.notes, *self.run_outputs, depth.stage, depth.key, objects.stage]
+        self.key.change(
+            user_errors(self.show_phone_button), [self.key], [self.phone_depth], queue=False, **QUIET
+        )
+        self.gallery.select(
+            user_errors(self.take_chosen_example),
+            [self.at_once],
+            [self.drop, *taken, *objects.relief.fields.values()],
+            cancels=[run],
+            **WORK,
+        )
+        self.drop.input(
+            user_errors(self.take_photo),
+            [self.drop, self.at_once],
+            [self.asked, self.shown, *taken],
+            preprocess=False,
+            trigger_mode="always_last",  # the clipboard empties the box just before it fills it
+            cancels=[run],
+            **READING,
+        ).success(None, [self.drop, self.asked, self.shown], [self.drop], js=_SHOW_UPLOAD, **QUIET)
+        # Through the queue, or the change of the request is not noticed.
+        self.run.click(new_request, None, [self.request], **WORK)
+        self.recipe_file.upload(
+            user_errors(self.take_recipe),
+            [self.recipe_file, self.key],
+            [self.status, self.request, *self.fields.values(), *objects.all_fields],
+            **READING,
+        )
+
+    def take_photo(self, upload: dict[str, Any] | None, at_once: bool) -> Outputs:
+        """Read what was dropped into the box; a file that is no picture leaves the depth before it alone."""
+        path = (upload or {}).get("path")
+        if not path or Path(path).parent.name == _ON_SCREEN:  # gradio names a removed example by its picture
+            folded = {
+                self.depth.stage: gr.Column(visible=False),
+                self.objects.stage: gr.Column(visible=False),
+            }
+            emptied = {self.shown: None, self.key: None, self.depth.key: None, self.notes: ""}
+            return {self.asked: path or ""} | emptied | folded | self.run_state(ready=False)
+        try:
+            photo = isolated.load_photo(path, visitor=visitor())
+            doubts = may_be_depth(path, photo.rgb, remedy=_IF_DEPTH)
+            photo = replace(photo, notes=photo.notes + doubts)
+        except PhotoError as error:
+            is_depth = depth_form(path) is not None
+            problem = PhotoError(f"The file is depth, not a photo; {_IF_DEPTH}.") if is_depth else error
+            warn(problem)
+            state = self.run_state(ready=False, words=str(problem), alert=True)
+            return {self.asked: path, self.shown: None, self.key: None, self.notes: ""} | state
+        shown, outputs = self._take(photo, at_once)
+        return {self.asked: path, self.shown: shown} | outputs
+
+    def take_chosen_example(self, choice: gr.EventData, at_once: bool) -> Outputs:
+        """Take the example that was clicked, with the relief settings that suit it.
+
+        Raises:
+            PhotoError: There is no such example.
+        """
+        example = _chosen(self.examples, choice._data)
+        return self.take_example(example, at_once) | self.objects.relief.shown(example.relief)
+
+    def take_example(self, example: Example, at_once: bool) -> Outputs:
+        """Take an example as if it had been dropped.
+
+        Its depth is known: the network runs only where other settings than the defaults are asked for.
+        """
+        photo, depth = load_photo(example.path), example.known_depth()
+        if depth is not None:
+            self.store.workflow.remember(photo, DepthSettings(), depth)
+        shown, outputs = self._take(photo, at_once)
+        return {self.drop: shown} | outputs
+
+    def _take(self, photo: Photo, at_once: bool) -> tuple[str, Outputs]:
+        """Return the path of the photo as the page shows it, and the outputs of a new photo."""
+        folder = self.store.folder() / _ON_SCREEN
+        shown = write_file(folder, f"{photo.stem}.jpg", export.jpeg(shrink_photo(photo.rgb)))
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in photo.notes) + _ratio(photo)
+        outputs = {self.key: self.store.add_photo(photo), self.notes: notes, self.depth.key: None}
+        if at_once:
+            outputs[self.request] = new_request()
+        else:
+            outputs |= {tab.stage: gr.Column(visible=False) for tab in (self.depth, self.objects)}
+        return shown, outputs | self.run_state(ready=True)
+
+    def show_phone_button(self, photo_key: str | None) -> Outputs:
+        """Show the button for the depth inside a photo where there is one."""
+        has_depth = bool(photo_key) and self.store.photo(photo_key).phone_depth is not None
+        return {self.phone_depth: gr.Button(visible=has_depth)}
+
+    def take_recipe(self, path: str | None, photo_key: str | None) -> Outputs:
+        """Set all fields as a recipe has them; with a photo in its box, a run follows."""
+        recipe = isolated.load_recipe(path or "", visitor=visitor())
+        photo = self.store.photo(photo_key) if photo_key else None
+        shown: Outputs = {self.status: status(_recipe_words(recipe, photo))}
+        if photo_key:
+            shown[self.request] = new_request()
+        groups: list[tuple[Settings | None, dict[str, Any]]] = [
+            (recipe.depth, self.fields),
+            (recipe.relief, self.objects.relief.fields),
+            (recipe.mesh, self.objects.mesh.fields),
+        ]
+        for settings, group in groups:
+            if settings is not None:
+                shown |= dict(zip(group.values(), widgets.shown(settings, list(group)), strict=True))
+        return shown
+
+
+def _chosen(examples: tuple[Example, ...], event: object) -> Example:
+    index = event.get("index") if isinstance(event, dict) else None
+    if not isinstance(index, int) or not 0 <= index < len(examples):
+        raise PhotoError("There is no such example; choose one from the gallery.")
+    return examples[index]
+
+
+def _ratio(photo: Photo) -> str:
+    """Tell the style sheet the shape of the photo, so that boxes have it before the pictures come."""
+    width, height = photo.size
+    return f"<style>:root {{ --photo-ratio: {width} / {height}; }}</style>"
+
+
+def _recipe_words(recipe: Recipe, photo: Photo | None) -> str:
+    if photo is None:
+        return "The settings are those of the recipe. Now choose its photo."
+    if recipe.photo not in (None, photo.digest):
+        return "The settings are those of the recipe, but it was made for another photo."
+    return "The settings are those of the recipe."
+
+
+def _gallery(examples: tuple[Example, ...]) -> gr.Gallery:
+    """Return thumbnails of the examples; the `select` event has the index of the example."""
+    with tempfile.TemporaryDirectory() as folder:  # gradio takes copies of its own
+        return gr.Gallery(
+            [(str(_thumbnail(example, Path(folder))), example.title) for example in examples],
+            label="Examples",
+            show_label=False,
+            columns=4,
+            object_fit="cover",
+            allow_preview=False,
+            interactive=False,
+            buttons=[],
+            elem_id="examples",
+            visible=bool(examples),
+        )
+
+
+def _thumbnail(example: Example, folder: Path) -> Path:
+    image = ImageOps.fit(Image.fromarray(load_photo(example.path).rgb), THUMBNAIL_PX)
+    return export.save(folder, f"{example.path.stem}.jpg", export.jpeg(np.asarray(image)))
