@@ -305,7 +305,7 @@ def main() -> int:
 def measure(crowd: Visitors, few: Visitors, *, said: argparse.Namespace, process: int, cache: Path) -> int:
     """Run and print all figures; return 1 where one of them is not what it should be."""
     few.ask(len(WEIGHTS) * 2)  # the first one waits for the checkpoint
-    crowd.open_pages(sessions.MOST)
+    crowd.open_pages(sessions.MAX_SESSIONS)
     crowd.stay(said.minutes / 3)
     warm, began = resident_mb(process), time.monotonic()
     crowd.tally = Tally()

@@ -1,4 +1,4 @@
-"""The visitor's wishes, stage by stage: photo, depth, relief, surface. Knows nothing of torch or widgets.
+"""From a photo to depth, relief and surface, stage by stage, and the queue before the network.
 
     path -> Photo -> [predict: Photo, DepthSettings -> DepthMap] -> Relief  -> STL
                                                                  -> Surface -> GLB
@@ -58,7 +58,7 @@ class Workflow:
         Args:
             predict: Photo and settings -> steps; see `Predictor`.
             keep_bytes: Finished depth maps are found again until they fill this many bytes.
-            keep_s: Or until nobody wished for them for so long.
+            keep_s: Or until nobody asked for them for so long.
             poll_s: How often a waiting prediction says that it waits, which is when it can be cancelled.
             waiting_per_visitor: How many predictions of one visitor may wait; None: any number.
             admit: Raises a DemoError for a prediction that should not even wait.
@@ -74,7 +74,7 @@ class Workflow:
         return self._finished.size_bytes
 
     def tidy(self) -> None:
-        """Forget depth maps that nobody wished for lately."""
+        """Forget depth maps that nobody asked for lately."""
         self._finished.sweep()
 
     def remember(self, photo: Photo, settings: DepthSettings, depth: DepthMap) -> None:
@@ -110,7 +110,7 @@ class Workflow:
                 if not count:
                     break
                 yield Progress("wait", 0, count)
-            depth = self._finished.get(key)  # the one before us may have wished for the same
+            depth = self._finished.get(key)  # the one before us may have asked for the same
             if depth is None:
                 depth = yield from _passed_on(self._predict(photo, settings))
                 self.remember(photo, settings, depth)

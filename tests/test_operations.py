@@ -131,7 +131,7 @@ def test_the_log_tells_runs_and_errors_but_neither_names_nor_addresses(start, tm
     (run,) = [line for line in lines if line["event"] == "run"]
     assert (run["end"], run["checkpoint"], run["photo_px"]) == ("done", "embedded", 320 * 240)
     assert 0 < run["seconds"] < 60
-    assert [line["kind"] for line in lines if line["event"] == "told"] == ["PhotoError"]
+    assert [line["kind"] for line in lines if line["event"] == "user error"] == ["PhotoError"]
     assert not [line for line in lines if line["level"] == "error"]
     assert NAME not in app.log and "127.0.0.1" not in app.log
 

@@ -402,7 +402,7 @@ def test_one_visitor_has_so_many_photos_waiting_and_another_one_gets_in(url, pag
 @on_server
 def test_one_visitor_never_takes_all_places_in_the_queue(tmp_path, predict, photos, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(api, "NETWORK_MOST", 1)
+    monkeypatch.setattr(api, "MAX_NETWORK", 1)
     predict.hurry.clear()
     service, workflow = Service(), Workflow(predict, waiting_per_visitor=OWN)
     page = build_page(workflow, store=SessionStore(workflow, files=service.cache), waiting_most=WAITING)

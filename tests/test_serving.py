@@ -25,9 +25,9 @@ from marigold_demo.progress import Progress
 from marigold_demo.serving import requests
 from marigold_demo.serving.config import Configuration
 from marigold_demo.serving.lifecycle import Service, _crashed
-from marigold_demo.serving.logs import JsonLine, PlainLine, Seldom
+from marigold_demo.serving.logs import JsonLine, PlainLine, RepeatFilter
 from marigold_demo.serving.middleware import HEADERS, State
-from marigold_demo.serving.monitor import Metrics, Runs, RunTooLongError, ServerEndsError
+from marigold_demo.serving.monitor import Metrics, RunMonitor, RunTooLongError, ServerEndsError
 from marigold_demo.serving.requests import RateLimit
 from marigold_demo.settings import DepthSettings
 from marigold_demo.ui import model_picker
@@ -486,7 +486,7 @@ def value(metrics: Metrics, line: str) -> float:
 
 def test_a_run_is_counted_and_timed_by_stage():
     now, metrics = iter(range(100)), Metrics()
-    runs = Runs(metrics, permitted=None, clock=lambda: next(now))
+    runs = RunMonitor(metrics, permitted=None, clock=lambda: next(now))
     *_, depth = runs.watched(flat)(make_photo(4, 4), DepthSettings())
     assert isinstance(depth, DepthMap)
     assert value(metrics, 'marigold_runs_total{checkpoint="embedded",end="done"}') == 1
@@ -497,7 +497,7 @@ def test_a_run_is_counted_and_timed_by_stage():
 
 def test_a_run_that_is_left_is_closed_and_counted_as_cancelled():
     metrics, ball = Metrics(), Ball()
-    steps = Runs(metrics, permitted=None).watched(ball)(make_photo(4, 4), DepthSettings())
+    steps = RunMonitor(metrics, permitted=None).watched(ball)(make_photo(4, 4), DepthSettings())
     next(steps)
     assert (ball.running, value(metrics, "marigold_running")) == (1, 1)
     steps.close()
@@ -512,13 +512,13 @@ def test_a_run_that_fails_is_counted_by_the_kind_of_its_error():
 
     metrics = Metrics()
     with pytest.raises(PhotoError):
-        list(Runs(metrics, permitted=None).watched(breaks)(make_photo(4, 4), DepthSettings()))
+        list(RunMonitor(metrics, permitted=None).watched(breaks)(make_photo(4, 4), DepthSettings()))
     assert value(metrics, 'marigold_runs_total{checkpoint="embedded",end="PhotoError"}') == 1
 
 
 def test_a_run_stops_before_its_next_network_call_when_the_server_ends():
     ball = Ball(steps=50)
-    runs = Runs(Metrics(), permitted=None)
+    runs = RunMonitor(Metrics(), permitted=None)
     steps = runs.watched(ball)(make_photo(4, 4), DepthSettings())
     next(steps)
     runs.stopping.set()
@@ -554,7 +554,7 @@ def paced(stage_s: dict[str, float], clock: list[float]):
 def test_a_run_ends_before_the_network_call_that_its_time_has_no_room_for(stages, reached):
     clock, metrics = [0.0], Metrics()
     predict, passed = paced(stages, clock)
-    runs = Runs(metrics, permitted=None, limit_s=300, clock=lambda: clock[0])
+    runs = RunMonitor(metrics, permitted=None, limit_s=300, clock=lambda: clock[0])
     steps = runs.watched(predict)(make_photo(4, 4), DepthSettings())
     if reached == "end":
         assert isinstance([*steps][-1], DepthMap)
@@ -563,7 +563,7 @@ def test_a_run_ends_before_the_network_call_that_its_time_has_no_room_for(stages
             list(steps)
         assert value(metrics, 'marigold_runs_total{checkpoint="embedded",end="RunTooLongError"}') == 1
     assert passed[-1] == reached
-    unlimited = Runs(metrics, permitted=None, clock=lambda: clock[0])
+    unlimited = RunMonitor(metrics, permitted=None, clock=lambda: clock[0])
     assert isinstance([*unlimited.watched(predict)(make_photo(4, 4), DepthSettings())][-1], DepthMap)
 
 
@@ -578,13 +578,15 @@ def test_the_limit_is_configured_in_minutes_and_told_with_the_price(minutes, sec
 
 def test_what_would_take_far_longer_than_the_limit_is_not_admitted():
     seconds = iter([None, 100.0, 599.0, 601.0])
-    admit = Runs(Metrics(), permitted=None, limit_s=300).admission(lambda *_: Advice(seconds=next(seconds)))
+    admit = RunMonitor(Metrics(), permitted=None, limit_s=300).admission(
+        lambda *_: Advice(seconds=next(seconds))
+    )
     for _ in range(3):  # the estimate may be wrong by 1.7 x
         admit(make_photo(4, 4), DepthSettings())
     with pytest.raises(RunTooLongError, match="take about 10 minutes, and one run may take 5 minutes here"):
         admit(make_photo(4, 4), DepthSettings())
     with pytest.raises(CheckpointError):
-        Runs(Metrics(), permitted=frozenset()).admission(lambda *_: Advice())(
+        RunMonitor(Metrics(), permitted=frozenset()).admission(lambda *_: Advice())(
             make_photo(4, 4), DepthSettings()
         )
 
@@ -600,7 +602,7 @@ def test_a_checkpoint_that_is_not_permitted_never_reaches_the_network_or_the_adv
         asked.append(settings.checkpoint)
         return Advice(seconds=1.0)
 
-    runs = Runs(Metrics(), permitted=frozenset({"embedded"}))
+    runs = RunMonitor(Metrics(), permitted=frozenset({"embedded"}))
     refused = ("/etc", "evil/pickles", "../embedded", "Embedded", "embedded@main", "https://hf.co/a/embedded")
     for name in (*refused, "'/etc/'", "hf://embedded", "embedded/unet", "./embedded"):
         with pytest.raises(CheckpointError, match="choose one of embedded"):
@@ -619,7 +621,7 @@ def test_a_permitted_checkpoint_may_be_spelled_as_it_is_pasted_but_reaches_the_n
         asked.append(settings.checkpoint)
         yield from flat(photo, settings)
 
-    runs = Runs(Metrics(), permitted=Configuration(checkpoints="catalog").permitted_checkpoints)
+    runs = RunMonitor(Metrics(), permitted=Configuration(checkpoints="catalog").permitted_checkpoints)
     name = "prs-eth/marigold-depth-v1-1"
     for typed in (f"https://huggingface.co/{name}/tree/main", f'"{name}"', f" {name}/ "):
         list(runs.watched(predict)(make_photo(4, 4), DepthSettings(checkpoint=typed)))
@@ -672,11 +674,11 @@ def test_an_exception_is_told_by_kind_and_places_never_by_its_words(form):
 
 def test_what_anybody_can_provoke_is_one_line_a_minute_that_says_how_many_it_stands_for():
     now = [0.0]
-    seldom = Seldom(clock=lambda: now[0])
+    repeats = RepeatFilter(clock=lambda: now[0])
 
     def told(name="uvicorn.error", words="Invalid HTTP request received.\nfrom <socket 7>"):
         made = logging.LogRecord(name, logging.WARNING, __file__, 1, words, (), None)
-        return PlainLine().format(made) if seldom.filter(made) else ""
+        return PlainLine().format(made) if repeats.filter(made) else ""
 
     assert told().endswith('event="Invalid HTTP request received."')
     assert [told() for _ in range(50)] == [""] * 50
@@ -708,7 +710,7 @@ def test_checkpoints_out_of_the_catalog_are_not_told_in_metrics_or_lines(caplog)
     metrics = Metrics()
     with caplog.at_level(logging.INFO, logger="marigold_demo"):
         list(
-            Runs(metrics, permitted=None).watched(flat)(
+            RunMonitor(metrics, permitted=None).watched(flat)(
                 make_photo(4, 4), DepthSettings(checkpoint="/home/anna")
             )
         )

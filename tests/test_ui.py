@@ -25,7 +25,7 @@ from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.messages import ProgressText, size_in_words, status, user_errors
 from marigold_demo.ui.object_tab import build_zip
 from marigold_demo.ui.session_store import DepthResult, SessionStore
-from marigold_demo.ui.widgets import NETWORK_MOST
+from marigold_demo.ui.widgets import MAX_NETWORK
 from marigold_demo.workflow import Workflow
 from tests.conftest import make_photo
 from tests.pages import LENIENT, Ball, ball, make_tabs
@@ -403,4 +403,4 @@ def test_all_that_uses_the_network_shares_one_place(store):
     page = build_page(Workflow(Ball()))
     network = [fn for fn in page.fns.values() if fn.concurrency_id == "network"]
     assert len(network) == 2  # the page's run and the endpoint
-    assert {fn.concurrency_limit for fn in network} == {NETWORK_MOST}  # the workflow lets one run at a time
+    assert {fn.concurrency_limit for fn in network} == {MAX_NETWORK}  # the workflow lets one run at a time

@@ -35,7 +35,7 @@ from marigold_demo.serving.middleware import (
     SecurityHeaders,
     State,
 )
-from marigold_demo.serving.monitor import Metrics, Runs
+from marigold_demo.serving.monitor import Metrics, RunMonitor
 from marigold_demo.serving.uploads import Uploads
 from marigold_demo.settings import DepthSettings
 from marigold_demo.workflow import Predictor, Step
@@ -44,13 +44,13 @@ MB = 10**6
 
 
 class Service:
-    """All that stands between the page and the world; one for each process, or for each test."""
+    """Limits, logs, metrics, health and files around one page; one for each process, or for each test."""
 
     def __init__(self, configuration: Configuration | None = None) -> None:
         self.configuration = configuration or Configuration()
         self.metrics, self.health = Metrics(), Health()
         self.hosts = Hosts(self.configuration)
-        self.runs = Runs(
+        self.runs = RunMonitor(
             self.metrics,
             permitted=self.configuration.permitted_checkpoints,
             limit_s=self.configuration.run_minutes * 60.0 or None,
@@ -66,7 +66,7 @@ class Service:
         """Return what Gradio hands to FastAPI: middleware, the outermost first, and the last resort.
 
         Args:
-            on_spaces: The page stands in a frame of Hugging Face, which has headers and probes of its own.
+            on_spaces: The page stands in a frame of Hugging Face, with headers and health checks of its own.
         """
         shared = {"configuration": self.configuration, "metrics": self.metrics}
         root = FileRoot(served_folder())
@@ -197,7 +197,7 @@ def close(page: Page, *, before: Callable[[], None]) -> None:
         before: Tells what is under way to stop.
     """
     before()
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # it would tell of each connection it cuts
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # it would log each connection it cuts
     server = getattr(page, "server", None)
     if server is not None:
         server.config.timeout_graceful_shutdown = GRACE_S

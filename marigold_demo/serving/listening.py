@@ -23,7 +23,7 @@ from marigold_demo.serving.middleware import HEADERS
 from marigold_demo.serving.monitor import Metrics
 from marigold_demo.serving.requests import AUTHORITY, NO_STORE, header, host_header, refusal
 
-FIRST_PORT, PORTS = 7860, 100  # where to look when no port was chosen
+FIRST_PORT, PORTS = 7860, 100  # tried when no port was chosen
 BACKLOG = 1024  # connections that the system holds ready
 
 

@@ -1,7 +1,7 @@
-"""Log lines of the server: one event each, as key=value or JSON. Knows nothing of what happened.
+"""Log lines of the server: one event each, as key=value or JSON.
 
-Lines tell what happened and never to whom or with what: an exception appears by its kind and the places it
-went through, because its message may quote a file name or an address.
+No line names a visitor or quotes what was sent: an exception appears by its kind and the places it went
+through, because its message may hold a file name or an address.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 
 from marigold_demo.serving.config import Configuration
 
-SELDOM_S = 60.0  # between two lines of a library that tell the same
+SELDOM_S = 60.0  # between two equal lines of a library
 LIBRARIES = ("asyncio", "uvicorn.error")  # they log what anybody can provoke, such as a malformed request
 
 _log = logging.getLogger(__name__)
@@ -32,23 +32,23 @@ def set_up_logging(configuration: Configuration, *, count: Callable[[str], None]
     lines = logging.StreamHandler(sys.stderr)
     lines.setFormatter(JsonLine() if configuration.log_format == "json" else PlainLine())
     lines.setLevel(configuration.log_level.upper())
-    lines.addFilter(Seldom())
+    lines.addFilter(RepeatFilter())
     logging.basicConfig(handlers=[lines, _Counting(count)], level=logging.WARNING, force=True)
     logging.getLogger("marigold_demo").setLevel(min(lines.level, logging.INFO))
     for name in ("uvicorn", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [], True
-    logging.getLogger("uvicorn.access").disabled = True  # it would tell addresses
-    traceback.print_exc = _print_exc  # Gradio tells errors with it, messages and visitors' paths included
+    logging.getLogger("uvicorn.access").disabled = True  # it logs addresses
+    traceback.print_exc = _print_exc  # Gradio prints errors with it, messages and visitors' paths included
 
 
-class Seldom(logging.Filter):
-    """Keeps what libraries tell again and again to one line a minute, which says how many it stands for."""
+class RepeatFilter(logging.Filter):
+    """Keeps repeated lines of libraries to one a minute, which says how many it stands for."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        self._last: dict[tuple[Any, ...], tuple[float, int]] = {}  # when it was told, and left out since
+        self._last: dict[tuple[Any, ...], tuple[float, int]] = {}  # when it was logged, and left out since
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether a record becomes a line."""
@@ -57,9 +57,9 @@ class Seldom(logging.Filter):
         error = record.exc_info[1] if record.exc_info else None
         place = _places(error).rpartition(" > ")[2] if error is not None else ""
         key, now_s = (record.name, _first_line(record), place), self._clock()
-        told_s, left_out = self._last.get(key, (-SELDOM_S, 0))
-        if now_s - told_s < SELDOM_S:
-            self._last[key] = told_s, left_out + 1
+        logged_s, left_out = self._last.get(key, (-SELDOM_S, 0))
+        if now_s - logged_s < SELDOM_S:
+            self._last[key] = logged_s, left_out + 1
             return False
         if len(self._last) > 1000:
             self._last.clear()
@@ -77,7 +77,7 @@ class _Counting(logging.Handler):
         self._count = count
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Count a record that has an exception, or tells the kind of a visitor's error."""
+        """Count a record that has an exception, or the kind of a visitor's error."""
         facts = getattr(record, "facts", {})
         if record.exc_info and record.exc_info[1] is not None:
             self._count("unforeseen")
@@ -95,7 +95,7 @@ class PlainLine(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a record as one line."""
-        return " ".join(f"{name}={_quoted(value)}" for name, value in told(record).items())
+        return " ".join(f"{name}={_quoted(value)}" for name, value in line_of(record).items())
 
 
 class JsonLine(logging.Formatter):
@@ -103,11 +103,11 @@ class JsonLine(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a record as one line."""
-        return json.dumps(told(record), ensure_ascii=False, default=str)
+        return json.dumps(line_of(record), ensure_ascii=False, default=str)
 
 
-def told(record: logging.LogRecord) -> dict[str, Any]:
-    """Return what a line tells of a record."""
+def line_of(record: logging.LogRecord) -> dict[str, Any]:
+    """Return the fields of a line."""
     facts: Mapping[str, Any] = getattr(record, "facts", {})
     line: dict[str, Any] = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),

@@ -52,7 +52,7 @@ class Metrics:
         self.running = Gauge("marigold_running", "Runs under way", registry=self._registry)
         self.errors = Counter(
             "marigold_errors",
-            "Sentences told to visitors by kind of error",
+            "Messages to visitors by kind of error",
             ("kind",),
             registry=self._registry,
         )
@@ -116,7 +116,7 @@ class _Run:
         return sum(seconds for stage, seconds in self.stages.items() if stage not in NOT_IN_NETWORK)
 
 
-class Runs:
+class RunMonitor:
     """Watches the runs of one server."""
 
     def __init__(
@@ -162,7 +162,7 @@ class Runs:
         return watched
 
     def advised(self, advise: Advisor) -> Advisor:
-        """Return an advisor that tells the limit, and nothing of checkpoints which are not permitted."""
+        """Return an advisor that adds the limit, and knows nothing of checkpoints which are not permitted."""
 
         def advised(size: tuple[int, int], settings: DepthSettings, /) -> Advice:
             advice = advise(size, settings) if self._may(settings.checkpoint) else Advice()

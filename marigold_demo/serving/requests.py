@@ -1,6 +1,6 @@
 """Requests and visitors as the middleware reads them: headers, short answers, visitor keys, the rate limit.
 
-Visitors are told apart by a keyed hash of their address; the key is random and never leaves this process. An
+Visitors are identified by a keyed hash of their address; the key is random and never leaves this process. An
 IPv6 visitor is a network of 64 bits, which is what one household gets.
 """
 
@@ -131,7 +131,7 @@ def visitor_key(address: str) -> str:
 
 def signed_visitor(key: str) -> str:
     """Return a visitor's key as this process sends it to itself; nobody else can make one."""
-    return f"{key}-{_hash(f'seal {key}')}"
+    return f"{key}-{_hash(f'signed {key}')}"
 
 
 def visitor_of(address: str, signed: str = "") -> str:

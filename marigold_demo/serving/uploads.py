@@ -1,4 +1,4 @@
-"""Receives the page's uploads and tells how far they are, in place of Gradio's routes.
+"""Receives the page's uploads and reports their progress, in place of Gradio's routes.
 
 A form is parsed as it comes, within bounds: files go to disk, what else is in it is counted and dropped. What
 does not fit on the disk, stands still or breaks off leaves nothing behind.
@@ -33,7 +33,7 @@ FIRST_S, LEAST_BYTES_PER_S = 60.0, 10_000  # an upload may take this long, and l
 MOST_AT_ONCE, MOST_OF_ONE = 64, 16  # uploads, and those of one address; each holds less than 1 MB of memory
 WAIT_S = 10.0  # until there is room among them
 BUFFER_BYTES = 2**18  # kept in memory before they are written
-TURN_EVERY_S, TOLD_EVERY_S, FOUND_WITHIN_S, KNOWN_MOST = 0.02, 0.1, 3.0, 4 * MOST_AT_ONCE
+TURN_EVERY_S, REPORT_EVERY_S, FOUND_WITHIN_S, KNOWN_MOST = 0.02, 0.1, 3.0, 4 * MOST_AT_ONCE
 MOST_FILES, MOST_FIELD_BYTES, MOST_BOUNDARY_BYTES = 64, 2**16, 200
 NO_FORM = "This is no form with files in its field “files”; choose the file again."
 
@@ -62,7 +62,7 @@ class Uploads:
         logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it quotes what visitors send
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Take an upload, tell of one, or pass the request on."""
+        """Take an upload, report one, or pass the request on."""
         asked = (scope["method"], route(scope).rstrip("/")) if scope["type"] == "http" else ("", "")
         if asked == ("POST", UPLOAD):
             await self._answer(scope, receive, send)
@@ -71,7 +71,7 @@ class Uploads:
             if progress is None:
                 await refusal(404, "Not Found")(scope, receive, send)
             else:
-                await _tell(progress, receive, send)
+                await _report(progress, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -134,10 +134,10 @@ class Uploads:
 
     async def _progress(self, upload_id: str) -> _Progress | None:
         """Return how far an upload is; the page may ask a little before it sends."""
-        for _ in range(round(FOUND_WITHIN_S / TOLD_EVERY_S) if upload_id else 0):
+        for _ in range(round(FOUND_WITHIN_S / REPORT_EVERY_S) if upload_id else 0):
             if upload_id in self._known:
                 return self._known[upload_id]
-            await asyncio.sleep(TOLD_EVERY_S)
+            await asyncio.sleep(REPORT_EVERY_S)
         return None
 
 
@@ -173,20 +173,20 @@ class _Body:
             self.is_read = await drain(self._receive, max_bytes=self.length, max_s=IDLE_S)
 
 
-async def _tell(progress: _Progress, receive: Receive, send: Send) -> None:
+async def _report(progress: _Progress, receive: Receive, send: Send) -> None:
     """Send how far an upload is as server-sent events, in the words of Gradio's page."""
     headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     left = asyncio.ensure_future(_leaves(receive))
-    told: dict[str, int] = {}
+    reported: dict[str, int] = {}
     try:
-        while not (progress.is_over and told == progress.received):
+        while not (progress.is_over and reported == progress.received):
             for name, size_bytes in list(progress.received.items()):
-                news = {"msg": "update", "orig_name": name, "chunk_size": size_bytes - told.get(name, 0)}
+                news = {"msg": "update", "orig_name": name, "chunk_size": size_bytes - reported.get(name, 0)}
                 if news["chunk_size"]:
                     await _send_event(send, news)
-                told[name] = size_bytes
-            await asyncio.wait([left], timeout=TOLD_EVERY_S)
+                reported[name] = size_bytes
+            await asyncio.wait([left], timeout=REPORT_EVERY_S)
             if left.done():
                 return
         await _send_event(send, {"msg": "done"})

@@ -30,7 +30,7 @@ from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.messages import user_errors
 from marigold_demo.ui.session_store import SessionStore, write_file
 from marigold_demo.ui.sessions import forget_session, visitor
-from marigold_demo.ui.widgets import NETWORK, NETWORK_MOST, READ, READ_MOST
+from marigold_demo.ui.widgets import MAX_NETWORK, MAX_READING, NETWORK, READ
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class _Endpoint:
 
 
 def add_endpoints(store: SessionStore) -> None:
-    """Add the endpoints to the page that is being built; nobody sees them there."""
+    """Add the endpoints to the page that is being built; they are hidden."""
     with gr.Group(visible=False):
         for endpoint in _endpoints():
             _add(endpoint, store)
@@ -122,7 +122,7 @@ def _add(endpoint: _Endpoint, store: SessionStore) -> None:
         endpoint.gives,
         api_name=endpoint.name,
         concurrency_id=NETWORK if heavy else READ,
-        concurrency_limit=NETWORK_MOST if heavy else READ_MOST,
+        concurrency_limit=MAX_NETWORK if heavy else MAX_READING,
     )
 
 
@@ -148,12 +148,12 @@ def _file_options() -> dict[str, Component]:
 
 def _doc(endpoint: _Endpoint, options: dict[str, Component]) -> str:
     files = [f"    {name}: {widget.label}" for name, widget in endpoint.takes.items()]
-    told = [
+    about = [
         f"    {name}: {about.help}{f' ({about.unit})' if about.unit else ''}"
         for name, about in knobs(endpoint.settings).items()
     ]
-    told += [f"    {name}: {widget.label}" for name, widget in options.items()]
-    return "\n".join([endpoint.about, "", "Args:", *files, *told])
+    about += [f"    {name}: {widget.label}" for name, widget in options.items()]
+    return "\n".join([endpoint.about, "", "Args:", *files, *about])
 
 
 def _depth(
@@ -248,7 +248,7 @@ def mcp_server(wanted: bool) -> bool:
 def _answer_with_a_link_for_each_file() -> None:
     """Let Gradio's server answer with a link for each file, and keep what it is sent with other uploads.
 
-    Of several files it makes one text of Python's; it lays files that come inside a call beside the cache,
+    Of several files it makes one text of Python's; it writes files that come inside a call beside the cache,
     where nothing sweeps them; and of a full disk it says where on it there was no room.
     """
     from gradio import mcp

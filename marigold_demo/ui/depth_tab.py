@@ -30,8 +30,8 @@ from marigold_demo.ui.points import Points
 from marigold_demo.ui.session_store import DepthResult, SessionStore, is_refinement, new_request, write_file
 from marigold_demo.ui.sessions import visitor
 from marigold_demo.ui.widgets import (
+    MAX_NETWORK,
     NETWORK,
-    NETWORK_MOST,
     QUIET,
     RAW,
     READING,
@@ -134,7 +134,7 @@ class DepthTab:
             [photo.request, photo.key, self.key, *photo.fields.values(), self.left, self.right, *self.style],
             [photo.status, self.key, *self.pictures],
             concurrency_id=NETWORK,
-            concurrency_limit=NETWORK_MOST,
+            concurrency_limit=MAX_NETWORK,
             **QUIET,
             **RAW,
         )

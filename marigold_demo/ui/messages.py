@@ -58,7 +58,7 @@ def message(error: Exception) -> gr.Error:
         return error
     if isinstance(error, DemoError):
         # Never the words: they may name a file.
-        _log.info("told", extra={"facts": {"kind": type(error).__name__}})
+        _log.info("user error", extra={"facts": {"kind": type(error).__name__}})
         return gr.Error(_text(error), title=_TITLE, print_exception=False, duration=_TOAST_S)
     _log.error("unforeseen error in an event handler", exc_info=error)
     return gr.Error(_UNFORESEEN, title=_TITLE, print_exception=False)
@@ -136,7 +136,7 @@ def duration(seconds: float) -> str:
 
 
 def status(words: str, *, share: float | None = None, alert: bool = False) -> str:
-    """Return the status line as HTML; `share` from 0 to 1 draws a bar, `alert` tells that a run failed."""
+    """Return the status line as HTML; `share` from 0 to 1 draws a bar, `alert` marks a failed run."""
     bar = "" if share is None else f'<progress max="1" value="{share:.3f}" aria-label="Progress"></progress>'
     kind = "status alert" if alert else "status"
     return (

@@ -42,7 +42,7 @@ FILES = {
     MESH: {name: found.label for name, found in page_formats("mesh").items()},
 }
 # After the button has its file; the button itself is never seen.
-_FETCH_ZIP = """() => setTimeout(() => document.querySelector("#parcel").click(), 200)"""
+_FETCH_ZIP = """() => setTimeout(() => document.querySelector("#zip-file").click(), 200)"""
 
 
 class Shape:
@@ -113,7 +113,7 @@ class ObjectTab:
                     self._add_kinds()
                     self.zip = gr.Button("Everything in one zip", elem_id="everything")
                     # The browser fetches what is put here as soon as it is packed.
-                    self.zip_file = gr.DownloadButton("Zip", visible="hidden", elem_id="parcel")
+                    self.zip_file = gr.DownloadButton("Zip", visible="hidden", elem_id="zip-file")
         self.shapes = {RELIEF: self.relief, MESH: self.mesh}
 
     def _add_kinds(self) -> None:

@@ -1,4 +1,4 @@
-"""The page: its tabs put together, its looks, and how it is launched."""
+"""The page: its tabs put together, its theme, and how it is launched."""
 
 from importlib.resources import files
 from typing import Any
@@ -22,7 +22,7 @@ from marigold_demo.ui.photo_tab import PhotoTab
 from marigold_demo.ui.queue import LISTEN_S
 from marigold_demo.ui.session_store import SessionStore
 from marigold_demo.ui.strict_blocks import Calls, StrictBlocks
-from marigold_demo.ui.widgets import HANDS_MOST
+from marigold_demo.ui.widgets import MAX_WORKERS
 from marigold_demo.workflow import Workflow
 
 TITLE = "Marigold: photo to depth to print"
@@ -62,7 +62,7 @@ def build_page(
     store: SessionStore | None = None,
     waiting_most: int = WAITING_MOST,
     listen_s: float = LISTEN_S,
-) -> gr.Blocks:
+) -> StrictBlocks:
     """Return the page over a workflow; nothing is loaded or run yet.
 
     Args:
@@ -87,7 +87,7 @@ def build_page(
     store.sweeper.start()
     page.bounded_queue(
         max_size=waiting_most,
-        concurrency=HANDS_MOST,
+        concurrency=MAX_WORKERS,
         listen_s=listen_s,
         share_out=workflow.waiting_per_visitor is not None,
     )
@@ -124,7 +124,7 @@ MARIGOLD = colors.Color(
 )  # fmt: skip
 INK = "#2a1600"  # on marigold
 
-LOOKS = {
+THEME = {
     "body_background_fill": "*neutral_50",
     "body_background_fill_dark": "#161412",
     "background_fill_primary": "white",
@@ -195,11 +195,11 @@ class Theme(gr.themes.Base):  # type: ignore[misc]
             font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "monospace"],
         )
         self.name = "marigold"
-        self.set(**LOOKS)
+        self.set(**THEME)
 
 
 def launch_options(service: Service | None = None, *, on_spaces: bool = False) -> dict[str, Any]:
-    """Return what `Blocks.launch` needs for the page to look and behave as it should.
+    """Return what `Blocks.launch` needs for the page.
 
     Args:
         service: What stands around the page; None takes one with all defaults.
@@ -220,7 +220,7 @@ def launch_options(service: Service | None = None, *, on_spaces: bool = False) -
         "enable_monitoring": False,
         "num_workers": 0,  # Gradio's own would serve files and uploads by rules of their own
         "mcp_server": mcp_server(service.configuration.mcp),
-        "state_session_capacity": sessions.MOST,
+        "state_session_capacity": sessions.MAX_SESSIONS,
         "max_file_size": service.configuration.upload_mb * MB,
         "app_kwargs": app_options,
     }

@@ -1,7 +1,7 @@
-"""Gradio's queue with bounds: who listens, how much waits to be read, how much of one visitor waits.
+"""Gradio's queue with limits: on events without a reader, on unread messages, and on events of one visitor.
 
 Gradio runs an event as soon as it is posted, whether or not anybody reads its messages, and keeps these
-until somebody does. Here an event ends when nobody has read for `listen_s`; messages are bounded for each
+until somebody does. Here an event ends when nobody has read for `listen_s`; messages are limited for each
 session and in all; and one visitor never takes the places of all others.
 
 A session is what Gradio calls `session_hash`: an open page, or one call of a program.
@@ -28,7 +28,7 @@ UNREAD_S = 600.0  # how long the messages of ended events wait for a reader
 SESSION_BYTES, SESSION_MESSAGES = 2**20, 2000  # unread, of one session
 ALL_BYTES, ALL_SESSIONS = 2**25, 2000  # unread, of all sessions
 _TITLE = "That did not work"
-_TOLD = {
+_SENTENCES = {
     "not listening": (
         "Nobody listened, so this request was ended. Open its stream of events right after sending it, and "
         "keep it open."
@@ -123,7 +123,7 @@ class _EventIds(dict[str, set[str]]):
 
 
 class BoundedQueue(Queue):  # type: ignore[misc]  # gradio is not typed
-    """Gradio's queue with bounds."""
+    """Gradio's queue with limits."""
 
     def __init__(self, plain: Queue, *, listen_s: float = LISTEN_S, share_out: bool = False) -> None:
         """Take the place of a queue that was not used yet.
@@ -142,13 +142,13 @@ class BoundedQueue(Queue):  # type: ignore[misc]  # gradio is not typed
             default_concurrency_limit=plain.default_concurrency_limit,
         )
         self.listen_s, self._share_out = listen_s, share_out
-        self._knows_proxy = False  # whether the log told of one
+        self._has_logged_proxy = False
         self._errors: dict[str, Exception] = {}  # that ended an event which is not over yet, by its id
         self.pending_messages_per_session = Mailboxes()
         self.pending_event_ids_session = _EventIds()
 
     def start(self) -> None:
-        """Begin to process events, and to look after sessions."""
+        """Begin to process events, and to sweep sessions."""
         super().start()
         run_coro_in_background(self._keep_swept)
 
@@ -192,9 +192,14 @@ class BoundedQueue(Queue):  # type: ignore[misc]  # gradio is not typed
 
     def _look_for_proxy(self, request: Any) -> None:
         """Log it once where visitors come through a proxy that is not believed, so that they are all one."""
-        told = request.headers.get("x-forwarded-for", "")
-        if told and not self._knows_proxy and request.client and request.client.host not in told:
-            self._knows_proxy = True
+        forwarded = request.headers.get("x-forwarded-for", "")
+        if (
+            forwarded
+            and not self._has_logged_proxy
+            and request.client
+            and request.client.host not in forwarded
+        ):
+            self._has_logged_proxy = True
             log_event(
                 _log,
                 "all visitors of a proxy share what one may have; name it in FORWARDED_ALLOW_IPS",
@@ -272,7 +277,7 @@ class BoundedQueue(Queue):  # type: ignore[misc]  # gradio is not typed
     def _end(self, event: Event, why: str) -> None:
         """End an event: at once where it waits, else when it yields, and leave a sentence for its reader."""
         if event.session_hash in self.pending_messages_per_session:
-            error = gr.Error(_TOLD[why], title=_TITLE, print_exception=False)
+            error = gr.Error(_SENTENCES[why], title=_TITLE, print_exception=False)
             self.send_message(
                 event, ProcessCompletedMessage(output=error_payload(error, False), success=False)
             )

@@ -1,8 +1,8 @@
-"""Whose event runs now, and what Gradio remembers of that session. Knows nothing of what the page keeps.
+"""The visitor whose event runs now, and a limit on the sessions that Gradio keeps.
 
 Gradio copies the description of the whole page for every session, 0.4 MB of it, and takes each call of an
-endpoint by a program for a session of its own. There are at most `MOST` of them here. A session whose page is
-open is never forgotten for another one: Gradio's page holds a stream open for as long as it is there.
+endpoint by a program for a session of its own. Here it keeps at most `MAX_SESSIONS` of them. A session whose
+page is open is never forgotten for another one: Gradio's page holds a stream open for as long as it is there.
 """
 
 import re
@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from marigold_demo.serving.requests import route
 from marigold_demo.ui.queue import visitor_of_request
 
-MOST = 300
+MAX_SESSIONS = 300
 NEVER_OPENED = 1 / 4  # of them may belong to programs that never listened, before those go first
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")  # what pages and clients call their sessions
 
@@ -90,7 +90,7 @@ class Sessions(StateHolder):  # type: ignore[misc]
 
 
 class Streams:
-    """ASGI middleware that tells the sessions which pages are open."""
+    """ASGI middleware that notes in the sessions which pages are open."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

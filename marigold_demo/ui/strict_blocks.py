@@ -1,4 +1,4 @@
-"""What a client sends, held against the page before any handler sees it. Knows nothing of stages.
+"""Checks what a client sends against the page, before any handler sees it.
 
 Gradio checks types, choices and uploads itself, but says what it finds to the log only, or quotes what was
 sent, and it takes a body that names no event for an error of the server. Whoever sends what no field of the
@@ -67,6 +67,11 @@ class StrictBlocks(gr.Blocks):  # type: ignore[misc]  # gradio is not typed
         self.queue(max_size=max_size, default_concurrency_limit=concurrency, api_open=False)
         self._queue = BoundedQueue(self._queue, listen_s=listen_s, share_out=share_out)
 
+    @property
+    def waiting_events(self) -> int:
+        """How many events wait in the queue."""
+        return len(self._queue)
+
     async def process_api(self, *about: Any, **named: Any) -> Any:
         """Run an event.
 
@@ -95,9 +100,9 @@ class StrictBlocks(gr.Blocks):  # type: ignore[misc]  # gradio is not typed
             return await super().preprocess_data(block_fn, inputs, state, *about, **named)
         except Exception as error:
             _log.info("refused a value: %s", type(error).__name__)
-            told = _NOT_UPLOADED if isinstance(error, InvalidPathError) else _DOES_NOT_FIT
+            words = _NOT_UPLOADED if isinstance(error, InvalidPathError) else _DOES_NOT_FIT
             _empty(error)
-            raise gr.Error(told, print_exception=False) from None
+            raise gr.Error(words, print_exception=False) from None
 
 
 def _empty(error: BaseException | None) -> None:
@@ -133,9 +138,9 @@ _NOTHING = _Nothing()
 
 
 class Calls:
-    """ASGI middleware that holds the body of a call against what the page has, and knows which streams exist.
+    """ASGI middleware that checks the body of a call against what the page has, and which streams exist.
 
-    What passes has the right form; whether values fit their fields is told by the event.
+    What passes has the right form; whether values fit their fields is checked by the event.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -15,15 +15,15 @@ from marigold_demo.ui.messages import size_in_words
 S = TypeVar("S", bound=Settings)
 
 # Groups of events that share a limit: those that use the network, those that read files, and all others.
-NETWORK, HANDS = "network", "hands"
-HANDS_MOST = 4
+NETWORK, WORKERS = "network", "workers"
+MAX_WORKERS = 4
 # Events that decode an uploaded file: twice as many as one visitor can hold up (isolated.Limits).
-READ, READ_MOST = "read", 8
-NETWORK_MOST = 24  # the workflow lets one run at a time and tells the others how many are before them
+READ, MAX_READING = "read", 8
+MAX_NETWORK = 24  # the workflow runs one at a time; the others see how many are before them
 # How events of the page are declared: no program sees them, and no overlay covers the page.
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-WORK: dict[str, Any] = QUIET | {"concurrency_id": HANDS, "concurrency_limit": HANDS_MOST}
-READING: dict[str, Any] = QUIET | {"concurrency_id": READ, "concurrency_limit": READ_MOST}
+WORK: dict[str, Any] = QUIET | {"concurrency_id": WORKERS, "concurrency_limit": MAX_WORKERS}
+READING: dict[str, Any] = QUIET | {"concurrency_id": READ, "concurrency_limit": MAX_READING}
 # Values as they were sent: the settings' own limits hold, which are wider than those of the sliders.
 RAW: dict[str, Any] = {"preprocess": False}
 
