@@ -74,9 +74,10 @@ def build_page(
         listen_s: After how many seconds without a reader of its messages an event ends.
     """
     store = store or SessionStore(workflow)
-    with StrictBlocks(
+    page = StrictBlocks(
         title=TITLE, delete_cache=(int(store.ttl_s / 4), int(store.ttl_s)), analytics_enabled=False
-    ) as page:
+    )
+    with page:
         gr.HTML(_MASTHEAD)
         page.tabs = Tabs(store, advise, defaults=defaults or DepthSettings(), examples=load_examples())
         page.tabs.connect(page)
