@@ -43,6 +43,11 @@ def make_photo(height: int, width: int, *, seed: int = 0, stem: str = "photo") -
     return Photo(rgb=np.ascontiguousarray(rgb), stem=stem, alpha=None, fov_deg=None, notes=())
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put slow tests first, so that two processes end at about the same time."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def let_go() -> Iterator[None]:
     """Collect the sockets and event loops that gradio leaves, for which a later test would be blamed.

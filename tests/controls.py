@@ -40,7 +40,7 @@ def parts(name: str, widget: gr.components.Component) -> set[str]:
 
 
 def turn(hand, name: str, widget: gr.components.Component, *, to, holds, share: float = 0.35) -> None:
-    """Turn a knob in each way it has, `to` a value at last; `holds` looks each time whether the page took it.
+    """Turn a knob in each way it has, `to` a value at last; `holds` looks then whether the page took it.
 
     Args:
         hand: Finds a control by its name.
@@ -66,10 +66,8 @@ def turn(hand, name: str, widget: gr.components.Component, *, to, holds, share: 
         box = slider.bounding_box()
         slider.click(position={"x": share * box["width"], "y": box["height"] / 2})
         expect(field).not_to_have_value(f"{widget.value:g}")
-        holds(float(field.input_value()))
         hand(f"{name} reset").click()
         expect(field).to_have_value(f"{widget.value:g}")
-        holds(widget.value)
     field.fill(str(to))
     field.press("Enter")
     return holds(to)
