@@ -24,6 +24,7 @@ ROWS = {
     "network.checkpoint": 4,
     "network.checkpoint_folder": 4,
     "network.estimate": 4,
+    "api": 5,
     "serving": 4,
     "training": 4,
     "ui": 4,

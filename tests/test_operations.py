@@ -31,16 +31,10 @@ from PIL import Image
 from marigold_demo.errors import CheckpointError
 from marigold_demo.serving.config import Configuration
 from marigold_demo.serving.lifecycle import Service
-from tests.pages import LENIENT, ROOT, Ball, draw_photo, served
+from tests.pages import LENIENT, ROOT, Ball, draw_photo, free_port, served
 
 pytestmark = LENIENT
 NAME = "anna-in-rome"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_for_port(address: str) -> None:
