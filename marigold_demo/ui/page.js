@@ -1,11 +1,11 @@
-// What the widgets lack: a keyboard and a voice for the compare slider, a page that still scrolls under it,
-// and sliders that tell when a key, not only a pointer, has settled on a value.
+// What Gradio's widgets lack: keyboard and labels for the compare slider, scrolling over it, points on it, and
+// events of sliders that are moved with a key.
 (() => {
   const HANDLE = '#compare [data-testid="slider"]';
   const IMAGES = '#compare [data-testid="imageslider-image"]';
   const KEYS = { ArrowLeft: -2, ArrowDown: -2, ArrowRight: 2, ArrowUp: 2, PageDown: -10, PageUp: 10, Home: -100, End: 100 };
 
-  // The picture inside the box: it is fitted, so the box may be wider.
+  // Where the picture is inside its box, which may be wider.
   function pictureOf(image) {
     const box = image.getBoundingClientRect();
     const scale = Math.min(box.width / (image.naturalWidth || 1), box.height / (image.naturalHeight || 1));
@@ -14,7 +14,7 @@
     return { left: box.left + (box.width - width) / 2, top: box.top + (box.height - height) / 2, width, height };
   }
 
-  function middleOf(handle) {
+  function centerOf(handle) {
     const box = handle.getBoundingClientRect();
     return { x: box.left + box.width / 2, y: box.top + box.height / 2 };
   }
@@ -24,12 +24,12 @@
     if (!image) return 50;
     const picture = pictureOf(image);
     if (!picture.width) return 50;
-    return Math.max(0, Math.min(100, (100 * (middleOf(handle).x - picture.left)) / picture.width));
+    return Math.max(0, Math.min(100, (100 * (centerOf(handle).x - picture.left)) / picture.width));
   }
 
-  function drag(handle, share) {
+  function moveTo(handle, share) {
     const picture = pictureOf(document.querySelector(IMAGES));
-    const from = middleOf(handle);
+    const from = centerOf(handle);
     const to = picture.left + (picture.width * share) / 100;
     const at = (x) => ({ view: window, bubbles: true, cancelable: true, button: 0, clientX: x, clientY: from.y });
     handle.dispatchEvent(new MouseEvent("mousedown", at(from.x)));
@@ -37,12 +37,12 @@
     window.dispatchEvent(new MouseEvent("mouseup", at(to)));
   }
 
-  function speak(handle) {
+  function announce(handle) {
     const share = String(Math.round(shareOf(handle)));
     if (handle.getAttribute("aria-valuenow") !== share) handle.setAttribute("aria-valuenow", share);
   }
 
-  function equip(handle) {
+  function makeSlider(handle) {
     handle.dataset.equipped = "yes";
     handle.tabIndex = 0;
     for (const [name, value] of Object.entries({
@@ -52,21 +52,21 @@
     handle.addEventListener("keydown", (event) => {
       if (!(event.key in KEYS)) return;
       event.preventDefault();
-      drag(handle, Math.max(0, Math.min(100, shareOf(handle) + KEYS[event.key])));
-      requestAnimationFrame(() => speak(handle));
+      moveTo(handle, Math.max(0, Math.min(100, shareOf(handle) + KEYS[event.key])));
+      requestAnimationFrame(() => announce(handle));
     });
-    new MutationObserver(() => speak(handle)).observe(handle, { attributes: true, attributeFilter: ["style"] });
-    speak(handle);
+    new MutationObserver(() => announce(handle)).observe(handle, { attributes: true, attributeFilter: ["style"] });
+    announce(handle);
   }
 
-  function tend() {
-    for (const handle of document.querySelectorAll(`${HANDLE}:not([data-equipped])`)) equip(handle);
+  function labelComparison() {
+    for (const handle of document.querySelectorAll(`${HANDLE}:not([data-equipped])`)) makeSlider(handle);
     document.querySelectorAll(IMAGES).forEach((image, side) => {
       const said = document.querySelectorAll("#legend [data-side]")[side]?.textContent;
       const alt = (side === 0 ? "Left picture" : "Right picture") + (said ? `: ${said}` : "");
       if (image.alt !== alt) {
         image.alt = alt;
-        image.addEventListener("load", () => document.querySelectorAll(HANDLE).forEach(speak));
+        image.addEventListener("load", () => document.querySelectorAll(HANDLE).forEach(announce));
       }
       if (image.loading !== "eager") image.loading = "eager"; // or it waits until it is scrolled to
     });
@@ -95,30 +95,30 @@
     asked.dispatchEvent(new Event("input", { bubbles: true }));
   });
 
-  // Gradio lets only pictures into the photo box and is silent about other files; depth has a button of its own.
+  // Gradio takes only pictures in the photo box and is silent about other files; depth has a button of its own.
   const DEPTH_FILE = /\.(npy|npz|exr|pfm)$/i;
   const DEPTH_BUTTON = "The file is depth, not a photo; bring it by “Use my own depth file” under “Settings”.";
-  function pointToDepthButton(event) {
+  function explainDepthFile(event) {
     const files = event.dataTransfer?.files ?? event.target.files;
     if (!event.target.closest?.("#photo") || !DEPTH_FILE.test(files?.[0]?.name ?? "")) return;
     const line = document.querySelector("#status .status span");
     if (line) line.textContent = DEPTH_BUTTON;
   }
-  for (const kind of ["drop", "change"]) document.addEventListener(kind, pointToDepthButton, true);
+  for (const kind of ["drop", "change"]) document.addEventListener(kind, explainDepthFile, true);
 
-  function nameExamples() {
+  function labelExamples() {
     for (const button of document.querySelectorAll('#examples button[aria-label^="Thumbnail"]')) {
       button.setAttribute("aria-label", `Example: ${button.querySelector("img")?.alt ?? ""}`);
     }
   }
 
   // Gradio names empty boxes without saying what they are, and calls the head of a toast, which holds a button, a button.
-  function rightRoles() {
+  function fixRoles() {
     for (const box of document.querySelectorAll('div[aria-label="Empty value"]:not([role])')) box.setAttribute("role", "img");
     for (const head of document.querySelectorAll('.toast-header[role="button"]')) head.setAttribute("role", "group");
   }
 
-  function tendPreview() {
+  function labelPreview() {
     const canvas = document.querySelector("#preview canvas");
     if (!canvas || canvas.tabIndex === 0) return;
     canvas.tabIndex = 0;
@@ -126,16 +126,16 @@
     canvas.setAttribute("aria-label", "3D preview; drag to turn, scroll to zoom");
   }
 
-  // The slider keeps one-finger swipes and the wheel to itself; outside its handle they belong to the page.
-  function yieldToPage(event) {
+  // Gradio's slider takes one-finger swipes and the wheel; outside its handle they scroll the page here.
+  function leaveToPage(event) {
     const inside = event.target.closest?.("#compare");
     if (!inside || event.target.closest(HANDLE) || event.ctrlKey) return;
     if (event.type === "wheel" || event.touches.length === 1) event.stopPropagation();
   }
-  document.addEventListener("touchstart", yieldToPage, { capture: true, passive: true });
-  document.addEventListener("wheel", yieldToPage, { capture: true, passive: true });
+  document.addEventListener("touchstart", leaveToPage, { capture: true, passive: true });
+  document.addEventListener("wheel", leaveToPage, { capture: true, passive: true });
 
-  // Who leaves a field as it was, on the way with Tab, has wished for nothing.
+  // A field that is left unchanged, on the way with Tab, sends no event.
   const FIELDS = '.block input:is([type="number"], [type="text"]):not([role])';
   document.addEventListener("focus", (event) => {
     if (event.target.matches?.(FIELDS)) event.target.dataset.before = event.target.value;
@@ -163,9 +163,9 @@
   // Gradio loads the code of its 3D viewer after the canvas is there; where the canvas was taken away meanwhile,
   // the viewer complains that it is null. Nothing is lost: there is nothing to show any more.
   window.addEventListener("unhandledrejection", (event) => {
-    const told = `${event.reason?.message} ${event.reason?.stack}`;
-    if (/of null/.test(told) && /Canvas3D/.test(told)) event.preventDefault();
+    const words = `${event.reason?.message} ${event.reason?.stack}`;
+    if (/of null/.test(words) && /Canvas3D/.test(words)) event.preventDefault();
   });
 
-  new MutationObserver(() => { tend(); nameExamples(); rightRoles(); tendPreview(); }).observe(document, { childList: true, subtree: true });
+  new MutationObserver(() => { labelComparison(); labelExamples(); fixRoles(); labelPreview(); }).observe(document, { childList: true, subtree: true });
 })();
