@@ -14,7 +14,7 @@ from PIL import Image
 
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError
-from marigold_demo.io import depth_exr, depth_pictures
+from marigold_demo.io import depth_exr, tiff_tags
 from marigold_demo.io.depth_arrays import MAX_PIXELS, NPY, WANTED, ZIP, check_frame, read_npy, read_npz
 from marigold_demo.io.depth_exr import read_exr
 from marigold_demo.io.depth_pictures import (
@@ -104,7 +104,7 @@ def _stored(file: BinaryIO, *, frame: int | None) -> StoredDepth:
         return read_npy(file, frame=frame)
     if start.startswith(ZIP):
         return read_npz(file, frame=frame)
-    if start.startswith(depth_pictures.TIFF):
+    if start.startswith(tiff_tags.SIGNATURES):
         return read_tiff(file, frame=frame)
     check_frame(frame, 1)
     readers = {PNG: read_png, depth_exr.SIGNATURE: read_exr, **dict.fromkeys(PFM, read_pfm)}
@@ -120,7 +120,7 @@ def depth_form(path: Path | str) -> Literal["array", "gray picture"] | None:
     try:
         with opened(path, max_bytes=MAX_BYTES, error=DepthFileError) as file:
             start = start_of(file, _HEAD_BYTES)
-            is_gray = start.startswith(depth_pictures.TIFF) and is_deep_gray(file)
+            is_gray = start.startswith(tiff_tags.SIGNATURES) and is_deep_gray(file)
     except DepthFileError:
         return None
     if start.startswith((NPY, ZIP, depth_exr.SIGNATURE, PFM[0])):

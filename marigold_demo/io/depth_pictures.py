@@ -10,7 +10,7 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, BinaryIO, Literal
 
@@ -30,6 +30,7 @@ from PIL import (  # noqa: F401  # all formats, so that none is loaded later
 )
 
 from marigold_demo.errors import DepthFileError
+from marigold_demo.io import tiff_tags as tags
 from marigold_demo.io.depth_arrays import WANTED, check_frame, check_size
 from marigold_demo.io.depth_values import StoredDepth
 from marigold_demo.io.limits import READ_ERRORS, start_of
@@ -41,20 +42,10 @@ PFM, PGM = (b"Pf", b"PF"), (b"P5", b"P2")
 _OTHER_FORMATS = ("JPEG", "PPM", "BMP", "WEBP")
 _LOSSY_DIFFERENCE = 4  # levels by which equal channels may differ after JPEG or WebP
 _MAX_TOKEN, _MAX_CHUNKS = 40, 100_000
-TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the latter two: BigTIFF
-
-_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _OFFSETS, _SAMPLES = 256, 257, 258, 259, 262, 273, 277
-_ROWS_PER_STRIP, _COUNTS, _PREDICTOR, _FORMAT, _GDAL_NODATA = 278, 279, 317, 339, 42113
-_READ = {
-    _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _OFFSETS, _SAMPLES, _ROWS_PER_STRIP, _COUNTS,
-    _PREDICTOR, _FORMAT,
-}  # fmt: skip
-_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # of the values that are looked at: TIFF 6.0, section 2
-_MAX_ENTRIES, _MAX_VALUES, _MAX_PAGES = 4096, 200_000, 10_000
+_MAX_PAGES, _MAX_STRIPS = 10_000, 200_000
 _WHITE_IS_ZERO, _DEFLATE = 0, (8, 32946)
-_KINDS = {1: "u", 2: "i", 3: "f"}  # SampleFormat
-
-Tags = dict[int, tuple[int, ...]]
+_NUMBER_KINDS = {1: "u", 2: "i", 3: "f"}  # by SampleFormat
+_GDAL_NODATA = 42113
 
 
 def read_png(file: BinaryIO) -> StoredDepth:
@@ -244,7 +235,7 @@ def read_tiff(file: BinaryIO, *, frame: int | None) -> StoredDepth:
                 raise TypeError("no TIFF")
             notes = _go_to_page(image, frame)
             check_size(*image.size)
-            is_negative = image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+            is_negative = image.tag_v2.get(tags.PHOTOMETRIC) == _WHITE_IS_ZERO
             no_value = image.tag_v2.get(_GDAL_NODATA)
             stored = from_pillow(image, notes=notes)
     except UnidentifiedImageError:
@@ -255,49 +246,22 @@ def read_tiff(file: BinaryIO, *, frame: int | None) -> StoredDepth:
 
 
 def is_deep_gray(file: BinaryIO) -> bool:
-    """Tell whether the first page is gray, with or without alpha, and has 16 bits or floats.
+    """Tell whether the first page of a TIFF is gray, with or without alpha, and has 16 bits or floats.
 
     Raises:
         DepthFileError: The header is damaged.
     """
-    tags = _first_page(file, {_BITS, _PHOTOMETRIC, _SAMPLES}, most_values=16)
-    is_gray = tags.get(_PHOTOMETRIC, (1,))[0] in (0, 1) and tags.get(_SAMPLES, (1,))[0] <= 2
-    return is_gray and tags.get(_BITS, (1,))[0] >= 16
+    page = _first_page(file)
+    is_gray = page.number(tags.PHOTOMETRIC, 1) in (0, 1) and page.number(tags.SAMPLES, 1) <= 2
+    return is_gray and page.bits >= 16
 
 
-def _first_page(file: BinaryIO, wanted: Collection[int], *, most_values: int) -> Tags:
-    """Return some tags of the first page, whose values are whole numbers.
-
-    Raises:
-        DepthFileError: The header is damaged.
-    """
-    file.seek(0)
-    try:
-        start = file.read(16)
-        order = "<" if start[:2] == b"II" else ">"
-        is_big = start[2:4] in (b"+\0", b"\0+")
-        (at,) = struct.unpack_from(f"{order}Q" if is_big else f"{order}I", start, 8 if is_big else 4)
-        file.seek(at)
-        (count,) = struct.unpack(f"{order}Q" if is_big else f"{order}H", file.read(8 if is_big else 2))
-        layout = struct.Struct(f"{order}HHQ8s" if is_big else f"{order}HHI4s")
-        tags: Tags = {}
-        for tag, kind, number, field in layout.iter_unpack(file.read(min(count, _MAX_ENTRIES) * layout.size)):
-            if tag in wanted and tag not in tags and kind in _TYPES and 0 < number <= most_values:
-                tags[tag] = _values(file, order, kind, number, field)
-    except READ_ERRORS as error:
-        raise DepthFileError(f"The TIFF is damaged or incomplete; save it again as {WANTED}.") from error
-    return tags
-
-
-def _values(file: BinaryIO, order: str, kind: int, number: int, field: bytes) -> tuple[int, ...]:
-    """Return the values of one tag: in its field, or where that points to."""
-    layout = f"{order}{number}{_TYPES[kind]}"
-    length = struct.calcsize(layout)
-    if length > len(field):
-        (at,) = struct.unpack(f"{order}{'I' if len(field) == 4 else 'Q'}", field)
-        file.seek(at)
-        field = file.read(length)
-    return struct.unpack_from(layout, field)
+def _first_page(file: BinaryIO) -> tags.Page:
+    opened = tags.read_tiff(file)
+    page = next(opened.pages(), None) if opened else None
+    if page is None:
+        raise DepthFileError(f"The TIFF is damaged or incomplete; save it again as {WANTED}.")
+    return page
 
 
 def _go_to_page(image: TiffImagePlugin.TiffImageFile, frame: int | None) -> tuple[str, ...]:
@@ -335,41 +299,31 @@ def _without(stored: StoredDepth, no_value: object) -> StoredDepth:
 
 def _read_strips(file: BinaryIO, *, frame: int | None) -> StoredDepth:
     """Read gray of any number type, such as float64, uncompressed or deflated."""
-    tags = _first_page(file, _READ, most_values=_MAX_VALUES)
+    page = _first_page(file)
     check_frame(frame, 1)
-    bits, kind = tags.get(_BITS, (1,))[0], _KINDS.get(tags.get(_FORMAT, (1,))[0])
-    compression, predictor = tags.get(_COMPRESSION, (1,))[0], tags.get(_PREDICTOR, (1,))[0]
-    is_plain = tags.get(_SAMPLES, (1,)) == (1,) and predictor == 1 and compression in (1, *_DEFLATE)
-    if (
-        not is_plain
-        or kind is None
-        or bits not in (16, 32, 64)
-        or _OFFSETS not in tags
-        or _COUNTS not in tags
-    ):
+    bits, kind = page.number(tags.BITS, 1), _NUMBER_KINDS.get(page.number(tags.SAMPLE_FORMAT, 1))
+    compression, offsets = page.number(tags.COMPRESSION, 1), page.values(tags.STRIPS, _MAX_STRIPS)
+    counts = page.values(tags.STRIP_BYTES, _MAX_STRIPS)
+    is_plain = page.number(tags.SAMPLES, 1) == 1 and page.number(tags.PREDICTOR, 1) == 1
+    is_packed_plainly = compression in (1, *_DEFLATE) and offsets and counts
+    if not (is_plain and is_packed_plainly) or kind is None or bits not in (16, 32, 64):
         raise DepthFileError(f"This kind of TIFF is not supported; use {WANTED}.")
     try:
-        width, height = tags[_WIDTH][0], tags[_HEIGHT][0]
+        width, height = page.size
         check_size(width, height)
-        file.seek(0)
-        dtype = np.dtype(f"{'<' if file.read(2) == b'II' else '>'}{kind}{bits // 8}")
-        values = np.empty((height, width), dtype=dtype)
-        step = min(tags.get(_ROWS_PER_STRIP, (height,))[0], height)
+        values = np.empty((height, width), dtype=f"{page.tiff.order}{kind}{bits // 8}")
+        step = min(page.number(tags.ROWS_PER_STRIP, height), height)
         for number, top in enumerate(range(0, height, step)):
             rows = values[top : top + step]
-            rows[...] = _strip(file, tags, number, count_bytes=rows.nbytes).view(dtype).reshape(rows.shape)
+            file.seek(int(offsets[number]))
+            if compression == 1:
+                data = file.read(rows.nbytes)
+            else:
+                packed = file.read(min(int(counts[number]), 2 * rows.nbytes + 1000))
+                data = zlib.decompressobj().decompress(packed, rows.nbytes)
+            rows[...] = np.frombuffer(data, values.dtype, rows.size).reshape(rows.shape)
     except READ_ERRORS as error:
         raise DepthFileError(f"The TIFF is damaged or incomplete; save it again as {WANTED}.") from error
-    if tags.get(_PHOTOMETRIC, (1,))[0] == _WHITE_IS_ZERO and kind == "u":
+    if page.number(tags.PHOTOMETRIC, 1) == _WHITE_IS_ZERO and kind == "u":
         values = np.iinfo(values.dtype).max - values
     return StoredDepth(values, is_picture=kind == "u" and bits == 16)
-
-
-def _strip(file: BinaryIO, tags: Tags, number: int, *, count_bytes: int) -> NDArray[np.uint8]:
-    file.seek(tags[_OFFSETS][number])
-    if tags.get(_COMPRESSION, (1,))[0] == 1:
-        data = file.read(count_bytes)
-    else:
-        packed = file.read(min(tags[_COUNTS][number], 2 * count_bytes + 1000))
-        data = zlib.decompressobj().decompress(packed, count_bytes)
-    return np.frombuffer(data, dtype=np.uint8, count=count_bytes)
