@@ -1,4 +1,4 @@
-"""The checkpoints this app knows by name, and how a name is written. Knows nothing of how they are loaded."""
+"""The checkpoints this app knows by name, and how a name is written."""
 
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit

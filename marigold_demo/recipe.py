@@ -1,6 +1,6 @@
-"""What a file was made with, in words that a machine can read back. Knows nothing of formats or models.
+"""A recipe: the settings and versions that a file was made with, as JSON.
 
-A recipe stands in 3MF, PNG and GLB files, so that a file can be made again from itself and its photo.
+3MF, PNG and GLB files carry one, so that a file can be made again from itself and its photo.
 """
 
 import json
@@ -68,7 +68,7 @@ class Recipe:
         """Return one line of ASCII."""
         return json.dumps(self.to_dict(), separators=(",", ":"))
 
-    def doubts(
+    def compatibility_warnings(
         self, *, photo: str | None = None, revision: str | None = None, device: str | None = None
     ) -> list[str]:
         """Return, in sentences, why a result made here may differ from the one that carries this recipe.

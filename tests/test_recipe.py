@@ -143,7 +143,7 @@ def test_a_recipe_survives_its_json(seed, width, revision, device, fov):
         mesh=MeshSettings(fov_deg=fov),
     )
     assert recipe_from_json(recipe.to_json()) == recipe
-    assert recipe.doubts(photo="p", revision=revision, device=device) == []
+    assert recipe.compatibility_warnings(photo="p", revision=revision, device=device) == []
 
 
 JSON = st.recursive(
@@ -168,7 +168,7 @@ def test_any_json_is_a_recipe_or_gets_a_sentence(found):
     except SettingsError as refusal:
         assert str(refusal).endswith(".")
         return
-    assert isinstance(recipe.doubts(photo="p", revision="r"), list)
+    assert isinstance(recipe.compatibility_warnings(photo="p", revision="r"), list)
     assert recipe.depth is None or isinstance(recipe.depth.checkpoint, str)
 
 
@@ -217,5 +217,7 @@ def test_the_stored_depth_of_an_example_is_told_from_a_computed_one(tmp_path):
     stored = next(filter(None, (example.known_depth() for example in load_examples())))
     assert stored.device == "a file that came with the example"
     recipe = Recipe(revision=stored.revision, device=stored.device)
-    [doubt] = recipe.doubts(revision=stored.revision, device="CPU (AVX2, 4 threads, float32)")
-    assert "is from a file that came with the example" in doubt and "bytes may differ" in doubt
+    [warning] = recipe.compatibility_warnings(
+        revision=stored.revision, device="CPU (AVX2, 4 threads, float32)"
+    )
+    assert "is from a file that came with the example" in warning and "bytes may differ" in warning

@@ -58,7 +58,7 @@ def depth(said: argparse.Namespace, predict: Predictor | None) -> None:
     look = _look(said)
     files = choices_of(said.files, formats_of("depth", "picture"), name="files")
     outbox, workflow = Outbox(said.out), _workflow(predict)
-    doubts: set[str] = set()
+    warned: set[str] = set()
     refused = 0
     for path in said.photos:
         try:
@@ -71,7 +71,7 @@ def depth(said: argparse.Namespace, predict: Predictor | None) -> None:
             say(str(error))
             refused += 1
             continue
-        _say_doubts(given, estimated, photo, known=doubts)
+        _print_warnings(given, estimated, photo, known=warned)
         recipe = _recipe_of(photo, estimated, None if _is_from_phone(said) else settings)
         stem = outbox.free_stem(photo.stem)
         if stem != photo.stem:
@@ -96,7 +96,7 @@ def relief(said: argparse.Namespace, predict: Predictor | None) -> None:
     if subject.is_relief and not said.preset and given.relief is None:
         settings = from_flags(said, replace(base, detail=0.0, smooth_px=0.0))
         say("detail and smooth_px are 0, so that the height map stays as it is; their flags override that.")
-    _say_doubts(given, subject.depth, subject.photo, known=set())
+    _print_warnings(given, subject.depth, subject.photo, known=set())
     made = Workflow.relief(subject.depth, settings, photo=subject.photo)
     for found in formats:
         name, data = found.write(made, subject.stem, recipe=subject.recipe)
@@ -118,7 +118,7 @@ def mesh(said: argparse.Namespace, predict: Predictor | None) -> None:
     depth_settings = from_flags(said, given.depth or DepthSettings())
     outbox = Outbox(said.out)
     subject = _subject(said, _workflow(predict), depth_settings)
-    _say_doubts(given, subject.depth, subject.photo, known=set())
+    _print_warnings(given, subject.depth, subject.photo, known=set())
     photo = subject.photo or Photo(rgb=colorize(subject.depth.values), stem=subject.stem)
     if subject.photo is None:
         say("There is no photo with the depth, so the mesh wears the depth's colors; --photo gives it one.")
@@ -179,13 +179,13 @@ def _recipe_of(photo: Photo, depth: DepthMap, settings: DepthSettings | None) ->
     return Recipe(photo=photo.digest, revision=depth.revision, device=depth.device, depth=settings)
 
 
-def _say_doubts(recipe: Recipe, depth: DepthMap, photo: Photo | None, *, known: set[str]) -> None:
+def _print_warnings(recipe: Recipe, depth: DepthMap, photo: Photo | None, *, known: set[str]) -> None:
     """Tell why the files may differ from those that the recipe stands for; what is known is not repeated."""
     digest = photo.digest if photo else None
-    for doubt in recipe.doubts(photo=digest, revision=depth.revision, device=depth.device):
-        if doubt not in known:
-            say(doubt)
-        known.add(doubt)
+    for warning in recipe.compatibility_warnings(photo=digest, revision=depth.revision, device=depth.device):
+        if warning not in known:
+            say(warning)
+        known.add(warning)
 
 
 def _look(said: argparse.Namespace) -> Look:

@@ -13,7 +13,7 @@ from marigold_demo.geometry.footprint import Footprint, corners_of, distance_fro
 from marigold_demo.geometry.frame import Profile
 
 LITHOPHANE_CONTRAST = 12.0  # how much more light the thinnest place passes than the thickest
-EIGHT_BITS = (24, 300)  # so many different values tell of 8 bits; fewer are meant, as in a logo
+EIGHT_BITS = (24, 300)  # so many different values mean 8 bits; fewer are intended, as in a logo
 DEBAND_PX = (4.0, 2.0, 1.0)  # wider ones would shift curved forms past what rounding can have done
 LARGEST_DEBANDED = 4e6  # in pixels; larger depth is averaged on its way down to the grid
 GRAIN = 2e-3  # brightness finer than this share of the long side is grain

@@ -138,7 +138,7 @@ def _slots(
 def _edges(faces: NDArray[np.int32], vertices: int) -> tuple[bool, bool]:
     start, end = faces.ravel().astype(np.int64), np.roll(faces, -1, axis=1).ravel().astype(np.int64)
     undirected = np.minimum(start, end) * vertices + np.maximum(start, end)
-    keys = np.sort(undirected * 2 + (start > end))  # the two directions of an edge become neighbours
+    keys = np.sort(undirected * 2 + (start > end))  # the two directions of an edge become neighbors
     if len(keys) % 2 or not len(keys):
         return False, False
     edge = keys >> 1

@@ -18,7 +18,7 @@ from marigold_demo.geometry.mesh_check import weld
 from marigold_demo.geometry.solid import Solid
 
 LARGEST_TURN = 350  # degrees; more would let the ends meet
-FINEST_SAG_MM = 0.01  # a curve needs no finer triangles, whatever the tolerance
+FINEST_SAG_MM = 0.01  # a curve never needs finer triangles
 WALL_MM = 2.0  # left between a hole and the edge
 LIP_MM = 1.2  # thickness that holds the head
 HEAD_MM = 2.2  # room for the head behind the lip

@@ -2,9 +2,9 @@
 
 The triangulation is the right-triangulated irregular network of Evans, Kirkpatrick and Townsend (2001): every
 triangle is half a square and may be split in two at the middle of its hypotenuse. Vertices are chosen by
-looking at the result: begin with the samples that stray from the middle of the edge they would split, see
-what surface they give, add every sample that is still too far from it, and look again until there is none.
-So the tolerance is a bound, not a hope, and two or three looks are enough.
+measuring the result: begin with the samples that stray from the middle of the edge they would split, build
+the surface, add every sample that is still too far from it, and repeat until there is none. So the tolerance
+is a strict bound; two or three passes are enough.
 """
 
 from dataclasses import dataclass
@@ -60,8 +60,8 @@ def triangulate(
     Args:
         samples: float32 [R, C], finite; both sides a multiple of TILE plus one.
         tolerance: Largest distance from a sample; 0 keeps every sample.
-        forced: bool [R, C], samples that must be vertices whatever their error.
-        budget: Double the tolerance until the faces stay within it; forced samples stay whatever it says.
+        forced: bool [R, C], samples that must be vertices in any case.
+        budget: Double the tolerance until the faces stay within it; forced samples always stay.
     """
     levels = _within(samples, tolerance, forced=forced)
     if budget is not None:

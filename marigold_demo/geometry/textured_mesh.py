@@ -42,7 +42,7 @@ class SurfacePhoto(Protocol):
 
     @property
     def fov_deg(self) -> float | None:
-        """Field of view of the long side, where the photo tells it."""
+        """Field of view of the long side, where the photo has it."""
         ...
 
 

@@ -58,7 +58,7 @@ class CacheFolder:
             keep_s: Age at which a file goes.
             most_bytes: All files together take no more, those included that are being received.
             least_free_bytes: Its disk always has so much room.
-            clock: Tells the time as file systems do.
+            clock: Returns the time as file systems have it.
         """
         self.root, self._keep_s, self._clock = root, keep_s, clock
         self._most_bytes, self._least_free_bytes = most_bytes, least_free_bytes
@@ -81,7 +81,7 @@ class CacheFolder:
 
     @property
     def is_tight(self) -> bool:
-        """Tell whether the disk has less room than it should."""
+        """Return whether the disk has less room than it should."""
         return not self._has_free(0)
 
     def new_folder(self) -> Path:

@@ -1,6 +1,6 @@
 """What a file says of its colors without an ICC profile -> sRGB. Knows no file format and no size limit.
 
-PNG tells it in cICP, gAMA and cHRM, HEIF and AVIF in an nclx box. HDR pictures (PQ, HLG) are tone-mapped as
+PNG has it in cICP, gAMA and cHRM, HEIF and AVIF in an nclx box. HDR pictures (PQ, HLG) are tone-mapped as
 Chromium does it: the reference white operator of SMPTE ST 2094-50, Annex D, for a display without headroom.
 """
 
@@ -60,7 +60,7 @@ class Signal:
 
     @property
     def is_hdr(self) -> bool:
-        """Tell whether numbers stand for light brighter than a white page."""
+        """Return whether numbers stand for light brighter than a white page."""
         return self.transfer in (_PQ, _HLG)
 
 
@@ -187,7 +187,7 @@ def _between(source: Chromaticities, target: Chromaticities) -> Float:
 
 
 def _is_usable(primaries: Chromaticities) -> bool:
-    """Tell whether three primaries span the colors and mix to the white."""
+    """Return whether three primaries span the colors and mix to the white."""
     try:
         matrix = _between(primaries, SRGB_PRIMARIES)
     except np.linalg.LinAlgError:

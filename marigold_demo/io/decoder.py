@@ -1,4 +1,4 @@
-"""Decodes foreign files in processes of their own, whatever happens there. Linux only.
+"""Decodes foreign files in processes of their own, which may crash. Linux only.
 
 Messages on the control socket (SOCK_SEQPACKET) are JSON: {"do": "decode", "id", "kind", "options",
 "memory_bytes", "cpu_s"} with two descriptors, the reply socket and the file; {"do": "slow", "id"};

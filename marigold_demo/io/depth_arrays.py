@@ -133,8 +133,8 @@ def read_npz(file: BinaryIO, *, frame: int | None) -> StoredDepth:
         for key, name in names.items():
             size_bytes = members[name].file_size
             with archive.open(members[name]) as member:
-                arrays[key], told = _read_array(member, stored_bytes=size_bytes, name=key, frame=frame)
-            notes = notes or told
+                arrays[key], found = _read_array(member, stored_bytes=size_bytes, name=key, frame=frame)
+            notes = notes or found
     _check_same_shape(arrays)
     origin = "disparity" if depth.lower() in _DISPARITY_NAMES else "array" if depth == "depth" else "other"
     return StoredDepth(
@@ -171,8 +171,8 @@ def _depth_name(archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo]
 def _check_same_shape(arrays: dict[str, NDArray[Any]]) -> None:
     shapes = {key: array.shape for key, array in arrays.items()}
     if len(set(shapes.values())) > 1:
-        told = ", ".join(f"{key} {shape[1]} × {shape[0]}" for key, shape in shapes.items())
-        raise DepthFileError(f"The arrays of the depth file differ in size ({told}); they must be equal.")
+        sizes = ", ".join(f"{key} {shape[1]} × {shape[0]}" for key, shape in shapes.items())
+        raise DepthFileError(f"The arrays of the depth file differ in size ({sizes}); they must be equal.")
 
 
 def _read_array(

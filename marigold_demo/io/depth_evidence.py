@@ -18,7 +18,7 @@ End = Literal["small", "large", ""]
 
 _BLOCK_PX = 2**21
 _SAMPLES = 250_000
-_FEWEST_LEVELS = 16  # with fewer different values, a gap between them tells nothing
+_FEWEST_LEVELS = 16  # with fewer different values, a gap between them means nothing
 # Gap as a share of the range of the rest: beside numbers that tools write for "no value", beside others.
 _WIDE_GAP, _HUGE_GAP = 0.05, 20.0
 _UNUSUAL, _NEXT_GAPS = 1.5, 5  # how many times larger than the next so many gaps it has to be as well
@@ -116,7 +116,7 @@ def find_cut(sample: Sample, low: float, high: float) -> Cut:
 
 
 def _is_wide(levels: Floats, *, at_once: bool = False) -> bool:
-    """Tell whether the first of ascending levels is far from the second one, as levels go there."""
+    """Return whether the first of ascending levels is far from the second one, as levels go there."""
     gaps = np.diff(levels)
     is_large = at_once or gaps[0] >= _WIDE_GAP * (levels[-1] - levels[1])
     return bool(is_large and gaps[0] > _UNUSUAL * np.median(gaps[1 : 1 + _NEXT_GAPS]))
@@ -140,7 +140,7 @@ def _without_outlying(cut: Cut, levels: Floats, ordered: Floats) -> Cut:
 
 
 def far_end(sample: Sample, low: float, high: float) -> tuple[End, str]:
-    """Return which values are far, and why; empty where nothing tells.
+    """Return which values are far, and why; empty where it cannot be known.
 
     Args:
         sample: Of the values.
@@ -223,16 +223,16 @@ class Holes:
         """Say how much was filled, and how; `named` are the numbers that stood there."""
         share, sky_share = 1 - float(self.valid.mean()), float(self.sky.mean())
         what = f" ({' and '.join(named)})" if named else ""
-        told = f"{max(share, 0.001):.1%} of the depth pixels have no value{what}; they were filled"
+        note = f"{max(share, 0.001):.1%} of the depth pixels have no value{what}; they were filled"
         if not sky_share:
-            return f"{told} from their nearest neighbors."
+            return f"{note} from their nearest neighbors."
         if not self._others.any():
-            return f"{told} as far, like sky."
-        return f"{told} as far where they are sky, along the top border, else from their nearest neighbors."
+            return f"{note} as far, like sky."
+        return f"{note} as far where they are sky, along the top border, else from their nearest neighbors."
 
 
 def find_holes(valid: Mask, endless: Mask | None) -> Holes:
-    """Tell sky from other holes: it touches the top border, and is neither a speck nor a strip along a side.
+    """Distinguish sky from other holes: it touches the top border and is neither a speck nor a side strip.
 
     Args:
         valid: bool [H, W], with at least one hole.

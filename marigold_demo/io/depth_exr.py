@@ -1,6 +1,6 @@
 """OpenEXR files -> stored depth, for scan lines without loss: uncompressed, RLE and ZIP, of one part.
 
-That is what Blender, Nuke, Houdini and OpenCV write unless told otherwise. Other kinds get a sentence. The
+That is what Blender, Nuke, Houdini and OpenCV write by default. Other kinds are refused with a sentence. The
 format is described in "OpenEXR File Layout" (openexr.com).
 """
 

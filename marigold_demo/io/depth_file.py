@@ -1,4 +1,4 @@
-"""A depth file -> DepthMap, or a sentence why not. Knows nothing of photos or models.
+"""A depth file -> DepthMap, or a sentence why not.
 
 A file is judged by its content, never by its ending: `depth_arrays`, `depth_pictures` and
 `depth_exr` read what is stored, `depth_values` makes depth of it.
@@ -112,7 +112,7 @@ def _stored(file: BinaryIO, *, frame: int | None) -> StoredDepth:
 
 
 def depth_form(path: Path | str) -> Literal["array", "gray picture"] | None:
-    """Tell by content whether a file is taken for depth where it could be a photo; None where it is not.
+    """Return, by content, the form in which a file is taken for depth where it could be a photo, or None.
 
     Arrays are .npy, .npz, OpenEXR and portable float maps of one channel; gray pictures are PNG, TIFF and PGM
     of more than 8 bits. All else is depth only for those who say that it is.
@@ -133,7 +133,7 @@ def depth_form(path: Path | str) -> Literal["array", "gray picture"] | None:
 
 
 def is_depth_file(path: Path | str) -> bool:
-    """Tell whether a file has a form that is taken for depth; see `depth_form`."""
+    """Return whether a file has a form that is taken for depth; see `depth_form`."""
     return depth_form(path) is not None
 
 
@@ -160,7 +160,7 @@ def may_be_depth(path: Path | str, rgb: NDArray[np.uint8], *, remedy: str) -> tu
 
 
 def _is_gray(rgb: NDArray[np.uint8]) -> bool:
-    few = slice(None, None, max(1, len(rgb) // 64))  # these rows tell for nearly all photos
+    few = slice(None, None, max(1, len(rgb) // 64))  # these rows suffice for nearly all photos
     return all((rgb[rows, :, 1:] == rgb[rows, :, :1]).all() for rows in (few, slice(None)))
 
 

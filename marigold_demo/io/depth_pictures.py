@@ -72,7 +72,7 @@ def read_png(file: BinaryIO) -> StoredDepth:
 
 
 def _own(recipe: str, *, has_size: bool) -> Literal["own depth", "own heights"]:
-    """Tell a height map of ours from a depth: it has pixels per inch, and is made of a relief."""
+    """Distinguish our height maps from depth: they have pixels per inch and the recipe of a relief."""
     try:
         is_relief = "relief" in json.loads(recipe)
     except (ValueError, TypeError, RecursionError):
@@ -246,7 +246,7 @@ def read_tiff(file: BinaryIO, *, frame: int | None) -> StoredDepth:
 
 
 def is_deep_gray(file: BinaryIO) -> bool:
-    """Tell whether the first page of a TIFF is gray, with or without alpha, and has 16 bits or floats.
+    """Return whether the first page of a TIFF is gray, with or without alpha, and has 16 bits or floats.
 
     Raises:
         DepthFileError: The header is damaged.

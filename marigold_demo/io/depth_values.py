@@ -1,7 +1,7 @@
 """Stored depth values -> DepthMap: which end is near, the scale, and what stands where there is no value.
 
 Files of our own are certain: 16-bit PNG that carry a recipe, and float arrays in [0, 1]. What other tools
-write is judged by its values (`depth_evidence`). Whatever was decided is a note.
+write is judged by its values (`depth_evidence`). Every decision is a note.
 
 Values are worked on in blocks of rows: a map of 32 million float64 pixels takes 256 MB by itself.
 """
@@ -62,7 +62,7 @@ class StoredDepth:
             our arrays, "disparity" is named so by the file, "other" is none of these.
         is_picture: Whether it is a picture, in which people see black and white, not numbers.
         uncertainty: [H, W], in the unit of the values, where the file has it.
-        valid: [H, W], zero where there is no value, where the file tells.
+        valid: [H, W], zero where there is no value, where the file says so.
         notes: Sentences about how it was read.
     """
 
@@ -148,8 +148,8 @@ def to_depth(stored: StoredDepth, *, near: Near = "auto", inverse: bool = False)
         scale, near_notes = _with_near(scale, stored, sample, near=near)
     scale, range_notes = _shortened(scale, sample)
     depth, uncertainty, hole_notes = _scaled(stored, valid, endless, scale=scale, named=named)
-    told = (*notes, *range_notes, *near_notes, *hole_notes)
-    return DepthFile(DepthMap(depth, uncertainty), told, is_relief=stored.origin == "own heights")
+    all_notes = (*notes, *range_notes, *near_notes, *hole_notes)
+    return DepthFile(DepthMap(depth, uncertainty), all_notes, is_relief=stored.origin == "own heights")
 
 
 def _valid(stored: StoredDepth) -> tuple[Mask, Mask | None]:
@@ -207,7 +207,7 @@ def _range_of_format(stored: StoredDepth, valid: Mask) -> _Scale | None:
 
 
 def _with_near(scale: _Scale, stored: StoredDepth, sample: Sample, *, near: Near) -> tuple[_Scale, list[str]]:
-    """Settle which end of the values is near, and tell it where it had to be found out."""
+    """Decide which end of the values is near, with a note where it had to be inferred."""
     if near != "auto":
         return replace(scale, is_inverted=near == "white"), []
     known = {
@@ -234,8 +234,8 @@ def _with_near(scale: _Scale, stored: StoredDepth, sample: Sample, *, near: Near
     else:
         taken = f"{'Large' if far == 'small' else 'Small'} values were taken as near"
     other = "black" if far == "small" else "white"
-    told = f"{taken}, {reason}; if near and far are swapped, set near to {other}."
-    return replace(scale, is_inverted=far == "small"), [told]
+    note = f"{taken}, {reason}; if near and far are swapped, set near to {other}."
+    return replace(scale, is_inverted=far == "small"), [note]
 
 
 def _shortened(scale: _Scale, sample: Sample) -> tuple[_Scale, list[str]]:

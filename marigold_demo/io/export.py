@@ -1,4 +1,4 @@
-"""Depth, reliefs and surfaces into bytes of files, bytes into a folder. Knows nothing of how they were made.
+"""Depth, reliefs and surfaces into bytes of files, and bytes into a folder.
 
 Every function but `save` is pure. Names carry what a file holds, and size and unit where there are any.
 """

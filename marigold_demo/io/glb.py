@@ -1,4 +1,4 @@
-"""Arrays into the bytes of a binary glTF 2.0 file. Knows nothing of depth, reliefs or photos."""
+"""Arrays into the bytes of a binary glTF 2.0 file."""
 
 import json
 import struct

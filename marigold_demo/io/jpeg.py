@@ -1,4 +1,4 @@
-"""JPEG -> decoded picture, at a reduced size where it is very large, and with what is missing told.
+"""JPEG -> decoded picture, at a reduced size where it is very large, with a note on what is missing.
 
 Pillow refuses a file whose last bytes are missing although all pixels are there. Such a file is decoded
 twice, with different bytes put in place of its end: the first row that differs is the first that is missing.
@@ -212,7 +212,7 @@ def _scale(width: int, height: int) -> int:
 
 
 def _completed(file: BinaryIO, end: int, frame: Frame) -> Picture:
-    """Decode a JPEG whose end is missing, and tell how much of it that is.
+    """Decode a JPEG whose end is missing, with a note on how much that is.
 
     Raises:
         PhotoError: More than a twentieth of the rows is missing.
@@ -246,7 +246,7 @@ def _first_difference(image: Image.Image, other: Image.Image, band: int = 512) -
 
 
 def _has_whole_first_scans(file: BinaryIO, frame: Frame) -> bool:
-    """Tell whether every component's first scan, which has its mean colors, was followed by another."""
+    """Return whether every component's first scan, which has its mean colors, was followed by another."""
     seen: set[int] = set()
     for at in _scans(file, frame)[:-1]:
         file.seek(at)

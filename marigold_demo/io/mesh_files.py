@@ -151,7 +151,7 @@ def _model(
 
 
 def _rows(template: str, table: NDArray[Any]) -> Iterator[str]:
-    """Yield pieces of text in which the template is filled in once for each row of [N, K]."""
+    """Yield text in which the template is filled in once for each row of [N, K]."""
     for start in range(0, len(table), ROWS_AT_ONCE):
         part = table[start : start + ROWS_AT_ONCE]
         yield (template * len(part)) % tuple(part.ravel().tolist())

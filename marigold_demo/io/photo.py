@@ -1,4 +1,4 @@
-"""A file -> upright RGB photo, or a sentence why not. Knows nothing of depth or of widgets.
+"""A file -> upright RGB photo, or a sentence why not.
 
 A file is judged by its content, never by its ending, and its size in pixels is read from the header before
 anything is decoded. Photos up to `WORKING_PIXELS` keep every pixel; larger ones, up to `MAX_PIXELS` (as JPEG
@@ -39,7 +39,7 @@ class Photo:
         rgb: uint8 [H, W, 3], sRGB, alpha composited on white; read-only.
         stem: A safe file stem made from the visitor's file name.
         alpha: uint8 [H, W], 255 opaque, where anything is transparent, else None; read-only.
-        fov_deg: Field of view of the long side in degrees, from EXIF; None where the file does not tell.
+        fov_deg: Field of view of the long side in degrees, from EXIF; None where the file does not say.
         notes: Sentences the visitor should read.
         phone_depth: float32 [h, w], 0 near, 1 far, upright, at its own resolution: the depth that a phone put
             into its portrait photo; None without; read-only.

@@ -127,7 +127,7 @@ def _loaded(image: ImageFile.ImageFile, *, max_pixels: int = MAX_PIXELS) -> Pict
     check_size(image.size, max_pixels=max_pixels)
     try:
         image.load()
-    except READ_ERRORS as error:  # few libraries tell that memory did not suffice
+    except READ_ERRORS as error:  # few libraries say that memory did not suffice
         if image.width * image.height > _LARGE_PIXELS:
             raise damaged(", or too large for the memory here") from error
         raise

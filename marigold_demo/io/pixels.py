@@ -1,4 +1,4 @@
-"""A decoded picture of any mode -> upright 8-bit sRGB with alpha. Knows nothing of files, limits or names."""
+"""A decoded picture of any mode -> upright 8-bit sRGB with alpha."""
 
 import io
 import math
@@ -44,11 +44,11 @@ class Picture:
     Attributes:
         image: Of any mode, with its ICC profile in `info`, if it has one.
         orientation: EXIF orientation 1..8; any other value counts as upright.
-        focal_mm: Focal length as of 35 mm film; None where the file does not tell.
+        focal_mm: Focal length as of 35 mm film; None where the file does not say.
         full_size: Width and height in the file, where they are not those of `image`.
-        signal: What its numbers mean, where that is neither sRGB nor told by a profile.
+        signal: What its numbers mean, where that is neither sRGB nor given by a profile.
         alpha: Mode L, where the mode of `image` has none.
-        top: Number that stands for white in the modes I and I;16; None where the file does not tell.
+        top: Number that stands for white in the modes I and I;16; None where the file does not say.
         white_is_zero: Whether the numbers of the modes I, I;16 and F run from white to black.
         notes: Sentences about its file.
     """
@@ -66,7 +66,7 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """A picture in the one form the rest of the project knows, and what its reader should be told.
+    """A picture in the one form the rest of the project knows, with notes for the reader.
 
     Attributes:
         color: Mode RGB, sRGB, upright, composited on white: a hidden color is gone.

@@ -1,6 +1,6 @@
 """PNG -> decoded picture, judged by its pixels as browsers do.
 
-The reader sees the chunks that matter for pixels only: text is left aside whatever its length, damaged
+The reader sees the chunks that matter for pixels only: text of any length is left out, damaged
 chunks that are not pixels are dropped, and the end marker is always there.
 """
 
@@ -179,7 +179,7 @@ def _picture(chunks: _Chunks) -> list[Part]:
 
 
 def _tells_orientation(file: BinaryIO, kind: bytes, begin: int, end: int) -> bool:
-    """Tell whether text is short and of a kind that may say how the picture must be turned."""
+    """Return whether text is short and of a kind that may say how the picture must be turned."""
     if end - begin > _MAX_TEXT_BYTES:
         return False
     file.seek(begin)
@@ -203,7 +203,7 @@ def _is_sound(file: BinaryIO, begin: int, end: int) -> bool:
 
 
 def _has_codes(chunks: _Chunks) -> bool:
-    """Tell whether the colors are told by codes of ITU-T H.273, which go before a profile."""
+    """Return whether the colors are given by codes of ITU-T H.273, which go before a profile."""
     cicp = chunks.noted.get(b"cICP", b"")
     return len(cicp) == 4 and cicp[2] == 0
 

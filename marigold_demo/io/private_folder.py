@@ -47,7 +47,7 @@ def cache_root() -> Path:
 
 
 def default_root() -> Path:
-    """Return where `own_folder` goes unless told otherwise: one place for each user of the machine."""
+    """Return where `own_folder` goes by default: one place for each user of the machine."""
     return Path(tempfile.gettempdir(), f"marigold-demo-{getattr(os, 'getuid', lambda: 0)()}")
 
 
@@ -87,7 +87,7 @@ def remove_own(folder: Path) -> None:
 
 
 def is_own(folder: Path) -> bool:
-    """Tell whether a folder came from `own_folder` in this process."""
+    """Return whether a folder came from `own_folder` in this process."""
     return folder in _own
 
 
@@ -164,7 +164,7 @@ class FileRoot:
         return file
 
     def has(self, path: str) -> bool:
-        """Tell whether a path, as it is written, is that of a regular file with no link on the way."""
+        """Return whether a path, as it is written, is that of a regular file with no link on the way."""
         try:
             *folders, name = self._parts(path)
             with opened_folder(self.folder, folders) as above:

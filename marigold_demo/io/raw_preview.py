@@ -33,7 +33,7 @@ _RAW_COLORS = (32803, 34892)  # photometric interpretation: color filter array, 
 _RAW_PACKINGS = (32767, 32769, 32770, 34713, 65000, 65535)  # of Sony, Epson, Samsung, Nikon, Kodak, Pentax
 _MOST_JPEGS, _MOST_TILES = 500, 10_000
 _AS_LARGE = 0.8  # of the raw picture's long side: cameras leave out a border
-_LARGE_PX = 1024  # long side that is enough whatever the raw picture's is: estimation works on less
+_LARGE_PX = 1024  # long side that always suffices: estimation works on less
 
 
 def raw_kind(start: bytes) -> str | None:

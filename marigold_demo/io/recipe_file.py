@@ -1,4 +1,4 @@
-"""The recipe out of a file that carries one. Knows nothing of how the file was made."""
+"""Reads the recipe from a file that carries one: JSON, 3MF, PNG or GLB."""
 
 import io
 import json

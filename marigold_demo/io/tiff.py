@@ -97,8 +97,8 @@ def _chosen(tiff: Tiff) -> tuple[Page, tuple[str, ...]]:
             chosen = page if count == 1 else chosen
     if first is None:
         raise damaged()
-    told = f"more than {tags.MAX_PAGES}" if seen == tags.MAX_PAGES else str(count)
-    notes = (f"This is the first of {told} pages; the others are not used.",) if count > 1 else ()
+    number = f"more than {tags.MAX_PAGES}" if seen == tags.MAX_PAGES else str(count)
+    notes = (f"This is the first of {number} pages; the others are not used.",) if count > 1 else ()
     return chosen or first, notes
 
 
@@ -199,7 +199,7 @@ def read_samples(page: Page) -> Picture | None:
 
 
 def is_misread(page: Page) -> bool:
-    """Tell whether Pillow would open a page and read it wrongly.
+    """Return whether Pillow would open a page and read it wrongly.
 
     It takes gray of 16 and 32 bits as positive, or in the wrong order, and mixes up separate planes.
     """

@@ -1,4 +1,4 @@
-"""The directories of a TIFF, BigTIFF or TIFF-like raw file -> pages with their tags. Decodes no pixel.
+"""The directories of a TIFF, BigTIFF or TIFF-like raw file -> pages with their tags.
 
 Only what is asked for is read, so that a file with thousands of pages, or with tags that claim gigabytes,
 costs no more than another one.
@@ -36,7 +36,7 @@ _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 
 @dataclass(frozen=True)
 class Entry:
-    """One tag: type, number of values, and the field that holds them or tells where they are."""
+    """One tag: type, number of values, and the field that holds them or says where they are."""
 
     kind: int
     count: int
@@ -95,7 +95,7 @@ class Page:
 
     @property
     def is_reduced(self) -> bool:
-        """Tell whether it is a small copy, or a mask, of another page."""
+        """Return whether it is a small copy, or a mask, of another page."""
         return bool(self.number(SUBFILE) & (_REDUCED | _MASK)) or self.number(255) == 2
 
     @property
@@ -190,7 +190,7 @@ def read_tiff(file: BinaryIO, *, raw_signatures: tuple[bytes, ...] = ()) -> Tiff
 
 
 def focal_length(page: Page) -> float | None:
-    """Return the focal length in mm that a page tells, as of 35 mm film."""
+    """Return the focal length in mm in a page, as of 35 mm film."""
     read = page.tiff.read(page.number(EXIF)) if EXIF in page.entries else None
     return float(read[0].number(FOCAL_LENGTH_35MM)) if read else None
 
