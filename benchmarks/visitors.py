@@ -40,7 +40,7 @@ from marigold_demo.io.formats import formats_of
 from marigold_demo.io.photo import load_photo
 from marigold_demo.network.checkpoint import load_pipeline
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
-from marigold_demo.ui import sessions
+from marigold_demo.ui import queue
 from marigold_demo.workflow import Workflow
 
 GROWTH, BUDGET_MB = 1.10, 1024
@@ -305,7 +305,7 @@ def main() -> int:
 def measure(crowd: Visitors, few: Visitors, *, said: argparse.Namespace, process: int, cache: Path) -> int:
     """Run and print all figures; return 1 where one of them is not what it should be."""
     few.ask(len(WEIGHTS) * 2)  # the first one waits for the checkpoint
-    crowd.open_pages(sessions.MAX_SESSIONS)
+    crowd.open_pages(queue.MAX_SESSIONS)
     crowd.stay(said.minutes / 3)
     warm, began = resident_mb(process), time.monotonic()
     crowd.tally = Tally()

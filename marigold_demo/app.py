@@ -28,8 +28,8 @@ from marigold_demo.serving.lifecycle import MB, Service, in_one_thread
 from marigold_demo.serving.middleware import State
 from marigold_demo.settings import DepthSettings
 from marigold_demo.ui import build_page, launch, launch_options
+from marigold_demo.ui.queue import keep_sessions
 from marigold_demo.ui.session_store import SessionStore
-from marigold_demo.ui.sessions import keep_sessions
 from marigold_demo.workflow import Workflow
 
 Steps = Generator[Progress | DepthMap | DemoError, None, None]

@@ -20,7 +20,7 @@ from marigold_demo.serving.config import Configuration
 from marigold_demo.serving.connections import Connections, Server, most_connections
 from marigold_demo.serving.lifecycle import Service
 from marigold_demo.serving.listening import AddressError, Place, listen
-from marigold_demo.ui import build_page, launch, sessions
+from marigold_demo.ui import build_page, launch, queue
 from marigold_demo.ui.strict_blocks import Calls
 from marigold_demo.workflow import Workflow
 from tests.pages import LENIENT, Ball, draw_photo, small_app
@@ -625,16 +625,16 @@ def test_a_flood_of_new_sessions_leaves_a_page_in_use_its_depth(page, http, tmp_
         visit.click(shown, shown.event(takes="photo", gives="photo-notes"), photo=taken)
         visit.click(shown, shown.event(takes="depth-checkpoint", gives="compare"))
         # As 400 are to the 300 that are kept; each takes a tenth of a second.
-        monkeypatch.setattr(page.state_holder, "capacity", sessions.MAX_SESSIONS // 20)
+        monkeypatch.setattr(page.state_holder, "capacity", queue.MAX_SESSIONS // 20)
         assert {join(http, page, f"flood{number}").status_code for number in range(20)} == {200}
-        assert len(page.state_holder.session_data) <= sessions.MAX_SESSIONS // 20
+        assert len(page.state_holder.session_data) <= queue.MAX_SESSIONS // 20
         npy, *_ = visit.click(shown, shown.event(takes="", gives="download-npy"))
         assert len(visit.fetch(npy["value"])) > 100_000
         open_page.close()
 
 
 def test_a_session_of_a_moment_ago_is_not_forgotten_for_those_silent_for_longer(page):
-    kept = sessions.Sessions()
+    kept = queue.Sessions()
     kept.blocks, kept.capacity = page, 20
     for number in range(20):
         kept[f"left{number}"]

@@ -28,8 +28,8 @@ from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings, 
 from marigold_demo.ui import widgets
 from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.messages import user_errors
+from marigold_demo.ui.queue import forget_session, visitor
 from marigold_demo.ui.session_store import SessionStore, write_file
-from marigold_demo.ui.sessions import forget_session, visitor
 from marigold_demo.ui.widgets import MAX_NETWORK, MAX_READING, NETWORK, READ
 
 

@@ -27,8 +27,8 @@ from marigold_demo.ui.messages import ProgressText, status, user_errors
 from marigold_demo.ui.model_picker import ModelPicker, refinement
 from marigold_demo.ui.photo_tab import PHONE_DEPTH, Outputs, PhotoTab
 from marigold_demo.ui.points import Points
+from marigold_demo.ui.queue import visitor
 from marigold_demo.ui.session_store import DepthResult, SessionStore, is_refinement, new_request, write_file
-from marigold_demo.ui.sessions import visitor
 from marigold_demo.ui.widgets import (
     MAX_NETWORK,
     NETWORK,

@@ -20,7 +20,7 @@ from marigold_demo.progress import Progress
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 _log = logging.getLogger(__name__)
-_TITLE, _TOAST_S = "That did not work", 12
+TITLE, _TOAST_S = "That did not work", 12
 _UNFORESEEN = "Something went wrong on our side and has been noted. Try again, or try another photo."
 
 
@@ -59,14 +59,14 @@ def message(error: Exception) -> gr.Error:
     if isinstance(error, DemoError):
         # Never the words: they may name a file.
         _log.info("user error", extra={"facts": {"kind": type(error).__name__}})
-        return gr.Error(_text(error), title=_TITLE, print_exception=False, duration=_TOAST_S)
+        return gr.Error(_text(error), title=TITLE, print_exception=False, duration=_TOAST_S)
     _log.error("unforeseen error in an event handler", exc_info=error)
-    return gr.Error(_UNFORESEEN, title=_TITLE, print_exception=False)
+    return gr.Error(_UNFORESEEN, title=TITLE, print_exception=False)
 
 
 def warn(error: DemoError) -> None:
     """Say what cannot be used, where the event goes on all the same."""
-    gr.Warning(_text(error), title=_TITLE, duration=_TOAST_S)
+    gr.Warning(_text(error), title=TITLE, duration=_TOAST_S)
 
 
 def _text(error: DemoError) -> str:

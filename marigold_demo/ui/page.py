@@ -13,7 +13,7 @@ from marigold_demo.serving.connections import Server
 from marigold_demo.serving.lifecycle import MB, Service
 from marigold_demo.serving.listening import Place, listen
 from marigold_demo.settings import DepthSettings
-from marigold_demo.ui import sessions
+from marigold_demo.ui import queue
 from marigold_demo.ui.api import add_endpoints, mcp_server
 from marigold_demo.ui.depth_tab import DepthTab
 from marigold_demo.ui.model_picker import ModelPicker
@@ -21,7 +21,7 @@ from marigold_demo.ui.object_tab import ObjectTab
 from marigold_demo.ui.photo_tab import PhotoTab
 from marigold_demo.ui.queue import LISTEN_S
 from marigold_demo.ui.session_store import SessionStore
-from marigold_demo.ui.strict_blocks import Calls, StrictBlocks
+from marigold_demo.ui.strict_blocks import Calls, Streams, StrictBlocks
 from marigold_demo.ui.widgets import MAX_WORKERS
 from marigold_demo.workflow import Workflow
 
@@ -209,7 +209,7 @@ def launch_options(service: Service | None = None, *, on_spaces: bool = False) -
     service = service or Service()
     here = files("marigold_demo.ui")
     app_options = service.app_options(on_spaces=on_spaces)
-    app_options["middleware"] += [(Calls, (), {}), (sessions.Streams, (), {})]
+    app_options["middleware"] += [(Calls, (), {}), (Streams, (), {})]
     script = (here / "page.js").read_text(encoding="utf-8")
     return {
         "theme": Theme(),
@@ -221,7 +221,7 @@ def launch_options(service: Service | None = None, *, on_spaces: bool = False) -
         "enable_monitoring": False,
         "num_workers": 0,  # Gradio's own would serve files and uploads by rules of their own
         "mcp_server": mcp_server(service.configuration.mcp),
-        "state_session_capacity": sessions.MAX_SESSIONS,
+        "state_session_capacity": queue.MAX_SESSIONS,
         "max_file_size": service.configuration.upload_mb * MB,
         "app_kwargs": app_options,
     }
@@ -243,7 +243,7 @@ def launch(page: gr.Blocks, service: Service | None = None, place: Place | None 
     place = place or listen(chosen.server_name, chosen.server_port)
 
     def start_server(app: Any, **_: Any) -> tuple[str, int, str, Server]:
-        sessions.keep_sessions(app)
+        queue.keep_sessions(app)
         server = service.server(app, place)
         server.begin()
         return place.host.strip("[]"), place.port, place.url, server

@@ -21,8 +21,8 @@ from marigold_demo.settings import DepthSettings, Settings
 from marigold_demo.ui import widgets
 from marigold_demo.ui.messages import status, user_errors, warn
 from marigold_demo.ui.model_picker import ModelPicker
+from marigold_demo.ui.queue import visitor
 from marigold_demo.ui.session_store import SessionStore, new_request, shrink_photo, write_file
-from marigold_demo.ui.sessions import visitor
 from marigold_demo.ui.widgets import QUIET, READING, WORK, heading
 
 if TYPE_CHECKING:

@@ -1,34 +1,46 @@
-"""Gradio's queue with limits: on events without a reader, on unread messages, and on events of one visitor.
+"""Gradio's queue and sessions with limits: on events nobody reads, on unread messages, and for each visitor.
 
 Gradio runs an event as soon as it is posted, whether or not anybody reads its messages, and keeps these
 until somebody does. Here an event ends when nobody has read for `listen_s`; messages are limited for each
 session and in all; and one visitor never takes the places of all others.
 
-A session is what Gradio calls `session_hash`: an open page, or one call of a program.
+A session is what Gradio calls `session_hash`: an open page, or one call of a program. Gradio copies the
+description of the whole page for each, 0.4 MB. Here it keeps at most `MAX_SESSIONS`; one whose page is open
+is never forgotten for another: the page holds a stream open for as long as it is there.
 """
 
 import asyncio
 import logging
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
+from gradio.context import LocalContext
+from gradio.exceptions import Error
 from gradio.queueing import Event, EventQueue, Queue
 from gradio.server_messages import EventMessage, ProcessCompletedMessage
+from gradio.state_holder import SessionState, StateHolder
 from gradio.utils import error_payload, run_coro_in_background
 from starlette.exceptions import HTTPException
 
 from marigold_demo.serving.logs import log_event
 from marigold_demo.serving.requests import VISITOR_HEADER, visitor_of
+from marigold_demo.ui.messages import TITLE
+
+_log = logging.getLogger(__name__)
 
 LISTEN_S = 30.0
 UNREAD_S = 600.0  # how long the messages of ended events wait for a reader
 SESSION_BYTES, SESSION_MESSAGES = 2**20, 2000  # unread, of one session
 ALL_BYTES, ALL_SESSIONS = 2**25, 2000  # unread, of all sessions
-_TITLE = "That did not work"
-_SENTENCES = {
+MAX_SESSIONS = 300
+NEVER_OPENED = 1 / 4  # of them may belong to programs that never listened, before those go first
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")  # what pages and clients call their sessions
+_FULL = "There are as many visitors as this server takes; try again in a few minutes."
+_ENDED = {
     "not listening": (
         "Nobody listened, so this request was ended. Open its stream of events right after sending it, and "
         "keep it open."
@@ -38,7 +50,6 @@ _SENTENCES = {
         "runs."
     ),
 }
-_log = logging.getLogger(__name__)
 
 
 class Mailbox(asyncio.Queue[EventMessage]):
@@ -277,7 +288,7 @@ class BoundedQueue(Queue):  # type: ignore[misc]  # gradio is not typed
     def _end(self, event: Event, why: str) -> None:
         """End an event: at once where it waits, else when it yields, and leave a sentence for its reader."""
         if event.session_hash in self.pending_messages_per_session:
-            error = gr.Error(_SENTENCES[why], title=_TITLE, print_exception=False)
+            error = gr.Error(_ENDED[why], title=TITLE, print_exception=False)
             self.send_message(
                 event, ProcessCompletedMessage(output=error_payload(error, False), success=False)
             )
@@ -293,3 +304,92 @@ def visitor_of_request(request: Any) -> str:
     """Return the key of the visitor who made a request to Gradio."""
     address = request.client.host if request.client else ""
     return visitor_of(address, request.headers.get(VISITOR_HEADER, ""))
+
+
+# Sessions ------------------------------------------------------------------------------------------------
+
+
+class FullError(HTTPException, Error):  # type: ignore[misc]  # gradio is not typed
+    """All sessions belong to pages that are open: a status before an event, Gradio's own error in one."""
+
+    def __init__(self) -> None:
+        HTTPException.__init__(self, 503, _FULL, headers={"retry-after": "60"})
+        Error.__init__(self, _FULL, print_exception=False)
+
+
+class Sessions(StateHolder):  # type: ignore[misc]
+    """Gradio's sessions, of which those whose pages are open stay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._streams: Counter[str] = Counter()  # open ones by session
+        self._visited: set[str] = set()  # sessions whose pages were open before
+
+    def __getitem__(self, session: str) -> SessionState:
+        """Return a session, made when it is not there.
+
+        Raises:
+            FullError: It is not there, and nothing can be forgotten for it.
+        """
+        with self.lock:
+            if session not in self.session_data:
+                while len(self.session_data) >= self.capacity:
+                    self._forget_one()
+                self.session_data[session] = SessionState(self.blocks)
+        return super().__getitem__(session)
+
+    def opened(self, session: str) -> None:
+        """Note that a stream to the page of a session is open."""
+        with self.lock:
+            self._streams[session] += 1
+            if (state := self.session_data.get(session)) is not None:
+                state.is_closed = False  # it was out of reach for a while
+
+    def closed(self, session: str) -> None:
+        """Note that such a stream has ended."""
+        with self.lock:
+            self._streams[session] -= 1
+            if self._streams[session] <= 0:
+                del self._streams[session]
+                if session in self.session_data:
+                    self._visited.add(session)
+
+    def forget(self, session: str) -> None:
+        """Let go of a session."""
+        with self.lock:
+            self._drop(session)
+
+    def _forget_one(self) -> None:
+        """Forget the session that was silent longest; of those never opened, where they are many."""
+        away = [session for session in self.session_data if session not in self._streams]
+        if not away:
+            raise FullError
+        never = [session for session in away if session not in self._visited]
+        self._drop(never[0] if len(never) > self.capacity * NEVER_OPENED else away[0])
+
+    def _drop(self, session: str) -> None:
+        self.session_data.pop(session, None)
+        self.time_last_used.pop(session, None)
+        self._visited.discard(session)
+
+
+def keep_sessions(app: object) -> None:
+    """Let an app that Gradio has made keep its sessions as above, before anybody comes."""
+    sessions = Sessions()
+    sessions.set_blocks(app.get_blocks())  # type: ignore[attr-defined]
+    app.state_holder = sessions  # type: ignore[attr-defined]
+
+
+def visitor() -> str | None:
+    """Return the key of the visitor whose event runs now; None outside of events."""
+    request = LocalContext.request.get(None)
+    return None if request is None else visitor_of_request(request)
+
+
+def forget_session() -> None:
+    """Forget the session of the event that runs now; for endpoints, which keep nothing between two calls."""
+    blocks, request = LocalContext.blocks.get(None), LocalContext.request.get(None)
+    if blocks is None or request is None or not request.session_hash:
+        return
+    if isinstance(blocks.state_holder, Sessions):
+        blocks.state_holder.forget(request.session_hash)

@@ -23,8 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from marigold_demo.io.private_folder import FileRoot, paths_in, served_folder
 from marigold_demo.serving.requests import refusal, replay, route
 from marigold_demo.ui.messages import message
-from marigold_demo.ui.queue import LISTEN_S, BoundedQueue
-from marigold_demo.ui.sessions import NAME
+from marigold_demo.ui.queue import LISTEN_S, NAME, BoundedQueue, Sessions
 
 API = "/gradio_api/"
 DEEPEST = 32  # levels of lists and objects in a body; the page itself sends six
@@ -285,3 +284,36 @@ def _wrong_with_stream(blocks: Any, path: str, scope: Scope) -> Problem | None:
         if not known and not any(event[1] in ids for ids in queue.pending_event_ids_session.values()):
             return 404, _NO_EVENT
     return None
+
+
+class Streams:
+    """ASGI middleware that notes in the sessions which pages are open."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        holder = getattr(scope.get("app"), "state_holder", None)
+        session = _session(scope) if scope["type"] == "http" else ""
+        if not session or not isinstance(holder, Sessions):
+            await self._app(scope, receive, send)
+            return
+        holder.opened(session)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            holder.closed(session)
+
+
+def _session(scope: Scope) -> str:
+    """Return the session whose page reads a stream with this request, or nothing."""
+    path = route(scope)
+    if scope["method"] != "GET":
+        return ""
+    if path.startswith("/gradio_api/heartbeat/"):
+        return path.removeprefix("/gradio_api/heartbeat/")
+    if path == "/gradio_api/queue/data":
+        named = parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])
+        return str(named[-1])
+    return ""
