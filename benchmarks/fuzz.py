@@ -37,8 +37,7 @@ from marigold_demo.geometry.textured_mesh import build_surface
 from marigold_demo.io import export
 from marigold_demo.io.depth_file import is_depth_file, read_depth_file
 from marigold_demo.io.photo import Photo, load_photo
-from marigold_demo.io.recipe_file import load_recipe
-from marigold_demo.recipe import Recipe
+from marigold_demo.recipe import Recipe, load_recipe
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 
 TIME_LIMIT_S = 10

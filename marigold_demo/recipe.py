@@ -1,18 +1,30 @@
-"""A recipe: the settings and versions that a file was made with, as JSON.
+"""A recipe: the settings and versions that a file was made with, as JSON, and how it is read from files.
 
 3MF, PNG and GLB files carry one, so that a file can be made again from itself and its photo.
 """
 
+import io
 import json
-from collections.abc import Mapping
+import re
+import struct
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from lzma import LZMAError
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, BinaryIO
+from xml.sax.saxutils import unescape
+
+from PIL import Image
 
 from marigold_demo import __version__
 from marigold_demo.errors import SettingsError
+from marigold_demo.io.limits import READ_ERRORS, opened, quiet_reading, start_of
+from marigold_demo.io.mesh_files import MODEL
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 
 KEY = "marigold-demo-recipe"  # under which files keep it
@@ -20,6 +32,9 @@ NEAR_KEY = "marigold-demo-near"  # text beside it in a PNG of depth: "white" whe
 LIBRARIES = ("torch", "diffusers", "numpy", "scipy", "pillow")  # whose versions may change a result
 _PARTS = {"depth": DepthSettings, "relief": ReliefSettings, "mesh": MeshSettings}
 _WORDS = ("version", "photo", "revision", "device")
+MOST_BYTES = 200_000_000
+LARGEST_HEAD = 2**20  # a recipe stands before the vertices, and is not longer on its own
+_WANTED = "a recipe is a JSON, 3MF, PNG or GLB file of ours"
 
 
 @cache
@@ -116,3 +131,76 @@ def recipe_from_json(text: str) -> Recipe:
         return Recipe(libraries=MappingProxyType(used), **found, **parts)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise SettingsError(f"This is no recipe that version {__version__} can read.") from error
+
+
+def load_recipe(path: Path | str) -> Recipe:
+    """Read a recipe from its own JSON, or from a 3MF, PNG or GLB that carries one.
+
+    Raises:
+        SettingsError: There is none, or not one for this version.
+    """
+    with opened_recipe(path) as file:
+        return decode_recipe(file)
+
+
+@contextmanager
+def opened_recipe(path: Path | str) -> Iterator[BinaryIO]:
+    """Open a file that may hold a recipe.
+
+    Raises:
+        SettingsError: It cannot be opened, is empty, or is too long.
+    """
+    if not path:
+        raise SettingsError(f"There is no file; {_WANTED}.")
+    with opened(path, max_bytes=MOST_BYTES, error=SettingsError) as file:
+        yield file
+
+
+def decode_recipe(file: BinaryIO) -> Recipe:
+    """Read a recipe from an open, seekable file.
+
+    Raises:
+        SettingsError: As `load_recipe`.
+    """
+    start = start_of(file, LARGEST_HEAD + 1)
+    if start.lstrip()[:1] != b"{":
+        return read_recipe(file.read(MOST_BYTES))
+    if len(start) > LARGEST_HEAD:
+        raise SettingsError(f"This JSON is too long to be a recipe; {_WANTED}.")
+    return recipe_from_json(start.decode("utf-8", errors="replace"))
+
+
+def read_recipe(data: bytes) -> Recipe:
+    """Return the recipe in the bytes of a 3MF, PNG or GLB.
+
+    Raises:
+        SettingsError: There is none.
+    """
+    try:
+        with quiet_reading():
+            text = _find(data)
+    except (*READ_ERRORS, zipfile.BadZipFile, LZMAError, Image.DecompressionBombError) as error:
+        raise SettingsError(
+            "This file is damaged or holds no recipe; 3MF, PNG and GLB files of ours do."
+        ) from error
+    if text is None:
+        raise SettingsError("This file holds no recipe; 3MF, PNG and GLB files of ours do.")
+    return recipe_from_json(text)
+
+
+def _find(data: bytes) -> str | None:
+    if data[:4] == b"glTF":
+        (length,) = struct.unpack_from("<I", data, 12)
+        extras = json.loads(data[20 : 20 + length])["asset"].get("extras", {})
+        return json.dumps(extras[KEY]) if KEY in extras else None
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
+            text = picture.info.get(KEY)
+        return text if isinstance(text, str) else None
+    with zipfile.ZipFile(io.BytesIO(data)) as archive, archive.open(MODEL) as model:
+        return _in_model(model.read(LARGEST_HEAD))
+
+
+def _in_model(head: bytes) -> str | None:
+    found = re.search(rf'<metadata name="\w+:{KEY}">([^<]*)</metadata>', head.decode("utf-8", "replace"))
+    return unescape(found[1]) if found else None

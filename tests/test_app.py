@@ -11,7 +11,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from marigold_demo.io.photo import load_photo
-from marigold_demo.io.recipe_file import load_recipe
+from marigold_demo.recipe import load_recipe
 from marigold_demo.settings import DepthSettings
 from tests.pages import LENIENT, Ball, ball, draw_photo, readme_examples, served
 

@@ -13,8 +13,7 @@ from marigold_demo.depth import DepthMap
 from marigold_demo.geometry.relief import build_relief
 from marigold_demo.io import export
 from marigold_demo.io.photo import Photo
-from marigold_demo.io.recipe_file import load_recipe
-from marigold_demo.recipe import Recipe
+from marigold_demo.recipe import Recipe, load_recipe
 from marigold_demo.settings import DepthSettings, ReliefSettings
 from marigold_demo.ui import photo_tab
 from marigold_demo.ui.session_store import SessionStore

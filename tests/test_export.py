@@ -24,8 +24,7 @@ from marigold_demo.geometry.textured_mesh import Surface, build_surface
 from marigold_demo.io import export
 from marigold_demo.io.formats import FORMATS, Format, format_of, formats_of
 from marigold_demo.io.mesh_files import from_stl, read_threemf
-from marigold_demo.io.recipe_file import read_recipe
-from marigold_demo.recipe import KEY, Recipe
+from marigold_demo.recipe import KEY, Recipe, read_recipe
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 from tests.depths import KINDS, blob, depth_map, hills, kinds, noise
 

@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 from marigold_demo.errors import PhotoError
-from marigold_demo.io import depth_file, export, isolated, photo, recipe_file
+from marigold_demo.io import depth_file, export, isolated, photo
 from marigold_demo.io.decoder import Decoder, Limits
-from marigold_demo.recipe import Recipe
+from marigold_demo.recipe import Recipe, load_recipe
 from marigold_demo.settings import ReliefSettings
 from tests.conftest import make_photo
 
@@ -76,7 +76,7 @@ def test_recipes_are_the_same_as_without_a_process(tmp_path):
     (tmp_path / "a.json").write_text(recipe.to_json())
     (tmp_path / "b.png").write_bytes(export.png(make_photo(20, 20).rgb, recipe=recipe))
     for path in sorted(tmp_path.iterdir()):
-        assert isolated.load_recipe(path) == recipe_file.load_recipe(path) == recipe
+        assert isolated.load_recipe(path) == load_recipe(path) == recipe
 
 
 @pytest.mark.parametrize("data", [b"", b"words", b"\xff\xd8\xff\xe0 cut", b"<svg/>"])

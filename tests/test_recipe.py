@@ -16,9 +16,8 @@ from marigold_demo.depth import DepthMap
 from marigold_demo.errors import SettingsError
 from marigold_demo.examples import load_examples
 from marigold_demo.io.photo import load_photo
-from marigold_demo.io.recipe_file import load_recipe
 from marigold_demo.network.revision import revision_of
-from marigold_demo.recipe import LIBRARIES, Recipe, libraries, recipe_from_json
+from marigold_demo.recipe import LIBRARIES, Recipe, libraries, load_recipe, recipe_from_json
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.ui.session_store import DepthResult, SessionStore
 from marigold_demo.workflow import Workflow

@@ -17,8 +17,8 @@ from marigold_demo.errors import DemoError, PhotoError, SettingsError
 from marigold_demo.examples import load_examples
 from marigold_demo.io.cache_folder import CacheFolder
 from marigold_demo.io.photo import Photo
-from marigold_demo.io.recipe_file import load_recipe
 from marigold_demo.progress import Progress
+from marigold_demo.recipe import load_recipe
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings, knobs
 from marigold_demo.ui import build_page, layers, model_picker, widgets
 from marigold_demo.ui.layers import DepthStyle

@@ -19,8 +19,7 @@ from marigold_demo.io import depth_file, photo
 from marigold_demo.io.depth_file import depth_form, may_be_depth
 from marigold_demo.io.isolated import Limits, load_photo, load_recipe, read_depth_file, use
 from marigold_demo.io.photo import Photo, safe_stem
-from marigold_demo.io.recipe_file import MOST_BYTES
-from marigold_demo.recipe import Recipe
+from marigold_demo.recipe import MOST_BYTES, Recipe
 
 DECODING = Limits(processes=1, seconds=60)  # nobody else waits
 STDIN = Path("-")

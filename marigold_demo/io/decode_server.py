@@ -35,7 +35,7 @@ from marigold_demo.errors import DemoError
 from marigold_demo.io.decoder import PATIENCE
 from marigold_demo.io.depth_file import decode_depth
 from marigold_demo.io.photo import decode_photo
-from marigold_demo.io.recipe_file import decode_recipe
+from marigold_demo.recipe import decode_recipe
 
 READY, READY_UNFILTERED = b"ready", b"ready, without a filter of system calls"
 MESSAGE_BYTES = 2**16

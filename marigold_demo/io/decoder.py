@@ -29,8 +29,9 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from marigold_demo import recipe
 from marigold_demo.errors import DemoError, DepthFileError, PhotoError, SettingsError
-from marigold_demo.io import depth_file, photo, recipe_file
+from marigold_demo.io import depth_file, photo
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ _KINDS = {
         DepthFileError, depth_file.MAX_BYTES, "save it again as a float32 .npy or a 16-bit gray PNG"
     ),
     "recipe": _Kind(
-        SettingsError, recipe_file.MOST_BYTES, "use the JSON, 3MF, PNG or GLB file as it was downloaded"
+        SettingsError, recipe.MOST_BYTES, "use the JSON, 3MF, PNG or GLB file as it was downloaded"
     ),
 }
 

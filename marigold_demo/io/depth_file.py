@@ -1,7 +1,7 @@
 """A depth file -> DepthMap, or a sentence why not.
 
-A file is judged by its content, never by its ending: `depth_arrays`, `depth_pictures` and
-`depth_exr` read what is stored, `depth_values` makes depth of it.
+A file is judged by its content, never by its ending: `depth_arrays` and `depth_pictures`
+read what is stored, `depth_values` makes depth of it.
 """
 
 import zipfile
@@ -14,9 +14,8 @@ from PIL import Image
 
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError
-from marigold_demo.io import depth_exr, tiff_tags
-from marigold_demo.io.depth_arrays import MAX_PIXELS, NPY, WANTED, ZIP, check_frame, read_npy, read_npz
-from marigold_demo.io.depth_exr import read_exr
+from marigold_demo.io import tiff_tags
+from marigold_demo.io.depth_arrays import EXR, NPY, ZIP, read_exr, read_npy, read_npz
 from marigold_demo.io.depth_pictures import (
     PFM,
     PGM,
@@ -27,7 +26,15 @@ from marigold_demo.io.depth_pictures import (
     read_png,
     read_tiff,
 )
-from marigold_demo.io.depth_values import DepthFile, Near, StoredDepth, to_depth
+from marigold_demo.io.depth_values import (
+    MAX_PIXELS,
+    WANTED,
+    DepthFile,
+    Near,
+    StoredDepth,
+    check_frame,
+    to_depth,
+)
 from marigold_demo.io.limits import READ_ERRORS, opened, quiet_reading, start_of
 from marigold_demo.recipe import KEY
 
@@ -107,7 +114,7 @@ def _stored(file: BinaryIO, *, frame: int | None) -> StoredDepth:
     if start.startswith(tiff_tags.SIGNATURES):
         return read_tiff(file, frame=frame)
     check_frame(frame, 1)
-    readers = {PNG: read_png, depth_exr.SIGNATURE: read_exr, **dict.fromkeys(PFM, read_pfm)}
+    readers = {PNG: read_png, EXR: read_exr, **dict.fromkeys(PFM, read_pfm)}
     return next((readers[magic] for magic in readers if start.startswith(magic)), read_other)(file)
 
 
@@ -123,7 +130,7 @@ def depth_form(path: Path | str) -> Literal["array", "gray picture"] | None:
             is_gray = start.startswith(tiff_tags.SIGNATURES) and is_deep_gray(file)
     except DepthFileError:
         return None
-    if start.startswith((NPY, ZIP, depth_exr.SIGNATURE, PFM[0])):
+    if start.startswith((NPY, ZIP, EXR, PFM[0])):
         return "array"
     if start.startswith(PNG):
         is_gray = len(start) > 25 and start[24] == 16 and start[25] in (_GRAY, _GRAY_ALPHA)

@@ -31,8 +31,7 @@ from PIL import (  # noqa: F401  # all formats, so that none is loaded later
 
 from marigold_demo.errors import DepthFileError
 from marigold_demo.io import tiff_tags as tags
-from marigold_demo.io.depth_arrays import WANTED, check_frame, check_size
-from marigold_demo.io.depth_values import StoredDepth
+from marigold_demo.io.depth_values import WANTED, StoredDepth, check_frame, check_size
 from marigold_demo.io.limits import READ_ERRORS, start_of
 from marigold_demo.recipe import KEY, NEAR_KEY
 

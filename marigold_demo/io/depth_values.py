@@ -27,9 +27,12 @@ from marigold_demo.io.depth_evidence import (
     find_holes,
     trend,
 )
+from marigold_demo.io.limits import size_problem
 
 Near = Literal["auto", "white", "black"]
 
+MAX_PIXELS = 32_000_000
+WANTED = "a float array [height, width] as .npy or .npz, or a 16-bit gray PNG or TIFF, with 0 near and 1 far"
 FAR_MARGIN = 0.9  # the real scene takes this share of 0..1 where sky is filled in behind it
 _ROUNDING = 1e-5  # float16 and JPEG-like tools overshoot [0, 1] by a hair; that is no other range
 _PHOTOSHOP_TOP = 32768.0  # Photoshop counts 16 bits from 0 to 32768
@@ -112,6 +115,36 @@ class _Scale:
     def _half_span(low: float, high: float) -> float:
         # Halves, so that the span of the largest floats stays finite.
         return max(high / 2 - low / 2, float(np.finfo(np.float64).tiny))
+
+
+def check_size(width: int, height: int) -> None:
+    """Refuse a size in pixels that cannot be used.
+
+    Raises:
+        DepthFileError: It is too large, too small or too narrow.
+    """
+    problem = size_problem(width, height, max_pixels=MAX_PIXELS)
+    if problem:
+        raise DepthFileError(f"The depth file cannot be used: {problem}")
+
+
+def check_frame(frame: int | None, frames: int) -> tuple[int, tuple[str, ...]]:
+    """Return which frame is taken, counted from 0, and a note where there are others.
+
+    Raises:
+        DepthFileError: There is no such frame.
+    """
+    if frames == 1 and frame not in (None, 0):
+        raise DepthFileError("The file holds one depth map and no frames; leave frame out.")
+    if frame is not None and not 0 <= frame < frames:
+        raise DepthFileError(f"The file holds {frames} frames; frame must be from 0 to {frames - 1}.")
+    if frames == 1:
+        return 0, ()
+    taken = frame or 0
+    which = (
+        "the first, frame 0, was taken; frame picks another" if frame is None else f"frame {taken} was taken"
+    )
+    return taken, (f"The file holds {frames} frames; {which}.",)
 
 
 def to_depth(stored: StoredDepth, *, near: Near = "auto", inverse: bool = False) -> DepthFile:

@@ -22,8 +22,16 @@ from marigold_demo.depth import DepthMap
 from marigold_demo.geometry.relief import Relief, reduced
 from marigold_demo.geometry.rtin import compact
 from marigold_demo.geometry.textured_mesh import Camera, Surface
-from marigold_demo.io.glb import Part, Scene, smooth_normals, to_glb
-from marigold_demo.io.mesh_files import to_stl, to_threemf, to_zip, unit_normals
+from marigold_demo.io.mesh_files import (
+    Part,
+    Scene,
+    smooth_normals,
+    to_glb,
+    to_stl,
+    to_threemf,
+    to_zip,
+    unit_normals,
+)
 from marigold_demo.recipe import KEY, NEAR_KEY, Recipe
 
 JPEG_QUALITY = 92

@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from marigold_demo import recipe
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError, PhotoError
-from marigold_demo.io import depth_file, photo, recipe_file
+from marigold_demo.io import depth_file, photo
 from marigold_demo.io.decoder import Decoder, Limits
 from marigold_demo.io.depth_file import DepthFile
 from marigold_demo.io.limits import opened
@@ -69,12 +70,12 @@ def read_depth_file(path: Path | str, *, visitor: str | None = None, **options: 
 
 
 def load_recipe(path: Path | str, *, visitor: str | None = None) -> Recipe:
-    """Read a recipe as `recipe_file.load_recipe` does, in a process of its own.
+    """Read a recipe as `recipe.load_recipe` does, in a process of its own.
 
     Raises:
         SettingsError: The file holds no recipe, or takes too much time or memory.
     """
     if not AVAILABLE:
-        return recipe_file.load_recipe(path)
-    with recipe_file.opened_recipe(path) as file:
+        return recipe.load_recipe(path)
+    with recipe.opened_recipe(path) as file:
         return _decoder.decode("recipe", file, lambda found: recipe_from_json(found["text"]), visitor=visitor)

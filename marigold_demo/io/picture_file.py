@@ -24,7 +24,7 @@ from PIL import (
 from pillow_heif.as_plugin import HeifImageFile
 
 from marigold_demo.errors import PhotoError
-from marigold_demo.io import jpeg, png, raw_preview, tiff
+from marigold_demo.io import jpeg, png, tiff
 from marigold_demo.io.color import Signal, coded_signal
 from marigold_demo.io.limits import (
     MAX_PIXELS,
@@ -93,9 +93,9 @@ def decode(file: BinaryIO) -> tuple[Picture, PhoneDepth | None]:
 
 
 def _decode(file: BinaryIO, start: bytes) -> tuple[Picture, PhoneDepth | None]:
-    raw = raw_preview.raw_kind(start)
+    raw = jpeg.raw_kind(start)
     if raw is not None:
-        return _with_exif(raw_preview.decode(file, raw)), None
+        return _with_exif(jpeg.decode_raw(file, raw)), None
     kind = _other_kind(start)
     if kind is not None:
         raise unsupported(kind)
@@ -157,8 +157,8 @@ def _tiff(file: BinaryIO) -> Picture:
     opened = read_tiff(file)
     if opened is None:
         raise damaged()
-    raw = raw_preview.raw_kind_of(opened)
-    return tiff.decode(opened) if raw is None else _with_exif(raw_preview.decode(file, raw))
+    raw = jpeg.raw_kind_of(opened)
+    return tiff.decode(opened) if raw is None else _with_exif(jpeg.decode_raw(file, raw))
 
 
 def _gif(file: BinaryIO) -> Picture:
