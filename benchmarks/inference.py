@@ -202,7 +202,7 @@ def open_checkpoint(name: str, *, dtype: torch.dtype) -> DepthPipeline:
     except CheckpointError as error:
         if name != "embedded":
             sys.exit(str(error))
-    from marigold_demo.training.tiny import make_tiny
+    from marigold_demo.training.start import make_tiny
 
     print("No embedded checkpoint: random weights of its size, without an image encoder.")
     return make_tiny(image_encoder=None, seed=0).to(dtype)

@@ -23,7 +23,7 @@ from marigold_demo.io import export
 from marigold_demo.io.photo import Photo
 from marigold_demo.progress import Progress
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
-from marigold_demo.training.train_settings import TrainSettings
+from marigold_demo.training.settings import TrainSettings
 
 ROOT = Path(__file__).parents[1]
 

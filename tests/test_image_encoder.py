@@ -95,7 +95,7 @@ def test_published_weights_give_what_the_published_network_gives(variant: str) -
         pytest.skip("efficientnet_lite_pytorch is not installed")
     from efficientnet_lite_pytorch import EfficientNet
 
-    from marigold_demo.training.tiny import load_published_encoder
+    from marigold_demo.training.start import load_published_encoder
 
     encoder = load_published_encoder(variant)
     assert encoder is not None

@@ -29,7 +29,7 @@ from marigold_demo.network.views import MOST_VIEWS
 from marigold_demo.presets import RELIEF_PRESETS
 from marigold_demo.progress import Progress
 from marigold_demo.settings import KEYHOLE_BASE_MM, DepthSettings, MeshSettings, ReliefSettings
-from marigold_demo.training.train_settings import TrainSettings
+from marigold_demo.training.settings import TrainSettings
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("_depth.npy", "_depth_16bit.png", "_depth_colored.png")

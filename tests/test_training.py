@@ -20,11 +20,17 @@ from marigold_demo.errors import CheckpointError, SettingsError
 from marigold_demo.network.checkpoint_folder import read_pipeline
 from marigold_demo.network.image_encoder import EfficientNetLite
 from marigold_demo.network.pipeline import DepthPipeline
-from marigold_demo.training import init, loop, train
-from marigold_demo.training.losses import affine_invariant_loss, align, masked_latent_loss, sky_loss
-from marigold_demo.training.noise import annealed_noise, multi_resolution_noise
-from marigold_demo.training.tiny import TinySize, make_tiny
-from marigold_demo.training.train_settings import TrainSettings
+from marigold_demo.training import start, train
+from marigold_demo.training.settings import TrainSettings
+from marigold_demo.training.stages import (
+    affine_invariant_loss,
+    align,
+    annealed_noise,
+    masked_latent_loss,
+    multi_resolution_noise,
+    sky_loss,
+)
+from marigold_demo.training.start import TinySize, make_tiny
 from tests import toys
 
 SIZE = TinySize(unet_channels=(16, 32), vae_channels=8, prompt_channels=8, norm_groups=8, resolution=64)
@@ -54,9 +60,9 @@ def _toy_width(monkeypatch: pytest.MonkeyPatch) -> None:
     def make(*, image_encoder: Any, seed: int) -> DepthPipeline:
         return make_tiny(image_encoder=deepcopy(encoder) if image_encoder else None, seed=seed, size=SIZE)
 
-    monkeypatch.setattr(init, "make_tiny", make)
+    monkeypatch.setattr(start, "make_tiny", make)
     monkeypatch.setattr(
-        init, "load_published_encoder", lambda variant: None if variant == "none" else encoder
+        start, "load_published_encoder", lambda variant: None if variant == "none" else encoder
     )
 
 
@@ -81,7 +87,7 @@ def weights(folder: Path) -> dict[str, Tensor]:
     return {f"{file.parent.name}.{name}": value for file in files for name, value in load_file(file).items()}
 
 
-def quiet(_: loop.TrainProgress) -> None:
+def quiet(_: train.TrainProgress) -> None:
     """Watch nothing."""
 
 
@@ -89,8 +95,8 @@ class StopError(Exception):
     """Interrupts a training."""
 
 
-def stop_after(stage: str, step: int) -> Callable[[loop.TrainProgress], None]:
-    def watch(progress: loop.TrainProgress) -> None:
+def stop_after(stage: str, step: int) -> Callable[[train.TrainProgress], None]:
+    def watch(progress: train.TrainProgress) -> None:
         if (progress.stage, progress.step) == (stage, step):
             raise StopError
 
@@ -165,7 +171,7 @@ def test_sky_beyond_the_far_end_costs_nothing() -> None:
 
 
 def test_the_learning_rate_rises_then_falls_to_its_share() -> None:
-    shares = [loop.learning_rate_share(step, steps=100, warmup=10, final=0.01) for step in range(101)]
+    shares = [train.learning_rate_share(step, steps=100, warmup=10, final=0.01) for step in range(101)]
     assert max(shares) == max(shares[8:11])
     assert shares[0] == pytest.approx(0.1)
     assert shares[100] == pytest.approx(0.01)
@@ -180,7 +186,7 @@ def test_a_doubled_input_gives_what_the_original_gives_on_a_repeated_latent() ->
     latent, t, prompt = torch.randn(1, 4, 8, 8), torch.tensor(500), torch.randn(1, 2, toys.PROMPT_WIDTH)
     with torch.no_grad():
         before = unet(latent, t, encoder_hidden_states=prompt).sample
-        init.double_input(unet)
+        start.double_input(unet)
         after = unet(torch.cat([latent, latent], dim=1), t, encoder_hidden_states=prompt).sample
     assert unet.config.in_channels == 8
     assert torch.allclose(before, after, atol=1e-5)
@@ -200,7 +206,7 @@ def test_a_stable_diffusion_folder_becomes_a_checkpoint_that_diffusers_loads(
     checkpoint = train.train(settings, quiet)
     loaded = MarigoldDepthPipeline.from_pretrained(checkpoint)
     assert loaded.unet.config.in_channels == 8
-    assert loaded.default_denoising_steps == init.SD_STEPS
+    assert loaded.default_denoising_steps == start.SD_STEPS
     trained = read_pipeline(checkpoint, name="run")
     assert trained.defaults.start == "noise"
     assert not torch.equal(trained.unet.conv_in.weight[:, :4], trained.unet.conv_in.weight[:, 4:])
@@ -241,7 +247,7 @@ def test_what_is_no_stable_diffusion_folder_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "sd"
     toys.make_unet(in_channels=4).save_pretrained(folder / "unet")
     with pytest.raises(CheckpointError, match="Stable Diffusion"):
-        init.open_init(replace(SETTINGS, init=str(folder)))
+        start.open_init(replace(SETTINGS, init=str(folder)))
 
 
 # --- the run
@@ -279,7 +285,7 @@ def test_a_run_that_goes_on_takes_a_new_rate_and_more_steps(tmp_path: Path, pair
 
 def test_a_run_leaves_a_log_curves_and_a_checkpoint_in_half_precision(tmp_path: Path, pairs: Path) -> None:
     settings = replace(SETTINGS, data=f"pairs:{pairs}", out=str(tmp_path))
-    seen: list[loop.TrainProgress] = []
+    seen: list[train.TrainProgress] = []
     checkpoint = train.train(settings, seen.append)
     lines = (tmp_path / "log.csv").read_text().splitlines()
     assert lines[0] == "stage,step,lr,loss,validation,seconds"

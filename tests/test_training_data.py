@@ -12,11 +12,24 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from marigold_demo.errors import DataError, SettingsError
-from marigold_demo.training.augment import crop_and_resize, disturb
-from marigold_demo.training.batches import Recipe, batches_from, make_batch
-from marigold_demo.training.data import SceneSource, open_data
-from marigold_demo.training.folders import FolderSource, open_hypersim, open_pairs, open_vkitti
-from marigold_demo.training.sample import Sample, hide_far, normalise_depth
+from marigold_demo.training.batches import (
+    BatchPlan,
+    batches_from,
+    crop_and_resize,
+    disturb,
+    make_batch,
+    normalize_depth,
+)
+from marigold_demo.training.data import (
+    FolderSource,
+    Sample,
+    SceneSource,
+    hide_far,
+    open_data,
+    open_hypersim,
+    open_pairs,
+    open_vkitti,
+)
 from synthetic.store import SHARD, SceneStore
 
 
@@ -48,8 +61,8 @@ def scenes(folder: Path) -> dict[str, Any]:
 def test_normal_depth_ignores_scale_and_shift(scale: float, shift: float, seed: int) -> None:
     sample = slope(sky_rows=5)
     depth = sample.depth + np.random.default_rng(seed).uniform(0, 0.2, sample.depth.shape).astype(np.float32)
-    normal = normalise_depth(replace(sample, depth=depth))
-    other = normalise_depth(replace(sample, depth=(depth * scale + shift).astype(np.float32)))
+    normal = normalize_depth(replace(sample, depth=depth))
+    other = normalize_depth(replace(sample, depth=(depth * scale + shift).astype(np.float32)))
     assert normal.min() == -1
     assert normal.max() == 1
     assert np.allclose(normal, other, atol=2e-3)
@@ -57,11 +70,11 @@ def test_normal_depth_ignores_scale_and_shift(scale: float, shift: float, seed: 
 
 def test_sky_is_far_and_does_not_move_the_rest() -> None:
     with_sky, without = slope(sky_rows=10), slope()
-    normal = normalise_depth(
+    normal = normalize_depth(
         replace(with_sky, depth=np.where(with_sky.sky, 1e6, with_sky.depth).astype(np.float32))
     )
     assert (normal[with_sky.sky] == 1).all()
-    alone = normalise_depth(replace(without, valid=~with_sky.sky))
+    alone = normalize_depth(replace(without, valid=~with_sky.sky))
     assert np.array_equal(normal[~with_sky.sky], alone[~with_sky.sky])
 
 
@@ -69,7 +82,7 @@ def test_depth_without_a_known_pixel_or_without_relief_stays_finite() -> None:
     nothing = replace(slope(), valid=np.zeros((40, 60), bool))
     flat = replace(slope(), depth=np.full((40, 60), 3, np.float32))
     for sample in (nothing, flat):
-        assert np.isfinite(normalise_depth(sample)).all()
+        assert np.isfinite(normalize_depth(sample)).all()
 
 
 def test_far_hills_count_as_sky_behind_a_street_but_not_alone() -> None:
@@ -124,10 +137,10 @@ def test_the_same_number_gives_the_same_batch_and_another_one_another(tmp_path: 
     for name in "abcd":
         write_pair(tmp_path, name)
     data, _ = open_data(f"pairs:{tmp_path}", **scenes(tmp_path))
-    recipe = Recipe(data=data, size=2, shapes=((16, 16), (24, 16)), fresh=1, seed=3)
-    ahead = batches_from(recipe, iter([5, 6]), workers=2)
+    plan = BatchPlan(data=data, size=2, shapes=((16, 16), (24, 16)), fresh=1, seed=3)
+    ahead = batches_from(plan, iter([5, 6]), workers=2)
     fifth, sixth = list(ahead)
-    assert np.array_equal(fifth.photo, make_batch(recipe, 5).photo)
+    assert np.array_equal(fifth.photo, make_batch(plan, 5).photo)
     assert fifth.photo.shape != sixth.photo.shape or not np.array_equal(fifth.photo, sixth.photo)
 
 
@@ -171,9 +184,9 @@ def test_an_endless_source_gives_as_many_new_scenes_as_asked(tmp_path: Path) -> 
             return slope()
 
     data = replace(open_data("scenes", **scenes(tmp_path))[0], sources=(Counter(),))
-    recipe = Recipe(data=data, size=4, shapes=((32, 32),), fresh=0.25, seed=0)
+    plan = BatchPlan(data=data, size=4, shapes=((32, 32),), fresh=0.25, seed=0)
     for number in range(20):
-        make_batch(recipe, number)
+        make_batch(plan, number)
     assert set(asked) == set(range(20))
 
 
@@ -273,7 +286,7 @@ def test_of_a_large_folder_pairs_from_all_over_are_read_first(
 ) -> None:
     read = []
     monkeypatch.setattr(FolderSource, "read", lambda self, index: read.append(index))
-    monkeypatch.setattr("marigold_demo.training.folders.MOST_READ_FIRST", 4)
+    monkeypatch.setattr("marigold_demo.training.data.MOST_READ_FIRST", 4)
     for number in range(10):
         write_pair(tmp_path, f"{number}")
     open_pairs(tmp_path)

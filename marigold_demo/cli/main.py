@@ -19,7 +19,7 @@ from marigold_demo.errors import DemoError, SettingsError
 from marigold_demo.io.formats import formats_of
 from marigold_demo.presets import RELIEF_PRESETS
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
-from marigold_demo.training.train_settings import TrainSettings
+from marigold_demo.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from marigold_demo.workflow import Predictor

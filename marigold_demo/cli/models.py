@@ -12,11 +12,11 @@ from marigold_demo.errors import SettingsError
 from marigold_demo.io.photo import Photo
 from marigold_demo.progress import Progress
 from marigold_demo.settings import DepthSettings
-from marigold_demo.training.train_settings import TrainSettings
+from marigold_demo.training.settings import TrainSettings
 from marigold_demo.workflow import Predictor
 
 if TYPE_CHECKING:
-    from marigold_demo.training.loop import TrainProgress
+    from marigold_demo.training.train import TrainProgress
 
 
 def load_predictor() -> Predictor:

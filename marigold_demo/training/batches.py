@@ -1,8 +1,9 @@
-"""Batches by number: the same number gives the same batch, so that a run can go on where it stopped.
+"""Batches by number, cropped and disturbed as other cameras would: the same number gives the same batch.
 
-Knows nothing of networks.
+So a run that was interrupted goes on with the pictures it would have seen.
 """
 
+import io
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +14,101 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image, ImageFilter
 from torch import Tensor
 
-from marigold_demo.training.augment import crop_and_resize, disturb
-from marigold_demo.training.data import Mixture
-from marigold_demo.training.sample import Sample, normalise_depth
+from marigold_demo.training.data import Mixture, Sample
+
+Light = NDArray[np.float32]
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+SMALLEST_CROP = 0.6
+QUANTILES = (0.02, 0.98)  # of depth, which go to -1 and 1
+
+
+def crop_and_resize(sample: Sample, *, size: tuple[int, int], rng: np.random.Generator) -> Sample:
+    """Cut a random box of the wanted shape out of a sample, resize it and mirror half of them.
+
+    Args:
+        sample: Of any size.
+        size: Width and height in pixels.
+        rng: Source of the chances.
+    """
+    height, width = sample.depth.shape
+    largest = min(width / size[0], height / size[1])
+    share = largest * rng.uniform(SMALLEST_CROP, 1.0)
+    box_width, box_height = size[0] * share, size[1] * share
+    left, top = rng.uniform(0, width - box_width), rng.uniform(0, height - box_height)
+    return _cut(sample, (left, top, left + box_width, top + box_height), size=size, mirror=rng.random() < 0.5)
+
+
+def _cut(
+    sample: Sample, box: tuple[float, float, float, float], *, size: tuple[int, int], mirror: bool
+) -> Sample:
+    step = -1 if mirror else 1
+    photo = Image.fromarray(sample.photo).resize(size, Image.Resampling.BICUBIC, box=box)
+    columns = np.clip(
+        np.linspace(box[0], box[2], size[0], endpoint=False).astype(int), 0, sample.depth.shape[1] - 1
+    )
+    rows = np.clip(
+        np.linspace(box[1], box[3], size[1], endpoint=False).astype(int), 0, sample.depth.shape[0] - 1
+    )
+    grid = np.ix_(rows, columns[::step])
+    return Sample(
+        photo=np.ascontiguousarray(np.asarray(photo)[:, ::step]),
+        depth=sample.depth[grid],
+        valid=sample.valid[grid],
+        sky=sample.sky[grid],
+    )
+
+
+def disturb(photo: NDArray[np.uint8], *, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Change light, color and sharpness of a photo [H, W, 3] as other cameras and hours would."""
+    light: Light = photo.astype(np.float32) / np.float32(255)  # [H, W, 3]
+    light = _expose(light, rng=rng)
+    if rng.random() < 0.3:
+        light = light + rng.normal(0, rng.uniform(0.005, 0.05), size=light.shape).astype(np.float32)
+    picture = Image.fromarray(np.round(np.clip(light, 0, 1) * 255).astype(np.uint8))
+    if rng.random() < 0.25:
+        picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.4)))
+    if rng.random() < 0.3:
+        picture = _jpeg(picture, quality=int(rng.integers(25, 90)))
+    return np.asarray(picture)
+
+
+def _expose(light: Light, *, rng: np.random.Generator) -> Light:
+    """Change white balance, saturation, contrast, brightness and gamma of light [H, W, 3] in 0..1."""
+    gray = light @ LUMA  # [H, W]
+    saturation = 0.0 if rng.random() < 0.08 else rng.uniform(0.5, 1.5)
+    light = np.asarray(gray[..., None] + np.float32(saturation) * (light - gray[..., None]), np.float32)
+    light = light * rng.uniform(0.85, 1.18, size=3).astype(np.float32)
+    mean = np.float32(light.mean())
+    light = mean + np.float32(rng.uniform(0.7, 1.35)) * (light - mean)
+    light = np.clip(light * np.float32(rng.uniform(0.7, 1.3)), 0, 1)
+    return np.power(light, np.float32(rng.uniform(0.7, 1.45)))
+
+
+def _jpeg(picture: Image.Image, *, quality: int) -> Image.Image:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=quality)
+    return Image.open(buffer).convert("RGB")
+
+
+def normalize_depth(sample: Sample) -> NDArray[np.float32]:
+    """Map depth to [-1, 1], its 2 % and 98 % quantiles to the ends (Ke et al. 2024, eq. (5)).
+
+    Sky becomes 1. Unknown pixels become the mean of the known ones, so that the VAE has something to encode.
+
+    Returns:
+        float32 [H, W] in [-1, 1]; zeros where nothing is known.
+    """
+    known = sample.depth[sample.valid]
+    if not known.size:
+        return np.where(sample.sky, np.float32(1), np.float32(0))
+    near, far = np.quantile(known, QUANTILES)
+    scale = 2 / max(float(far - near), 1e-6 * max(abs(float(far)), 1e-6))
+    normal = np.clip((sample.depth - np.float32(near)) * np.float32(scale) - 1, -1, 1)  # [H, W]
+    normal = np.where(sample.valid, normal, normal[sample.valid].mean())
+    return np.where(sample.sky, 1, normal).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +135,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class BatchPlan:
     """How batches are made.
 
     Attributes:
@@ -64,25 +155,25 @@ class Recipe:
     augment: bool = True
 
 
-def make_batch(recipe: Recipe, number: int) -> Batch:
-    """Make batch `number` of a recipe."""
-    rng = np.random.default_rng((recipe.seed, number))
-    shape = recipe.shapes[int(rng.integers(len(recipe.shapes)))]
+def make_batch(plan: BatchPlan, number: int) -> Batch:
+    """Make batch `number` of a plan."""
+    rng = np.random.default_rng((plan.seed, number))
+    shape = plan.shapes[int(rng.integers(len(plan.shapes)))]
     samples = []
-    for place in range(recipe.size):
-        sample = _pick(recipe, number * recipe.size + place, rng=rng)
+    for place in range(plan.size):
+        sample = _pick(plan, number * plan.size + place, rng=rng)
         sample = crop_and_resize(sample, size=shape, rng=rng)
-        samples.append((disturb(sample.photo, rng=rng) if recipe.augment else sample.photo, sample))
+        samples.append((disturb(sample.photo, rng=rng) if plan.augment else sample.photo, sample))
     return _stack(samples)
 
 
-def _pick(recipe: Recipe, number: int, *, rng: np.random.Generator) -> Sample:
+def _pick(plan: BatchPlan, number: int, *, rng: np.random.Generator) -> Sample:
     """Take a sample: from a folder any, from an endless source a new one or one met before."""
-    source = recipe.data.sources[recipe.data.choose(rng)]
+    source = plan.data.sources[plan.data.choose(rng)]
     if source.count is not None:
         return source.read(int(rng.integers(source.count)))
-    newest = int(number * recipe.fresh)
-    is_new = int((number + 1) * recipe.fresh) > newest or newest == 0
+    newest = int(number * plan.fresh)
+    is_new = int((number + 1) * plan.fresh) > newest or newest == 0
     return source.read(newest if is_new else int(rng.integers(newest)))
 
 
@@ -90,7 +181,7 @@ def _stack(samples: list[tuple[NDArray[Any], Sample]]) -> Batch:
     photos = np.stack([photo for photo, _ in samples])  # [B, PH, PW, 3]
     return Batch(
         photo=torch.from_numpy(photos).permute(0, 3, 1, 2).float().div(127.5).sub(1),
-        normal_depth=_plane([normalise_depth(sample) for _, sample in samples]),
+        normal_depth=_plane([normalize_depth(sample) for _, sample in samples]),
         depth=_plane([sample.depth for _, sample in samples]),
         valid=_plane([sample.valid for _, sample in samples]),
         sky=_plane([sample.sky for _, sample in samples]),
@@ -101,16 +192,14 @@ def _plane(maps: list[NDArray[Any]]) -> Tensor:
     return torch.from_numpy(np.stack(maps)).unsqueeze(1)  # [B, 1, PH, PW]
 
 
-def batches_from(recipe: Recipe, numbers: Iterator[int], *, workers: int) -> Generator[Batch, None, None]:
+def batches_from(plan: BatchPlan, numbers: Iterator[int], *, workers: int) -> Generator[Batch, None, None]:
     """Yield the batches of these numbers, prepared ahead on threads; close it to stop them."""
     with ThreadPoolExecutor(workers, thread_name_prefix="pictures") as pool:
-        waiting = deque(
-            pool.submit(make_batch, recipe, number) for number in islice(numbers, 2 * workers + 2)
-        )
+        waiting = deque(pool.submit(make_batch, plan, number) for number in islice(numbers, 2 * workers + 2))
         try:
             while waiting:
                 done = waiting.popleft()
-                waiting.extend(pool.submit(make_batch, recipe, number) for number in islice(numbers, 1))
+                waiting.extend(pool.submit(make_batch, plan, number) for number in islice(numbers, 1))
                 yield done.result()
         finally:
             for future in waiting:

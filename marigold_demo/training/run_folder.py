@@ -1,20 +1,25 @@
-"""The folder of a run: its saved state, its log and its curves. Knows nothing of networks.
+"""The folder of a run: saved state, log, curves and the finished checkpoint.
 
 A state is written beside the old one and renamed, so that a full disk or an interruption leaves the old one.
 """
 
+import copy
 import csv
 import json
-from dataclasses import asdict, dataclass
+import shutil
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from torch import nn
 
 from marigold_demo.errors import CheckpointError, SettingsError
-from marigold_demo.training.train_settings import TrainSettings
+from marigold_demo.network.checkpoint_folder import save_pipeline
+from marigold_demo.network.pipeline import DepthPipeline
+from marigold_demo.training.settings import TrainSettings
 
 FIXED = ("init", "data", "image_encoder", "batch", "accumulate", "shapes", "fresh", "seed")
 COLUMNS = ("stage", "step", "lr", "loss", "validation", "seconds")
@@ -119,3 +124,37 @@ class RunFolder:
         beside = self.folder / ".settings.json"
         beside.write_text(json.dumps(mine, indent=2) + "\n")
         beside.replace(path)
+
+
+def save_checkpoint(pipeline: DepthPipeline, folder: Path, *, end_to_end: bool, init: Path) -> None:
+    """Write a checkpoint folder in float16, told to start from zeros in one step where it was trained so.
+
+    The text encoder of `init`, where it has one, comes along, so that diffusers' pipeline loads the folder.
+    It replaces a folder of that name at the very end.
+    """
+    halved = copy.deepcopy(pipeline)
+    for network in (halved.unet, halved.vae, halved.image_encoder):
+        if network is not None:
+            nn.Module.to(network, "cpu", torch.float16)  # diffusers' own `to` warns of what does not apply
+    if end_to_end:
+        halved.defaults = replace(pipeline.defaults, steps=1, start="zeros")
+    fresh, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    save_pipeline(halved, fresh)
+    _add_text_encoder(fresh, init=init)
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    fresh.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _add_text_encoder(folder: Path, *, init: Path) -> None:
+    parts = {"text_encoder": "CLIPTextModel", "tokenizer": "CLIPTokenizer"}
+    if not all((init / part).is_dir() for part in parts):
+        return
+    path = folder / "model_index.json"
+    index = json.loads(path.read_text())
+    for part, kind in parts.items():
+        shutil.copytree(init / part, folder / part)
+        index[part] = ["transformers", kind]
+    path.write_text(json.dumps(index, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""TrainSettings: what somebody who trains may choose, with limits and defaults. Knows nothing of torch."""
+"""TrainSettings: what somebody who trains may choose, with limits and defaults.."""
 
 import re
 from dataclasses import dataclass
