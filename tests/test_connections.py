@@ -585,6 +585,29 @@ def test_an_event_that_does_not_arrive_gets_a_sentence(page, monkeypatch, pause_
     assert said.startswith(b"HTTP/1.1 408 ") and b"did not arrive in time" in said
 
 
+def test_half_sent_events_hold_a_bounded_part_of_memory_and_leave_others_alone(page, http, monkeypatch):
+    monkeypatch.setattr(middleware, "DRAIN_S", 0.2)
+    head = b"POST /gradio_api/cancel HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n\r\n{"
+    place = ("127.0.0.1", page.server_port)
+    with ExitStack() as stack:
+        greedy = [
+            stack.enter_context(socket.create_connection(place, timeout=10, source_address=("127.0.0.9", 0)))
+            for _ in range(9)
+        ]
+        for connection in greedy[:8]:  # an eighth of 64 MB
+            connection.sendall(head)
+        time.sleep(0.3)
+        greedy[8].sendall(head)
+        said = answer_of(greedy[8])
+        assert said.startswith(b"HTTP/1.1 503 ") and b"try again in a moment" in said
+        event = {"data": [], "fn_index": first_event(page), "session_hash": "bystander"}
+        assert http.post("/gradio_api/queue/join", json=event).status_code == 200
+    again = socket.create_connection(place, timeout=10, source_address=("127.0.0.9", 0))
+    with again:  # what was held is free
+        again.sendall(head.replace(b"1000000", b"2") + b"}")
+        assert not again.recv(4000).startswith(b"HTTP/1.1 503 ")
+
+
 # -- sessions -----------------------------------------------------------------------------------------
 
 

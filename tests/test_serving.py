@@ -223,10 +223,8 @@ def test_nothing_is_fetched_from_an_address(http, address):
 def test_an_upload_over_the_limit_is_refused_and_not_stored(http, folder):
     before = stored_bytes(folder)
     answer = http.post("/gradio_api/upload", files={"files": ("big.jpg", bytes(101 * MB))})
-    assert (answer.status_code, answer.json()["detail"]) == (
-        413,
-        "This is too large; at most 100 MB are taken.",
-    )
+    # As text, which the page shows as it comes.
+    assert (answer.status_code, answer.text) == (413, "This is too large; at most 100 MB are taken.")
     assert stored_bytes(folder) == before
     assert HEADERS.items() <= dict(answer.headers).items()
 

@@ -10,12 +10,16 @@ import json
 import logging
 import math
 import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from marigold_demo.io.private_folder import FileRoot
@@ -29,6 +33,7 @@ from marigold_demo.serving.requests import (
     drain,
     header,
     host_name,
+    household,
     refusal,
     replay,
     route,
@@ -43,6 +48,10 @@ EVENT_BYTES = 2**20  # what the page sends with a click: keys, numbers, names of
 FORM_BYTES = 2**16  # what a form adds to its files
 DRAIN_S = 30.0  # how long the rest of a body is waited for that is not taken
 EVENT_S = 40.0  # how long what comes with a click may take to arrive
+BODIES_MB = 64  # bodies of events that are on their way at once, by the length they declare
+MCP_BODIES_MB = 300  # those of MCP, which hold files; each counts until it is answered
+BYTES_PER_S = 250_000  # a large body gets more time, at this speed
+KEPT_HEADERS = ("cache-control", "connection", "retry-after")
 WORK = r"/gradio_api/(queue/join|call/.+|run/.+|api/.+)"
 UPLOAD = r"/gradio_api/upload"
 MCP = r"/gradio_api/mcp(/.*)?"
@@ -69,6 +78,7 @@ class RequestFilter:
         self._upload_mb = configuration.upload_mb
         per_minute = configuration.requests_per_minute
         self._rate = RateLimit(per_minute) if per_minute else None
+        self._bodies, self._mcp_bodies = _Share(BODIES_MB * MB), _Share(MCP_BODIES_MB * MB)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it with a sentence."""
@@ -77,9 +87,29 @@ class RequestFilter:
             return
         path = route(scope).rstrip("/") or "/"
         refused = self._refused_head(scope, path)
+        if refused is None and scope["method"] == "POST" and re.fullmatch(MCP, path):
+            await self._mcp(path, scope, receive, send)
+            return
         if refused is None and scope["method"] == "POST":
             refused, scope, receive = await self._with_body(path, scope, receive)
+        if refused and re.fullmatch(UPLOAD, path):  # as text: the page shows an upload's answer as it comes
+            sentence = json.loads(bytes(refused.body))["detail"]
+            headers = {name: value for name, value in refused.headers.items() if name in KEPT_HEADERS}
+            refused = PlainTextResponse(sentence, refused.status_code, headers=headers)
         await (refused or self._app)(scope, receive, send)
+
+    async def _mcp(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a call of MCP on, whose body Gradio holds as a whole until it has answered."""
+        length = header(scope, b"content-length") or b""
+        refused = await self._refused_length(path, length, receive)
+        if refused is None:
+            with self._mcp_bodies.taken(int(length), household(client_address(scope))) as is_room:
+                if is_room:
+                    in_time = _in_time(receive, EVENT_S + int(length) / BYTES_PER_S)
+                    await self._app(_signed(scope), in_time, send)
+                    return
+                refused = await self._busy(int(length), receive)
+        await refused(scope, receive, send)
 
     def _refused_head(self, scope: Scope, path: str) -> Response | None:
         if not _is_known(scope["method"], path):
@@ -94,27 +124,39 @@ class RequestFilter:
     ) -> tuple[Response | None, Scope, Receive]:
         """Return the refusal of a request with a body, if any, and the request as it is passed on."""
         length = header(scope, b"content-length") or b""
-        most_bytes, in_words = self._max_bytes(path)
-        refused, body = None, b""
-        if not length.isdigit():
-            refused = self._refusal("length", 411, "A request must say how long it is.")
-        elif int(length) > most_bytes:
-            await drain(receive, max_bytes=2 * most_bytes, max_s=DRAIN_S)
-            refused = self._refusal("size", 413, f"This is too large; at most {in_words} are taken.")
-        elif re.fullmatch(UPLOAD, path):
+        refused, body = await self._refused_length(path, length, receive), b""
+        if refused is None and re.fullmatch(UPLOAD, path):
             return None, scope, receive
-        elif re.fullmatch(MCP, path):
-            return None, _signed(scope), receive
-        else:
-            try:
-                async with asyncio.timeout(EVENT_S):
-                    body = await _read(receive)
-            except TimeoutError:
-                late = "The request did not arrive in time; try again."
-                refused = self._refusal("late", 408, late, {"connection": "close"})
+        if refused is None:
+            with self._bodies.taken(int(length), household(client_address(scope))) as is_room:
+                if is_room:
+                    try:
+                        async with asyncio.timeout(EVENT_S):
+                            body = await _read(receive)
+                    except TimeoutError:
+                        late = "The request did not arrive in time; try again."
+                        refused = self._refusal("late", 408, late, {"connection": "close"})
+                else:
+                    refused = await self._busy(int(length), receive)
             if refused is None and (sentence := _problem_in(body, self._root)):
                 refused = self._refusal("body", 400, sentence)
         return refused, scope, replay(body, receive)
+
+    async def _refused_length(self, path: str, length: bytes, receive: Receive) -> Response | None:
+        most_bytes, in_words = self._max_bytes(path)
+        if not length.isdigit():
+            return self._refusal("length", 411, "A request must say how long it is.")
+        if int(length) > most_bytes:
+            await drain(receive, max_bytes=2 * most_bytes, max_s=DRAIN_S)
+            return self._refusal("size", 413, f"This is too large; at most {in_words} are taken.")
+        return None
+
+    async def _busy(self, length: int, receive: Receive) -> Response:
+        is_read = await drain(receive, max_bytes=length, max_s=DRAIN_S)
+        headers = {"retry-after": "10"} | ({} if is_read else {"connection": "close"})
+        return self._refusal(
+            "bodies", 503, "Much is on its way to this server; try again in a moment.", headers
+        )
 
     def _max_bytes(self, path: str) -> tuple[int, str]:
         """Return how many bytes a path takes, and that in words."""
@@ -148,6 +190,47 @@ def _signed(scope: Scope) -> Scope:
     name = VISITOR_HEADER.encode()
     visitor = signed_visitor(visitor_key(client_address(scope))).encode()
     return {**scope, "headers": [*(pair for pair in scope["headers"] if pair[0] != name), (name, visitor)]}
+
+
+class _Share:
+    """Bytes of bodies that may be on their way at once: of all together, an eighth of them of one visitor."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most, self._taken = most_bytes, Counter[str]()
+
+    @contextmanager
+    def taken(self, length: int, visitor: str) -> Iterator[bool]:
+        """Hold room for one body during the block; False where there is none."""
+        is_room = self._taken.total() + length <= self._most
+        own = self._taken[visitor]
+        is_room = is_room and (own == 0 or own + length <= self._most // 8)
+        if is_room:
+            self._taken[visitor] += length
+        try:
+            yield is_room
+        finally:
+            if is_room:
+                self._taken[visitor] -= length
+                self._taken += Counter()  # drops what is 0
+
+
+def _in_time(receive: Receive, seconds: float) -> Receive:
+    """Return `receive` for a body that must arrive within so many seconds; then its sender counts as gone."""
+    ends_s, is_read = time.monotonic() + seconds, False
+
+    async def within() -> Message:
+        nonlocal is_read
+        if is_read:  # what comes now is the end of the connection, for which nobody need hurry
+            return await receive()
+        try:
+            async with asyncio.timeout(ends_s - time.monotonic()):
+                message = await receive()
+        except TimeoutError:
+            return {"type": "http.disconnect"}
+        is_read = not message.get("more_body", False)
+        return message
+
+    return within
 
 
 async def _read(receive: Receive) -> bytes:

@@ -25,7 +25,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from marigold_demo.io.cache_folder import CacheFolder, DiskFullError, Upload
 from marigold_demo.io.private_folder import safe_name
 from marigold_demo.serving.monitor import Metrics
-from marigold_demo.serving.requests import NO_STORE, client_address, drain, header, refusal, route
+from marigold_demo.serving.requests import (
+    NO_STORE,
+    client_address,
+    drain,
+    header,
+    household,
+    refusal,
+    route,
+)
 
 UPLOAD, PROGRESS = "/gradio_api/upload", "/gradio_api/upload_progress"
 IDLE_S = 30.0  # without a byte, after which an upload is given up
@@ -80,7 +88,7 @@ class Uploads:
         self._remember(_upload_id(scope), progress)
         try:
             form = UploadForm(header(scope, b"content-type") or b"", progress.received)
-            async with self._turn(client_address(scope)):
+            async with self._turn(household(client_address(scope))):
                 paths = await self._take(form, body)
             await JSONResponse(paths, headers=NO_STORE)(scope, receive, send)
         except _SenderLeftError:
