@@ -167,6 +167,37 @@ def test_a_ply_carries_the_photos_colors_as_triangles_or_points():
     assert len(cloud.vertices) == len(surface.vertices)
 
 
+@pytest.mark.parametrize("extension", ["obj", "ply"])
+def test_obj_and_ply_of_a_relief_keep_every_vertex_and_face_in_its_place(extension):
+    relief = relief_of("noise")
+    _, data = formats_of("relief")[extension].write(relief, "lake")
+    mesh = trimesh.load_mesh(io.BytesIO(data), file_type=extension, process=False, maintain_order=True)
+    assert np.abs(mesh.vertices - relief.solid.vertices).max() <= (5.1e-5 if extension == "obj" else 0)
+    assert np.array_equal(mesh.faces, relief.solid.faces)
+    assert b"unit mm" in data[:400]
+
+
+@pytest.mark.parametrize("near_m", [None, 0.002, 300.0])
+def test_obj_and_ply_of_a_surface_keep_every_vertex_color_and_texture_place(near_m):
+    surface = surface_of("noise", near_m=near_m)
+    near = surface.camera.near
+    mesh = trimesh.load_mesh(
+        io.BytesIO(export.colored_ply(surface)), file_type="ply", process=False, maintain_order=True
+    )
+    assert np.array_equal(mesh.vertices.astype(np.float32), surface.vertices)
+    assert np.array_equal(mesh.faces, surface.faces)
+    with zipfile.ZipFile(io.BytesIO(export.obj_zip(surface, stem="lake"))) as archive:
+        lines = archive.read("lake.obj").decode().splitlines()
+    assert lines[0] == f"# {surface.scale_note}"
+    rows = {
+        kind: [line.split()[1:] for line in lines if line.startswith(f"{kind} ")] for kind in ("v", "vt", "f")
+    }
+    assert np.abs(np.array(rows["v"], dtype=float) - surface.vertices).max() <= 1e-5 * near
+    assert np.abs(np.array(rows["vt"], dtype=float) * [1, -1] + [0, 1] - surface.uv).max() <= 1e-6
+    corners = np.array([[corner.split("/") for corner in face] for face in rows["f"]], dtype=int)  # [F, 3, 2]
+    assert np.array_equal(corners, np.repeat(surface.faces[..., None] + 1, 2, axis=2))
+
+
 @pytest.mark.parametrize("kind", ["noise", "holes", "1 x 1"])
 def test_depth_files_hold_depth_exactly_or_to_half_a_step(kind):
     depth = DepthMap(np.nan_to_num(KINDS[kind], nan=0.5, posinf=1.0))

@@ -4,6 +4,7 @@ Every function but `save` is pure. Names carry what a file holds, and size and u
 """
 
 import io
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -137,7 +138,8 @@ def glb(surface: Surface, *, recipe: Recipe | None = None) -> bytes:
 
 def obj_zip(surface: Surface, *, stem: str) -> bytes:
     """Return OBJ, MTL and JPEG of one stem in a ZIP."""
-    text = _obj(surface.mesh, comment=surface.scale_note, digits=8, mtl_name=f"{stem}.mtl")
+    digits = max(6, 5 - math.floor(math.log10(surface.camera.near)))  # six that count, however near it is
+    text = _obj(surface.mesh, comment=surface.scale_note, digits=digits, mtl_name=f"{stem}.mtl")
     mtl = MTL.format(material=surface.mesh.visual.material.name, picture=f"{stem}.jpg").encode()
     return to_zip({f"{stem}.obj": text, f"{stem}.mtl": mtl, f"{stem}.jpg": jpeg(surface.texture)})
 
