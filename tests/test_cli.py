@@ -18,7 +18,7 @@ from marigold_demo.cli import terminal
 from marigold_demo.cli.main import main, make_parser
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import CheckpointError
-from marigold_demo.evaluation.baselines import BASELINES
+from marigold_demo.evaluation.evaluate import BASELINES
 from marigold_demo.io import export
 from marigold_demo.io.photo import Photo
 from marigold_demo.progress import Progress

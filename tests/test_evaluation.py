@@ -15,13 +15,21 @@ from scipy import stats
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DataError
 from marigold_demo.evaluation import evaluate
-from marigold_demo.evaluation.baselines import BASELINES, constant, rows_only
-from marigold_demo.evaluation.benchmarks import BENCHMARKS
-from marigold_demo.evaluation.evaluate import Score, find_samples, means, score, score_all
-from marigold_demo.evaluation.metrics import abs_rel, delta1, spearman
-from marigold_demo.evaluation.published import DATA_SETS, PUBLISHED
-from marigold_demo.evaluation.samples import Pair, Protocol, Sample
-from marigold_demo.evaluation.table import Journal, as_json, as_text
+from marigold_demo.evaluation.datasets import BENCHMARKS, Pair, Protocol, Sample
+from marigold_demo.evaluation.evaluate import (
+    BASELINES,
+    Score,
+    abs_rel,
+    constant,
+    delta1,
+    find_samples,
+    means,
+    rows_only,
+    score,
+    score_all,
+    spearman,
+)
+from marigold_demo.evaluation.table import DATA_SETS, PUBLISHED, ResultsCsv, as_json, as_text
 from marigold_demo.io.photo import Photo
 from marigold_demo.settings import DepthSettings
 
@@ -424,15 +432,15 @@ def test_a_journal_gives_back_what_was_scored_and_nothing_of_others(tmp_path):
         tmp_path / "t.csv",
         [Score("a,b", "x", 0.1 + 0.2, 1 / 3, -0.5), Score("c", "y", None, None, 0.25)],
     )
-    journal = Journal(path, predictor="mine", resume=False)
+    journal = ResultsCsv(path, predictor="mine", resume=False)
     for one in scores:
         journal.add(one)
-    Journal(path, predictor="other", resume=True).add(Score("c", "y", 9.0, 9.0, 9.0))
+    ResultsCsv(path, predictor="other", resume=True).add(Score("c", "y", 9.0, 9.0, 9.0))
     with path.open("a") as file:
         file.write("mine,x,cut off in the mid")
-    assert list(Journal(path, predictor="mine", resume=True).known.values()) == scores
+    assert list(ResultsCsv(path, predictor="mine", resume=True).known.values()) == scores
     assert "cut off" not in path.read_text()
-    assert Journal(path, predictor="mine", resume=False).known == {}
+    assert ResultsCsv(path, predictor="mine", resume=False).known == {}
 
 
 @pytest.mark.parametrize(
@@ -442,7 +450,7 @@ def test_a_journal_does_not_touch_a_file_of_another_kind(tmp_path, content):
     path = tmp_path / "t.csv"
     path.write_text(content)
     with pytest.raises(DataError, match="not a table of scores"):
-        Journal(path, predictor="mine", resume=True)
+        ResultsCsv(path, predictor="mine", resume=True)
     assert path.read_text() == content
 
 

@@ -47,8 +47,8 @@ def train(said: argparse.Namespace, predict: Predictor | None) -> None:
 def evaluate(said: argparse.Namespace, predict: Predictor | None) -> None:
     """Score a predictor on all images under a folder, print the table, and write it where asked."""
     from marigold_demo.evaluation import evaluate as scoring
-    from marigold_demo.evaluation.baselines import BASELINES
-    from marigold_demo.evaluation.table import Journal, as_json, as_text
+    from marigold_demo.evaluation.evaluate import BASELINES
+    from marigold_demo.evaluation.table import ResultsCsv, as_json, as_text
 
     settings = from_flags(said, DepthSettings())
     if said.output and said.output.suffix != ".json":
@@ -63,15 +63,15 @@ def evaluate(said: argparse.Namespace, predict: Predictor | None) -> None:
         samples = tuple(sample for sample in samples if sample.source in wanted)
     samples = samples[:: said.every]
     predictor = said.baseline or _label(settings)
-    journal = Journal(
+    results = ResultsCsv(
         said.output and said.output.with_suffix(".csv"), predictor=predictor, resume=said.resume
     )
-    scores = [journal.known[sample.name] for sample in samples if sample.name in journal.known]
-    todo = [sample for sample in samples if sample.name not in journal.known]
+    scores = [results.known[sample.name] for sample in samples if sample.name in results.known]
+    todo = [sample for sample in samples if sample.name not in results.known]
     predict = BASELINES[said.baseline] if said.baseline else predict or load_predictor()
     with line(predictor) as shown:
         for done, score in enumerate(scoring.score_all(predict, todo, settings), start=1):
-            journal.add(score)
+            results.add(score)
             scores.append(score)
             shown.show(score.name, done, len(todo))
     means = scoring.means(scores)

@@ -1,4 +1,4 @@
-"""Samples and a predictor -> one score per image, and their means. Knows no network and no file format.
+"""Images and a predictor -> one score per image, and their means.
 
 The protocol of Marigold (Ke et al., CVPR 2024, section 4.1; script/depth/eval.py of its repository): scale
 and shift by least squares on the valid pixels of each image, clip to the data set's range, AbsRel, delta1.
@@ -10,17 +10,58 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from marigold_demo.affine import fit_affine
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DataError
-from marigold_demo.evaluation.benchmarks import BENCHMARKS, benchmark_samples
-from marigold_demo.evaluation.folder import MANIFEST, folder_samples
-from marigold_demo.evaluation.metrics import abs_rel, delta1, spearman
-from marigold_demo.evaluation.samples import Pair, Sample
+from marigold_demo.evaluation.datasets import (
+    BENCHMARKS,
+    MANIFEST,
+    Pair,
+    Sample,
+    benchmark_samples,
+    folder_samples,
+)
 from marigold_demo.io.photo import Photo
 from marigold_demo.progress import Progress
 from marigold_demo.settings import DepthSettings
+
+DELTA1 = 1.25
+
+
+def abs_rel(aligned: NDArray[np.floating], truth: NDArray[np.floating]) -> float:
+    """Return the mean of |aligned - truth| / truth over values [P] of any shape; truth > 0."""
+    return float(np.mean(np.abs(aligned - truth) / truth))
+
+
+def delta1(aligned: NDArray[np.floating], truth: NDArray[np.floating]) -> float:
+    """Return the share of values [P] with max(aligned / truth, truth / aligned) < 1.25; both > 0."""
+    return float(np.mean(np.maximum(aligned / truth, truth / aligned) < DELTA1))
+
+
+def spearman(prediction: NDArray[np.floating], truth: NDArray[np.floating]) -> float:
+    """Return the rank correlation of values [P], ties sharing their mean rank; 0 where either is constant."""
+    ranks = [stats.rankdata(values, axis=None) for values in (prediction, truth)]
+    x, y = (rank - rank.mean() for rank in ranks)
+    spread = float(np.sqrt((x @ x) * (y @ y)))
+    return float(x @ y) / spread if spread > 0 else 0.0
+
+
+def rows_only(photo: Photo, settings: DepthSettings) -> Iterator[Progress | DepthMap]:
+    """Predict "farther towards the top": 1 in the top row, 0 in the bottom one, straight between."""
+    height, width = photo.rgb.shape[:2]
+    rows = np.linspace(1, 0, height, dtype=np.float32)  # [H]
+    yield DepthMap(np.repeat(rows[:, None], width, axis=1))
+
+
+def constant(photo: Photo, settings: DepthSettings) -> Iterator[Progress | DepthMap]:
+    """Predict the same depth everywhere; after alignment that is the mean of the ground truth."""
+    yield DepthMap(np.full(photo.rgb.shape[:2], 0.5, dtype=np.float32))
+
+
+BASELINES = {"rows-only": rows_only, "constant": constant}
+
 
 Predict = Callable[[Photo, DepthSettings], Iterator[Progress | DepthMap]]
 _LEAST_DEPTH = 1e-6
@@ -147,7 +188,7 @@ def _settings_for(sample: Sample, settings: DepthSettings) -> DepthSettings:
 
 
 def _grid(shape: tuple[int, ...], *, long_side: int | None) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the rows and columns of a nearest-neighbour reduction to a long side; all where it is short."""
+    """Return the rows and columns of a nearest-neighbor reduction to a long side; all where it is short."""
     share = min(1.0, long_side / max(shape)) if long_side else 1.0
     counts = (int(side * share + 1e-9) for side in shape)
     rows, columns = (np.floor(np.arange(count) / share).astype(np.intp) for count in counts)

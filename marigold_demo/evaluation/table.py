@@ -1,18 +1,51 @@
-"""Scores -> text, CSV and JSON, and CSV back to scores. Knows nothing of how they were measured.
+"""Scores as text, CSV and JSON, beside figures that others published with the same protocol.
 
 The CSV has a row per image and is added to as images are scored, so an interrupted run can go on. Each row
-tells which predictor and settings it belongs to; rows of others are passed over.
+tells which predictor and settings it belongs to; rows of others are passed over. Published figures are
+AbsRel and delta1 in percent, zero-shot, scale and shift by least squares. From the tables of Garcia et al.,
+"Fine-Tuning Image-Conditional Diffusion Models is Easier than You Think" and of He et al., "Lotus", which
+repeat those of Ke et al., CVPR 2024. Of Marigold v1-1, figures on NYUv2 alone were found.
 """
 
 import csv
 import io
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from marigold_demo.errors import DataError
 from marigold_demo.evaluation.evaluate import Mean, Score
-from marigold_demo.evaluation.published import DATA_SETS, PUBLISHED
+
+DATA_SETS = {"NYUv2": 654, "KITTI": 652, "ETH3D": 454, "ScanNet": 800, "DIODE": 771}  # and their images
+
+
+@dataclass(frozen=True)
+class Published:
+    """One row: AbsRel and delta1 in percent per data set; None where nothing was published."""
+
+    method: str
+    figures: tuple[tuple[float, float] | None, ...]  # in the order of DATA_SETS
+
+    def of(self, source: str) -> tuple[float, float] | None:
+        """Return AbsRel and delta1 in percent for a data set, None for any other source."""
+        return self.figures[list(DATA_SETS).index(source)] if source in DATA_SETS else None
+
+
+PUBLISHED = (
+    Published("MiDaS", ((11.1, 88.5), (23.6, 63.0), (18.4, 75.2), (12.1, 84.6), (33.2, 71.5))),
+    Published("LeReS", ((9.0, 91.6), (14.9, 78.4), (17.1, 77.7), (9.1, 91.7), (27.1, 76.6))),
+    Published("DPT", ((9.8, 90.3), (10.0, 90.1), (7.8, 94.6), (8.2, 93.4), (18.2, 75.8))),
+    Published("Marigold v1-0, 50 x 1", ((6.0, 95.9), (10.5, 90.4), (7.1, 95.1), (6.9, 94.5), (31.0, 77.2))),
+    Published("Marigold v1-0, 50 x 10", ((5.5, 96.4), (9.9, 91.6), (6.5, 96.0), (6.4, 95.1), (30.8, 77.3))),
+    Published("Marigold LCM, 1 x 1", ((6.5, 95.4), (10.7, 89.9), (7.5, 94.5), (7.6, 93.8), (31.5, 76.3))),
+    Published("Marigold v1-1, 1 x 1", ((5.9, 96.1), None, None, None, None)),
+    Published("Marigold v1-1, 4 x 10", ((5.5, 96.4), None, None, None, None)),
+    Published("Marigold + E2E-FT", ((5.2, 96.6), (9.6, 91.9), (6.2, 95.9), (5.8, 96.2), (30.2, 77.9))),
+    Published("Lotus-D", ((5.1, 97.2), (8.1, 93.1), (6.1, 97.0), (5.5, 96.5), (22.8, 73.8))),
+    Published("Depth Anything V2", ((4.5, 97.9), (7.4, 94.6), (13.1, 86.5), (4.2, 97.8), (26.5, 73.4))),
+)
+
 
 COLUMNS = ("predictor", "source", "name", "abs_rel", "delta1", "spearman")
 
@@ -48,7 +81,7 @@ def as_json(means: Iterable[Mean], *, predictor: str) -> bytes:
     return (json.dumps({"predictor": predictor, "means": rows}, indent=2) + "\n").encode()
 
 
-class Journal:
+class ResultsCsv:
     """The CSV of one run: a row per image, written as soon as it is scored.
 
     Attributes:
@@ -86,8 +119,8 @@ class Journal:
             with self._path.open(mode, encoding="utf-8", newline="") as file:
                 file.write(text)
         except OSError as error:
-            told = f"{self._path} cannot be written ({error.strerror})"
-            raise DataError(f"{told}; make room or name another output.") from error
+            problem = f"{self._path} cannot be written ({error.strerror})"
+            raise DataError(f"{problem}; make room or name another output.") from error
 
 
 def _read(path: Path) -> list[tuple[str, ...]]:
