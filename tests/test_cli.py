@@ -302,7 +302,7 @@ def test_progress_is_shown_on_a_terminal_and_nowhere_else(monkeypatch):
 
     for stream, shown in ((Terminal(), True), (io.StringIO(), False)):
         monkeypatch.setattr(sys, "stderr", stream)
-        with terminal.line("cat") as line:
+        with terminal.progress_line("cat") as line:
             line.step(Progress("denoise", 1, 4))
         assert ("cat: denoise 1/4" in stream.getvalue()) == shown
         assert stream.getvalue() == "" or stream.getvalue().endswith("\r\x1b[K")

@@ -411,7 +411,7 @@ def test_a_damaged_benchmark_is_named(tmp_path, spoil, reason):
         [sample.read() for sample in find_samples(tmp_path)]
 
 
-# The table and the journal
+# The table and the CSV
 
 
 def test_the_table_stands_beside_the_published_rows():
@@ -427,14 +427,14 @@ def test_every_published_row_has_a_figure_or_a_gap_per_data_set():
     assert [benchmark.protocol.title for benchmark in BENCHMARKS] == list(DATA_SETS)
 
 
-def test_a_journal_gives_back_what_was_scored_and_nothing_of_others(tmp_path):
+def test_a_csv_gives_back_what_was_scored_and_nothing_of_others(tmp_path):
     path, scores = (
         tmp_path / "t.csv",
         [Score("a,b", "x", 0.1 + 0.2, 1 / 3, -0.5), Score("c", "y", None, None, 0.25)],
     )
-    journal = ResultsCsv(path, predictor="mine", resume=False)
+    results = ResultsCsv(path, predictor="mine", resume=False)
     for one in scores:
-        journal.add(one)
+        results.add(one)
     ResultsCsv(path, predictor="other", resume=True).add(Score("c", "y", 9.0, 9.0, 9.0))
     with path.open("a") as file:
         file.write("mine,x,cut off in the mid")
@@ -446,7 +446,7 @@ def test_a_journal_gives_back_what_was_scored_and_nothing_of_others(tmp_path):
 @pytest.mark.parametrize(
     "content", ["a,b\n1,2\n", "", "predictor,source,name,abs_rel,delta1,spearman\nmine,x\n"]
 )
-def test_a_journal_does_not_touch_a_file_of_another_kind(tmp_path, content):
+def test_a_csv_does_not_touch_a_file_of_another_kind(tmp_path, content):
     path = tmp_path / "t.csv"
     path.write_text(content)
     with pytest.raises(DataError, match="not a table of scores"):

@@ -30,8 +30,6 @@ ROWS = {
     "ui": 4,
     "cli.main": 6,
     "cli.commands": 5,
-    "cli.configuration": 5,
-    "cli.models": 5,
     "launcher": 5,
     "app": 6,
     "__main__": 6,

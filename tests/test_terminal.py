@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from marigold_demo.cli import files, terminal
 from marigold_demo.cli import main as cli
-from marigold_demo.cli import sources, terminal
 from marigold_demo.cli.flags import from_flags
 from marigold_demo.cli.main import main, make_parser
 from marigold_demo.colormap import COLORMAPS, MOST_CONTOURS
@@ -281,7 +281,7 @@ def test_photos_depth_and_recipes_come_through_standard_input(tmp_path, capsys):
 
 
 def test_a_pipe_without_end_is_refused_and_nothing_stays_behind(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(sources.photo, "MAX_BYTES", 3_000_000)
+    monkeypatch.setattr(files.photo, "MAX_BYTES", 3_000_000)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", None)
@@ -519,7 +519,7 @@ def test_the_progress_line_never_wraps(monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
-    with terminal.line("写" * 80) as line:
+    with terminal.progress_line("写" * 80) as line:
         line.step(Progress("denoise", 1, 4))
     [shown] = [part for part in stream.getvalue().split("\r\x1b[K") if part]
     assert sum(2 if ord(c) > 0x3000 else 1 for c in shown) < 60 and "denoise 1/4" in shown

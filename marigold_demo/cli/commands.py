@@ -1,14 +1,15 @@
-"""What depth, relief and mesh do, from files to files. Knows neither flags' spelling nor how errors look."""
+"""What each command does, from files to files. Torch is imported when it is needed."""
 
 import argparse
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
+from marigold_demo.cli.files import OutputFolder, named, read_photo, read_photo_or_depth, read_recipe
 from marigold_demo.cli.flags import choices_of, file_options, from_flags, one_of
-from marigold_demo.cli.models import load_predictor
-from marigold_demo.cli.outbox import Outbox
-from marigold_demo.cli.sources import named, read_photo, read_photo_or_depth, read_recipe
-from marigold_demo.cli.terminal import line, say, tell
+from marigold_demo.cli.terminal import print_err, print_err_text, print_out, progress_line
 from marigold_demo.colormap import COLORMAPS, MOST_CONTOURS, colorize
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import PhotoError, SettingsError
@@ -16,9 +17,15 @@ from marigold_demo.geometry.print_report import build_report
 from marigold_demo.io.formats import formats_of
 from marigold_demo.io.photo import Photo
 from marigold_demo.presets import RELIEF_PRESETS
+from marigold_demo.progress import Progress
 from marigold_demo.recipe import Recipe
+from marigold_demo.serving.config import Configuration, read_configuration, shown
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
+from marigold_demo.training.settings import TrainSettings
 from marigold_demo.workflow import Predictor, Workflow, check_same_shape, phone_depth
+
+if TYPE_CHECKING:
+    from marigold_demo.training.train import TrainProgress
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Look:
+class DepthStyle:
     """How depth is written: the colors of its picture, and whether near is 1 in place of 0 in all files."""
 
     colormap: str
@@ -51,128 +58,134 @@ class Look:
         return found.write(thing, stem, recipe=recipe, invert=self.invert)
 
 
-def depth(said: argparse.Namespace, predict: Predictor | None) -> None:
+def depth(args: argparse.Namespace, predict: Predictor | None) -> None:
     """Write the depth of every photo; one that cannot be used is named at once and the others are done."""
-    given = read_recipe(said.recipe)
-    settings = from_flags(said, given.depth or DepthSettings())
-    look = _look(said)
-    files = choices_of(said.files, formats_of("depth", "picture"), name="files")
-    outbox, workflow = Outbox(said.out), _workflow(predict)
+    given = read_recipe(args.recipe)
+    settings = from_flags(args, given.depth or DepthSettings())
+    style = _depth_style(args)
+    files = choices_of(args.files, formats_of("depth", "picture"), name="files")
+    output, workflow = OutputFolder(args.out), _workflow(predict)
     warned: set[str] = set()
     refused = 0
-    for path in said.photos:
+    for path in args.photos:
         try:
             photo = read_photo(path, if_depth="give it to relief or mesh with --depth")
             with named(path):
-                estimated = _depth_of(said, workflow, photo, settings)
+                estimated = _depth_of(args, workflow, photo, settings)
         except (PhotoError, SettingsError) as error:  # SettingsError: too large for the memory
-            if len(said.photos) == 1:
+            if len(args.photos) == 1:
                 raise
-            say(str(error))
+            print_err(str(error))
             refused += 1
             continue
         _print_warnings(given, estimated, photo, known=warned)
-        recipe = _recipe_of(photo, estimated, None if _is_from_phone(said) else settings)
-        stem = outbox.free_stem(photo.stem)
+        recipe = _recipe_of(photo, estimated, None if _is_from_phone(args) else settings)
+        stem = output.free_stem(photo.stem)
         if stem != photo.stem:
-            say(f"{path}: Another photo of this run is called {photo.stem}; this one is written as {stem}.")
+            print_err(
+                f"{path}: Another photo of this run is called {photo.stem}; this one is written as {stem}."
+            )
         for name in files:
-            outbox.put(*look.written(name, stem, estimated, recipe=recipe))
+            output.put(*style.written(name, stem, estimated, recipe=recipe))
     if refused:
-        raise PhotoError(f"{refused} of {len(said.photos)} photos could not be used; the reasons are above.")
+        raise PhotoError(f"{refused} of {len(args.photos)} photos could not be used; the reasons are above.")
 
 
-def relief(said: argparse.Namespace, predict: Predictor | None) -> None:
+def relief(args: argparse.Namespace, predict: Predictor | None) -> None:
     """Write the relief of one photo or depth file in every format asked for."""
     known = formats_of("relief")
-    formats = [known[name] for name in choices_of(said.format, known, name="format")]
-    if said.report and not any(found.is_printable for found in formats):
+    formats = [known[name] for name in choices_of(args.format, known, name="format")]
+    if args.report and not any(found.is_printable for found in formats):
         raise SettingsError("report is of a file for printing; add stl or 3mf to --format.")
-    given = read_recipe(said.recipe)
-    base = _preset(said.preset) if said.preset else given.relief or ReliefSettings()
-    settings, depth_settings = from_flags(said, base), from_flags(said, given.depth or DepthSettings())
-    outbox = Outbox(said.out)
-    subject = _subject(said, _workflow(predict), depth_settings)
-    if subject.is_relief and not said.preset and given.relief is None:
-        settings = from_flags(said, replace(base, detail=0.0, smooth_px=0.0))
-        say("detail and smooth_px are 0, so that the height map stays as it is; their flags override that.")
+    given = read_recipe(args.recipe)
+    base = _preset(args.preset) if args.preset else given.relief or ReliefSettings()
+    settings, depth_settings = from_flags(args, base), from_flags(args, given.depth or DepthSettings())
+    output = OutputFolder(args.out)
+    subject = _subject(args, _workflow(predict), depth_settings)
+    if subject.is_relief and not args.preset and given.relief is None:
+        settings = from_flags(args, replace(base, detail=0.0, smooth_px=0.0))
+        print_err(
+            "detail and smooth_px are 0, so that the height map stays as it is; their flags override that."
+        )
     _print_warnings(given, subject.depth, subject.photo, known=set())
     made = Workflow.relief(subject.depth, settings, photo=subject.photo)
     for found in formats:
         name, data = found.write(made, subject.stem, recipe=subject.recipe)
-        outbox.put(name, data)
-        if said.report and found.is_printable:
+        output.put(name, data)
+        if args.report and found.is_printable:
             report = build_report(made, name, data)
-            outbox.put(f"{name}.report.json", (json.dumps(report.to_dict(), indent=2) + "\n").encode())
-            tell(report.to_text())
+            output.put(f"{name}.report.json", (json.dumps(report.to_dict(), indent=2) + "\n").encode())
+            print_err_text(report.to_text())
     for note in made.notes:
-        say(note)
+        print_err(note)
 
 
-def mesh(said: argparse.Namespace, predict: Predictor | None) -> None:
-    """Write the textured surface of one photo or depth file; depth without a photo wears its own colors."""
+def mesh(args: argparse.Namespace, predict: Predictor | None) -> None:
+    """Write the textured surface of one photo or depth file; depth without a photo gets its own colors."""
     known = formats_of("mesh")
-    formats = [known[name] for name in choices_of(said.format, known, name="format")]
-    given = read_recipe(said.recipe)
-    settings = from_flags(said, given.mesh or MeshSettings())
-    depth_settings = from_flags(said, given.depth or DepthSettings())
-    outbox = Outbox(said.out)
-    subject = _subject(said, _workflow(predict), depth_settings)
+    formats = [known[name] for name in choices_of(args.format, known, name="format")]
+    given = read_recipe(args.recipe)
+    settings = from_flags(args, given.mesh or MeshSettings())
+    depth_settings = from_flags(args, given.depth or DepthSettings())
+    output = OutputFolder(args.out)
+    subject = _subject(args, _workflow(predict), depth_settings)
     _print_warnings(given, subject.depth, subject.photo, known=set())
     photo = subject.photo or Photo(rgb=colorize(subject.depth.values), stem=subject.stem)
     if subject.photo is None:
-        say("There is no photo with the depth, so the mesh wears the depth's colors; --photo gives it one.")
+        print_err(
+            "There is no photo with the depth, so the mesh wears the depth's colors; --photo gives it one."
+        )
     made = Workflow.surface(subject.depth, photo, settings)
     for found in formats:
-        outbox.put(*found.write(made, subject.stem, recipe=subject.recipe))
+        output.put(*found.write(made, subject.stem, recipe=subject.recipe))
     for note in made.notes:
-        say(note)
+        print_err(note)
 
 
 def _workflow(predict: Predictor | None) -> Workflow:
     """Return the stages, keeping one depth map only: a batch of hundreds takes the memory of one."""
-    return Workflow(predict or load_predictor(), keep_bytes=0)
+    return Workflow(predict or _late_predictor(), keep_bytes=0)
 
 
-def _is_from_phone(said: argparse.Namespace) -> bool:
-    return bool(said.depth_source == "phone")
+def _is_from_phone(args: argparse.Namespace) -> bool:
+    return bool(args.depth_source == "phone")
 
 
 def _depth_of(
-    said: argparse.Namespace, workflow: Workflow, photo: Photo, settings: DepthSettings
+    args: argparse.Namespace, workflow: Workflow, photo: Photo, settings: DepthSettings
 ) -> DepthMap:
-    return phone_depth(photo) if _is_from_phone(said) else _estimate(workflow, photo, settings)
+    return phone_depth(photo) if _is_from_phone(args) else _estimate(workflow, photo, settings)
 
 
 def _estimate(workflow: Workflow, photo: Photo, settings: DepthSettings) -> DepthMap:
-    with line(photo.stem) as shown:
+    with progress_line(photo.stem) as shown:
         estimated = workflow.estimate(photo, settings, on_step=shown.step)
     for note in estimated.notes:
-        say(f"{photo.stem}: {note}")
+        print_err(f"{photo.stem}: {note}")
     return estimated
 
 
-def _subject(said: argparse.Namespace, workflow: Workflow, settings: DepthSettings) -> Subject:
+def _subject(args: argparse.Namespace, workflow: Workflow, settings: DepthSettings) -> Subject:
     """Read a depth file, or read a photo and estimate its depth."""
-    options = file_options(said)
-    brought = read_photo_or_depth(said.source, is_depth=said.depth, options=options)
-    if isinstance(brought, Photo):
-        if said.photo or options:
-            names = ["--photo"] if said.photo else [f"--{name}" for name in options]
+    options = file_options(args)
+    given_input = read_photo_or_depth(args.source, is_depth=args.depth, options=options)
+    if isinstance(given_input, Photo):
+        if args.photo or options:
+            names = ["--photo"] if args.photo else [f"--{name}" for name in options]
             raise SettingsError(
-                f"{names[0]} goes with a depth file, but {said.source} is none; leave it out, or add --depth."
+                f"{names[0]} goes with a depth file, but {args.source} is none; leave it out, or add --depth."
             )
-        with named(said.source):
-            estimated = _depth_of(said, workflow, brought, settings)
-        recipe = _recipe_of(brought, estimated, None if _is_from_phone(said) else settings)
-        return Subject(estimated, brought, brought.stem, recipe)
-    if _is_from_phone(said):
-        raise SettingsError(f"--depth-source phone goes with a photo, but {said.source} is a depth file.")
-    photo = read_photo(said.photo) if said.photo else None
+        with named(args.source):
+            estimated = _depth_of(args, workflow, given_input, settings)
+        recipe = _recipe_of(given_input, estimated, None if _is_from_phone(args) else settings)
+        return Subject(estimated, given_input, given_input.stem, recipe)
+    if _is_from_phone(args):
+        raise SettingsError(f"--depth-source phone goes with a photo, but {args.source} is a depth file.")
+    photo = read_photo(args.photo) if args.photo else None
     if photo is not None:
-        check_same_shape(photo, brought.depth)
+        check_same_shape(photo, given_input.depth)
     recipe = Recipe(photo=photo.digest if photo else None)
-    return Subject(brought.depth, photo, brought.stem, recipe, is_relief=brought.is_relief)
+    return Subject(given_input.depth, photo, given_input.stem, recipe, is_relief=given_input.is_relief)
 
 
 def _recipe_of(photo: Photo, depth: DepthMap, settings: DepthSettings | None) -> Recipe:
@@ -180,22 +193,114 @@ def _recipe_of(photo: Photo, depth: DepthMap, settings: DepthSettings | None) ->
 
 
 def _print_warnings(recipe: Recipe, depth: DepthMap, photo: Photo | None, *, known: set[str]) -> None:
-    """Tell why the files may differ from those that the recipe stands for; what is known is not repeated."""
+    """Print why the files may differ from those of the recipe; what is known is not repeated."""
     digest = photo.digest if photo else None
     for warning in recipe.compatibility_warnings(photo=digest, revision=depth.revision, device=depth.device):
         if warning not in known:
-            say(warning)
+            print_err(warning)
         known.add(warning)
 
 
-def _look(said: argparse.Namespace) -> Look:
-    colormap = one_of(said.colormap, COLORMAPS)
+def _depth_style(args: argparse.Namespace) -> DepthStyle:
+    colormap = one_of(args.colormap, COLORMAPS)
     if colormap not in COLORMAPS:
         raise SettingsError(f"colormap is {colormap!r}; it must be one of {', '.join(COLORMAPS)}.")
-    if not 0 <= said.contours <= MOST_CONTOURS:
-        raise SettingsError(f"contours is {said.contours}; it must be a number from 0 to {MOST_CONTOURS}.")
-    return Look(colormap, said.contours, said.invert)
+    if not 0 <= args.contours <= MOST_CONTOURS:
+        raise SettingsError(f"contours is {args.contours}; it must be a number from 0 to {MOST_CONTOURS}.")
+    return DepthStyle(colormap, args.contours, args.invert)
 
 
 def _preset(name: str) -> ReliefSettings:
     return RELIEF_PRESETS[choices_of(name, RELIEF_PRESETS, name="preset")[0]]
+
+
+def _late_predictor() -> Predictor:
+    """Return the networks' predictor; torch is imported when it is first asked."""
+
+    def predict(photo: Photo, settings: DepthSettings) -> Iterator[Progress | DepthMap]:
+        from marigold_demo.network.checkpoint import predict as real
+
+        yield from real(photo, settings)
+
+    return predict
+
+
+def train(args: argparse.Namespace, predict: Predictor | None) -> None:
+    """Train, or go on with a training, and print where the checkpoint is."""
+    from marigold_demo.training.train import train as run_training
+
+    settings = from_flags(args, TrainSettings())
+    with progress_line("train") as shown:
+
+        def on_progress(moment: "TrainProgress") -> None:
+            shown.show(f"{moment.stage}, loss {moment.loss:.4f},", moment.step, moment.steps)
+
+        checkpoint = run_training(settings, on_progress)
+    print_out(checkpoint)
+
+
+def evaluate(args: argparse.Namespace, predict: Predictor | None) -> None:
+    """Score a predictor on all images under a folder, print the table, and write it where asked."""
+    from marigold_demo.evaluation import evaluate as scoring
+    from marigold_demo.evaluation.evaluate import BASELINES
+    from marigold_demo.evaluation.table import ResultsCsv, as_json, as_text
+
+    settings = from_flags(args, DepthSettings())
+    if args.output and args.output.suffix != ".json":
+        raise SettingsError(f"output is {args.output}; its name must end in .json (a .csv is put beside it).")
+    if args.resume and not args.output:
+        raise SettingsError("resume goes on with the .csv beside --output; name the output too.")
+    if args.every < 1:
+        raise SettingsError(f"every is {args.every}; it must be at least 1.")
+    samples = scoring.find_samples(args.root)
+    if args.only:
+        wanted = choices_of(args.only, {sample.source: None for sample in samples}, name="only")
+        samples = tuple(sample for sample in samples if sample.source in wanted)
+    samples = samples[:: args.every]
+    predictor = args.baseline or _label(settings)
+    results = ResultsCsv(
+        args.output and args.output.with_suffix(".csv"), predictor=predictor, resume=args.resume
+    )
+    scores = [results.known[sample.name] for sample in samples if sample.name in results.known]
+    todo = [sample for sample in samples if sample.name not in results.known]
+    predict = BASELINES[args.baseline] if args.baseline else predict or _late_predictor()
+    with progress_line(predictor) as shown:
+        for done, score in enumerate(scoring.score_all(predict, todo, settings), start=1):
+            results.add(score)
+            scores.append(score)
+            shown.show(score.name, done, len(todo))
+    means = scoring.means(scores)
+    print_out(as_text(means, predictor=predictor))
+    if args.output:
+        OutputFolder(args.output.parent).put(args.output.name, as_json(means, predictor=predictor))
+
+
+def _label(settings: DepthSettings) -> str:
+    """Return checkpoint and all other settings in one line."""
+    values = vars(settings)
+    others = (
+        f"{name} {value}" for name, value in values.items() if name != "checkpoint" and value is not None
+    )
+    return ", ".join((settings.checkpoint, *others))
+
+
+def config(args: argparse.Namespace, predict: Predictor | None) -> None:
+    """Print every variable with its value, its default and its meaning.
+
+    Raises:
+        SettingsError: One of them has a value that cannot be used.
+    """
+    print_out(as_text(read_configuration(os.environ)))
+
+
+def as_text(configuration: Configuration) -> str:
+    """Return one row for each variable; a star marks a value that is not the default."""
+    rows = [("  VARIABLE", "VALUE", "DEFAULT", "MEANING")]
+    for row in shown(configuration):
+        mark = "  " if row.value == row.default else "* "
+        rows.append((f"{mark}{row.name}", row.value, row.default, row.help))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "\n".join(
+        "  ".join((*(cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)), row[3]))
+        for row in rows
+    )

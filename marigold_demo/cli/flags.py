@@ -1,4 +1,4 @@
-"""Settings classes -> command-line flags, and back. Knows no command and does none of the work."""
+"""Settings classes -> command-line flags, and back."""
 
 import argparse
 from collections.abc import Callable, Collection, Mapping
@@ -6,7 +6,7 @@ from dataclasses import Field, dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar, get_args
 
-from marigold_demo.cli.terminal import answer
+from marigold_demo.cli.terminal import print_out
 from marigold_demo.errors import SettingsError
 from marigold_demo.settings import Knob, Settings
 
@@ -58,7 +58,7 @@ FILE_FLAGS = {
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are the visitor's errors, like all others."""
+    """An argument parser whose complaints are SettingsErrors."""
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage and leaving.
@@ -70,8 +70,8 @@ class Parser(argparse.ArgumentParser):
         raise SettingsError(f"{sentence}; {self.prog} --help tells what there is.")
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        """Print help or version as any other answer: whatever becomes of stdout."""
-        answer(message.removesuffix("\n"))
+        """Print help or version, whatever becomes of stdout."""
+        print_out(message.removesuffix("\n"))
 
 
 def add_flags(
@@ -95,15 +95,15 @@ def add_flags(
     for field in fields(settings):
         knob: Knob = field.metadata["knob"]
         name = renamed.get(field.name, field.name).replace("_", "-")
-        metavar, told = _metavar(field, knob), _help(knob, getattr(settings, field.name))
+        metavar, text = _metavar(field, knob), _help(knob, getattr(settings, field.name))
         facts: dict[str, Any] = {"dest": _destination(settings, field), "default": argparse.SUPPRESS}
         flag = FILE_FLAGS.get(name)
         if flag is None:
-            group.add_argument(f"--{name}", type=_reader(field), metavar=metavar, help=told, **facts)
+            group.add_argument(f"--{name}", type=_reader(field), metavar=metavar, help=text, **facts)
         else:
-            shown, told = f"{metavar}|{flag.shown}", f"{told}; or, {flag.help}"
+            shown, text = f"{metavar}|{flag.shown}", f"{text}; or, {flag.help}"
             group.add_argument(
-                f"--{name}", action=_Shared, flag=flag, read=_reader(field), metavar=shown, help=told, **facts
+                f"--{name}", action=_Shared, flag=flag, read=_reader(field), metavar=shown, help=text, **facts
             )
 
 
@@ -122,9 +122,9 @@ def add_file_flags(parser: argparse.ArgumentParser, *, shared: bool) -> None:
         group.add_argument(f"--{name}", dest=flag.dest, type=flag.checked, metavar=flag.shown, help=flag.help)
 
 
-def file_options(said: argparse.Namespace) -> dict[str, Any]:
-    """Return how a depth file is to be read, as far as it was said: arguments of `read_depth_file`."""
-    found = {"near": said.depth_near, "frame": said.depth_frame, "inverse": said.inverse or None}
+def file_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return how a depth file is to be read, as far as flags say: arguments of `read_depth_file`."""
+    found = {"near": args.depth_near, "frame": args.depth_frame, "inverse": args.inverse or None}
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -154,14 +154,14 @@ class _Shared(argparse.Action):
 
 
 def from_flags(arguments: argparse.Namespace, defaults: S) -> S:
-    """Return the defaults with what was said on the command line in their place.
+    """Return the defaults with the values of the command line in their place.
 
     Raises:
         SettingsError: A value is out of its limits, or two contradict each other.
     """
-    said = vars(arguments)
+    given = vars(arguments)
     names = {_destination(defaults, field): field.name for field in fields(defaults)}
-    return replace(defaults, **{name: said[key] for key, name in names.items() if key in said})
+    return replace(defaults, **{name: given[key] for key, name in names.items() if key in given})
 
 
 def one_of(text: str, choices: Collection[str]) -> str:
@@ -181,8 +181,8 @@ def choices_of(names: str, known: Collection[str], *, name: str) -> list[str]:
     found = [one_of(part, known) for part in asked]
     strange = [part for part in found if part not in known]
     if strange or not asked:
-        told = repr(strange[0]) if strange else "empty"
-        raise SettingsError(f"{name} is {told}; it must be one of {', '.join(known)}.")
+        text = repr(strange[0]) if strange else "empty"
+        raise SettingsError(f"{name} is {text}; it must be one of {', '.join(known)}.")
     return list(dict.fromkeys(found))
 
 
@@ -229,5 +229,5 @@ def _help(knob: Knob, default: object) -> str:
         facts.append(f"{knob.limits[0]:.12g} to {knob.limits[1]:.12g}{unit}")
     if default is not None:
         facts.append(f"default {default:g}" if isinstance(default, float) else f"default {default}")
-    told = f"{knob.help} ({'; '.join(facts)})" if facts else knob.help
-    return told.replace("%", "%%")
+    text = f"{knob.help} ({'; '.join(facts)})" if facts else knob.help
+    return text.replace("%", "%%")

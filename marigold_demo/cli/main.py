@@ -1,7 +1,7 @@
-"""The command line: commands, flags and exit status. Does none of the work itself.
+"""The command line: commands, flags and exit status.
 
 Paths of written files go to stdout, what is meant for a person to stderr. Exit status: 0 done, 2 something
-the caller can put right (said in a sentence), or not all that stdout should have got has reached it; 130
+the caller can put right (a sentence says what), or not all that stdout should have got has reached it; 130
 stopped by Ctrl-C. Torch, images and geometry are imported
 by the command that needs them, so that --help answers at once.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from marigold_demo import __version__
 from marigold_demo.cli.flags import Parser, add_file_flags, add_flags
-from marigold_demo.cli.terminal import PROGRAM, say, undelivered
+from marigold_demo.cli.terminal import PROGRAM, print_err, undelivered
 from marigold_demo.errors import DemoError, SettingsError
 from marigold_demo.io.formats import formats_of
 from marigold_demo.presets import RELIEF_PRESETS
@@ -45,18 +45,18 @@ def main(arguments: Sequence[str] | None = None, *, predict: "Predictor | None" 
         _run(_parse(sys.argv[1:] if arguments is None else arguments), predict)
         status = DONE
     except DemoError as error:
-        say(str(error))
+        print_err(str(error))
         status = WRONG
     except KeyboardInterrupt:
-        say("Stopped. Files named so far are complete.")
+        print_err("Stopped. Files named so far are complete.")
         status = STOPPED
     except SystemExit:  # --help and --version end like this
         if problem := undelivered():
-            say(problem)
+            print_err(problem)
             raise SystemExit(WRONG) from None
         raise
     if problem := undelivered():
-        say(problem)
+        print_err(problem)
     return status or (WRONG if problem else DONE)
 
 
@@ -84,27 +84,27 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         raise SettingsError(f"{error}{hint}") from error
 
 
-def _run(said: argparse.Namespace, predict: "Predictor | None") -> None:
-    if said.command == "app":
-        _start_app(said)
-    from marigold_demo.cli import commands, configuration, models
+def _run(args: argparse.Namespace, predict: "Predictor | None") -> None:
+    if args.command == "app":
+        _start_app(args)
+    from marigold_demo.cli import commands
 
     work = {
         "depth": commands.depth,
         "relief": commands.relief,
         "mesh": commands.mesh,
-        "evaluate": models.evaluate,
-        "train": models.train,
-        "config": configuration.config,
+        "evaluate": commands.evaluate,
+        "train": commands.train,
+        "config": commands.config,
     }
-    work[said.command](said, predict)
+    work[args.command](args, predict)
 
 
-def _start_app(said: argparse.Namespace) -> NoReturn:
+def _start_app(args: argparse.Namespace) -> NoReturn:
     """Serve the page; the process ends with it."""
     from marigold_demo.launcher import prepare
 
-    configuration = prepare(host=said.host, port=said.port)  # before the next import
+    configuration = prepare(host=args.host, port=args.port)  # before the next import
     from marigold_demo.app import App
 
     App(configuration).run()
@@ -163,7 +163,7 @@ def _add_relief(commands: "argparse._SubParsersAction[Parser]") -> None:
 
 def _add_mesh(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser = _command(commands, "mesh", "photo or depth -> textured surface as .glb, OBJ or PLY")
-    _add_source(parser, photo_for="the texture; without it the mesh wears the depth's colors")
+    _add_source(parser, photo_for="the texture; without it the mesh has the depth's colors")
     _add_depth_source(parser)
     _add_out(parser)
     _add_format(parser, MESH_FORMATS, more="; obj is a .zip with its texture, ply has a color at each vertex")

@@ -22,17 +22,17 @@ _STEERING = ("Cc", "Cs", "Zl", "Zp")  # controls, lone surrogates, line and para
 _problems: list[str] = []  # why answers of this command were not delivered
 
 
-def say(sentence: str) -> None:
+def print_err(sentence: str) -> None:
     """Print a sentence for a person, on one line."""
     _to_stderr(f"{PROGRAM}: {_on_one_line(sentence)}\n")
 
 
-def tell(text: str) -> None:
+def print_err_text(text: str) -> None:
     """Print a text of several lines for a person."""
     _to_stderr(text if text.endswith("\n") else f"{text}\n")
 
 
-def answer(text: object) -> None:
+def print_out(text: object) -> None:
     """Write what was asked for to stdout, at once: a path, a table."""
     if sys.stdout is None:
         _problems.append(_not_written("it is closed"))
@@ -56,7 +56,7 @@ def undelivered() -> str | None:
     return found
 
 
-class Line:
+class ProgressLine:
     """One line that is written over; nothing at all where stderr is not a terminal."""
 
     def __init__(self, label: str) -> None:
@@ -75,10 +75,10 @@ class Line:
         spent_s = time.monotonic() - self._start
         left = f", {_duration(spent_s * (total - done) / done)} left" if 0 < done < total else ""
         counted = f" {done}/{total}" if total else ""
-        told = f": {stage}{counted}, {_duration(spent_s)}{left}"
+        state = f": {stage}{counted}, {_duration(spent_s)}{left}"
         # A line that wraps could not be erased. Letters of some scripts take two columns.
-        room = max((shutil.get_terminal_size().columns - 1 - len(told)) // 2, 8)
-        _to_stderr(f"{_ERASE}{self._label[:room]}{told}")
+        room = max((shutil.get_terminal_size().columns - 1 - len(state)) // 2, 8)
+        _to_stderr(f"{_ERASE}{self._label[:room]}{state}")
 
     def erase(self) -> None:
         """Leave an empty line behind."""
@@ -87,9 +87,9 @@ class Line:
 
 
 @contextmanager
-def line(label: str) -> Iterator[Line]:
+def progress_line(label: str) -> Iterator[ProgressLine]:
     """Show a line while something runs, and erase it whatever happens."""
-    shown = Line(label)
+    shown = ProgressLine(label)
     try:
         yield shown
     finally:
@@ -97,7 +97,7 @@ def line(label: str) -> Iterator[Line]:
 
 
 def _to_stderr(text: str) -> None:
-    """Write to stderr; where that fails there is nobody left to be told."""
+    """Write to stderr; where that fails nobody is left to read it."""
     if sys.stderr is None:
         return
     try:

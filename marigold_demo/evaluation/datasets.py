@@ -7,8 +7,8 @@ A folder, where ROOT is what the user names:
     ROOT/depth/...        .npz with `depth` (float [H, W], larger is farther) and optionally `valid` (bool)
 
 The data sets: layouts, caps, masks and crops are those of github.com/prs-eth/Marigold
-(src/dataset/*_dataset.py, config/dataset_depth/*.yaml, data_split/ and script/depth/eval/*.sh). ROOT is the authors' BASE_DATA_DIR,
-with the evaluation archives as they are downloaded, or unpacked beside or instead of the tar:
+(src/dataset/*_dataset.py, config/dataset_depth/*.yaml, data_split/ and script/depth/eval/*.sh). ROOT is the
+authors' BASE_DATA_DIR, with the evaluation archives as downloaded, or unpacked beside or instead of the tar:
 
     ROOT/nyuv2/nyu_labeled_extracted.tar            filename_list_test.txt               654 images
     ROOT/kitti/kitti_eigen_split_test.tar           eigen_test_files_with_gt.txt         652

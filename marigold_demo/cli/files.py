@@ -1,6 +1,7 @@
-"""What a command is given: photos, depth files and recipes, by path, through a pipe or on standard input.
+"""Files that a command reads and writes.
 
-The one place of the command line that calls the readers; their errors and notes get the name of the file.
+Photos, depth files and recipes come by path, through a pipe or on standard input; errors and notes get the
+name of the file. Results go into one folder, under names that do not collide.
 """
 
 import os
@@ -8,14 +9,14 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from marigold_demo.cli.terminal import say
+from marigold_demo.cli.terminal import print_err, print_out
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DemoError, DepthFileError, PhotoError, SettingsError
-from marigold_demo.io import depth_file, photo
+from marigold_demo.io import depth_file, export, photo
 from marigold_demo.io.depth_file import depth_form, may_be_depth
 from marigold_demo.io.isolated import Limits, load_photo, load_recipe, read_depth_file, use
 from marigold_demo.io.photo import Photo, safe_stem
@@ -29,7 +30,7 @@ _DEPTH_ENDINGS = ("_16bit", "_depth_inverted", "_depth")
 
 
 @dataclass(frozen=True)
-class Brought:
+class DepthInput:
     """A depth file: depth, the stem of what will be made of it, and whether it is a height map of ours."""
 
     depth: DepthMap
@@ -47,7 +48,7 @@ def read_photo(path: Path, *, if_depth: str | None = None) -> Photo:
         return _photo(path, file, if_depth=if_depth)
 
 
-def read_photo_or_depth(path: Path, *, is_depth: bool, options: dict[str, Any]) -> Photo | Brought:
+def read_photo_or_depth(path: Path, *, is_depth: bool, options: dict[str, Any]) -> Photo | DepthInput:
     """Read a file as what its content says it is, and print its notes.
 
     Args:
@@ -66,7 +67,7 @@ def read_photo_or_depth(path: Path, *, is_depth: bool, options: dict[str, Any]) 
     _print_notes(path, read.notes)
     for ending in _DEPTH_ENDINGS:
         stem = stem.removesuffix(ending)
-    return Brought(read.depth, stem, read.is_relief)
+    return DepthInput(read.depth, stem, read.is_relief)
 
 
 def _photo(path: Path, file: Path, *, if_depth: str | None) -> Photo:
@@ -95,7 +96,7 @@ def read_recipe(path: Path | None) -> Recipe:
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Put the name of a file before what is said against it."""
+    """Put the name of a file before an error about it."""
     try:
         yield
     except (PhotoError, DepthFileError, SettingsError) as error:
@@ -137,7 +138,7 @@ def _copy(path: Path, copy: Path, *, max_bytes: int, error: Callable[[str], Demo
 
 
 def _is_plain(path: Path) -> bool:
-    """Tell whether readers take the path as it is, if only to say what is wrong with it."""
+    """Tell whether readers take the path as it is, if only to report what is wrong with it."""
     if path == STDIN:
         return False
     try:
@@ -153,8 +154,60 @@ def _is_descriptor(path: Path) -> bool:
 
 def _print_notes(path: Path, notes: tuple[str, ...]) -> None:
     for note in notes:
-        say(f"{_name(path)}: {note}")
+        print_err(f"{_name(path)}: {note}")
 
 
 def _name(path: Path) -> str:
     return "standard input" if path == STDIN else str(path)
+
+
+@dataclass
+class OutputFolder:
+    """A folder that gets files under names that do not collide, and prints their paths to stdout."""
+
+    folder: Path
+    _taken: set[str] = field(default_factory=set)
+    _reported: bool = False
+
+    def __post_init__(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            problem = f"{self.folder} cannot be made or used ({error.strerror})"
+            raise SettingsError(f"{problem}; name another folder.") from error
+
+    def free_stem(self, stem: str) -> str:
+        """Return the stem, with a number where this run has used it already; upper case does not count."""
+        count, free = 1, stem
+        while free.casefold() in self._taken:
+            count += 1
+            free = f"{stem}_{count}"
+        self._taken.add(free.casefold())
+        return free
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write one file whole and print its path; the first one that replaces another file is named.
+
+        Raises:
+            SettingsError: The folder cannot be written to, or the disk is full.
+        """
+        replaces = self._holds_another(name, data)
+        try:
+            path = export.save(self.folder, name, data)
+        except OSError as error:
+            problem = f"{self.folder / name} cannot be written ({error.strerror})"
+            raise SettingsError(f"{problem}; make room or name another folder.") from error
+        print_out(path)
+        if replaces and not self._reported:
+            self._reported = True
+            print_err(
+                f"{path} was there with other content and is replaced, as are others of the same names."
+            )
+
+    def _holds_another(self, name: str, data: bytes) -> bool:
+        """Tell whether the folder has a file of this name with other bytes."""
+        path = self.folder / name
+        try:
+            return path.is_file() and (path.stat().st_size != len(data) or path.read_bytes() != data)
+        except OSError:  # it may not be read
+            return True
