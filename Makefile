@@ -4,12 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: train-embedded help install run test test-fast screenshots lint audit format clean
+.PHONY: train-embedded help install run test test-fast screenshots pictures lint audit format clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
 
-install: $(STAMP) ## create .venv and install the app with everything
+install: $(STAMP) ## create .venv and install the app with all extras
 
 $(STAMP): requirements.txt constraints.txt pyproject.toml synthetic/pyproject.toml scripts/install
 	PYTHON=$(PYTHON) VENV=$(VENV) scripts/install
@@ -18,25 +18,28 @@ $(STAMP): requirements.txt constraints.txt pyproject.toml synthetic/pyproject.to
 run: install ## start the app and print its URL
 	$(BIN)/python app.py
 
-test: install ## install what tests need (Chromium too) and run all tests
+test: install ## install what the tests need (Chromium too) and run all of them
 	scripts/test
 
-test-fast: install ## the quick tests: two minutes on two cores
+test-fast: install ## run the quick tests: two minutes on two cores
 	scripts/test -m "not slow"
 
-screenshots: install ## pictures of the page in light, dark and on a phone, into screenshots/
+screenshots: install ## take pictures of the page in light, dark and on a phone, into screenshots/
 	$(BIN)/python scripts/screenshots
 
-lint: install ## ruff and mypy
+pictures: install ## draw the pictures at the top of the README, into docs/pictures/
+	$(BIN)/python scripts/readme_pictures.py
+
+lint: install ## run ruff and mypy
 	scripts/check
 
-audit: install ## what is installed against known vulnerabilities: a dated list, and a database where one answers
+audit: install ## compare installed packages with known vulnerabilities: a dated list, and a database where one answers
 	$(BIN)/python scripts/audit
 
-format: install ## let ruff put the code in order
+format: install ## format the code with ruff
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
-# glibc would give every large tensor back to the system and ask for it again: 2 to 4 times slower on a CPU.
+# Without these, glibc returns every large tensor to the system and requests it again: 2 to 4 times slower on a CPU.
 TRAIN = MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 $(BIN)/marigold-demo train --data scenes --accumulate 1
 
 train-embedded: install ## train the embedded checkpoint again, to runs/embedded/checkpoint (hours)
@@ -53,5 +56,5 @@ train-embedded: install ## train the embedded checkpoint again, to runs/embedded
 	  --vae-steps 0 --diffusion-steps 0 --end-to-end-steps 4500 --lr 3e-4 --final-lr 0.06 --warmup-steps 50 --ema 0.999 \
 	  --decoder-lr 1e-4 --keep-init 0.25 --shapes 256x192,192x256,296x168,400x120,224x224
 
-clean: ## remove what the commands above made
+clean: ## remove .venv, build folders and the package's metadata
 	rm -rf $(VENV) build dist *.egg-info
