@@ -329,7 +329,9 @@ class _Value:
         """Return read-only bytes of the memory: mapped, or copied where a descriptor would be worth more."""
         if size_bytes < _MAPPED_BYTES or offset % mmap.ALLOCATIONGRANULARITY:
             return os.pread(self._memory, size_bytes, offset)
-        flags = mmap.MAP_SHARED | mmap.MAP_POPULATE  # all of it is read: one call in place of 10,000 page faults
+        flags = (
+            mmap.MAP_SHARED | mmap.MAP_POPULATE
+        )  # all of it is read: one call in place of 10,000 page faults
         return mmap.mmap(self._memory, size_bytes, flags, mmap.PROT_READ, offset=offset)
 
 
