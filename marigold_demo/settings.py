@@ -1,4 +1,4 @@
-"""What a visitor may choose, with limits, units and defaults. Knows nothing of widgets, flags or models.
+"""What a user may choose, with limits, units and defaults. Knows nothing of widgets, flags or models.
 
 Sliders, command-line flags, examples and recipes all read the fields of these classes, so a default, a
 limit or a help text stands here and nowhere else.
@@ -12,17 +12,25 @@ from marigold_demo.errors import SettingsError
 
 
 @dataclass(frozen=True)
-class Knob:
-    """What is known of one choice beside its default."""
+class Option:
+    """What a settings field declares beside its default.
+
+    Attributes:
+        help: A phrase for help texts and sliders.
+        unit: Such as "mm"; empty for a plain number.
+        limits: Smallest and largest value.
+        choices: All values, where there are few.
+        optional: None is allowed and means "the checkpoint's (or the photo's) own".
+    """
 
     help: str
     unit: str = ""
     limits: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
-    optional: bool = False  # None is allowed and means "the checkpoint's (or the photo's) own"
+    optional: bool = False
 
 
-def knob(
+def option(
     default: Any,
     help: str,
     *,
@@ -32,8 +40,8 @@ def knob(
     optional: bool = False,
 ) -> Any:
     """Declare one field of a settings class together with what sliders and flags say about it."""
-    about = Knob(help=help, unit=unit, limits=limits, choices=choices, optional=optional)
-    return field(default=default, metadata={"knob": about})
+    about = Option(help=help, unit=unit, limits=limits, choices=choices, optional=optional)
+    return field(default=default, metadata={"option": about})
 
 
 class Settings(Protocol):
@@ -42,19 +50,19 @@ class Settings(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
 
-def knobs(settings: Settings | type[Settings]) -> dict[str, Knob]:
-    """Return the knob of every field by field name, in order."""
-    return {f.name: f.metadata["knob"] for f in fields(settings)}
+def options_of(settings: Settings | type[Settings]) -> dict[str, Option]:
+    """Return the options of a settings class by field name, in order."""
+    return {f.name: f.metadata["option"] for f in fields(settings)}
 
 
 def check(settings: Settings) -> None:
-    """Hold every field against its knob.
+    """Check every field against its option.
 
     Raises:
         SettingsError: A value is out of its limits, not one of its choices, or not a finite number.
     """
     for f in fields(settings):
-        about: Knob = f.metadata["knob"]
+        about: Option = f.metadata["option"]
         value = getattr(settings, f.name)
         if value is None and about.optional:
             continue
@@ -66,7 +74,7 @@ def check(settings: Settings) -> None:
             _check_number(f.name, value, about=about, whole=_is_whole(f))
 
 
-def _check_number(name: str, value: object, *, about: Knob, whole: bool) -> None:
+def _check_number(name: str, value: object, *, about: Option, whole: bool) -> None:
     low, high = about.limits or (0, 0)
     unit = f" {about.unit}" if about.unit else ""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -99,20 +107,20 @@ Outlines = Literal["auto", "network", "photo"]
 class DepthSettings:
     """How a photo becomes depth."""
 
-    checkpoint: str = knob(
+    checkpoint: str = option(
         "embedded", "Weights: 'embedded', a folder, or a hub name such as prs-eth/marigold-depth-v1-1"
     )
-    steps: int | None = knob(
+    steps: int | None = option(
         None, "Denoising steps; unset: the checkpoint's own", limits=(1, 50), optional=True
     )
-    ensemble: int | None = knob(
+    ensemble: int | None = option(
         None,
         "Predictions that are aligned and reduced to one, at most 10 where no chance is in them (embedded);"
         " unset: the checkpoint's own",
         limits=(1, 20),
         optional=True,
     )
-    resolution: int | None = knob(
+    resolution: int | None = option(
         None,
         "Longest edge the network sees, a multiple of 8 from 64 on; 0: the photo's own; unset: what suits the"
         " checkpoint",
@@ -120,13 +128,13 @@ class DepthSettings:
         limits=(0, 2048),
         optional=True,
     )
-    seed: int = knob(2024, "Start of the noise; the same seed gives the same depth", limits=(0, 2**31 - 1))
-    quality: Quality = knob(
+    seed: int = option(2024, "Start of the noise; the same seed gives the same depth", limits=(0, 2**31 - 1))
+    quality: Quality = option(
         "full",
         "Full, or draft: large checkpoints several times faster, softer; the embedded one is always a draft",
         choices=get_args(Quality),
     )
-    outlines: Outlines = knob(
+    outlines: Outlines = option(
         "auto",
         "Outlines as the network draws them, or moved onto the photo's; auto: what suits the checkpoint",
         choices=get_args(Outlines),
@@ -158,71 +166,73 @@ KEYHOLE_BASE_MM = 4.0  # a keyhole takes 3.4 mm, and something must be left abov
 class ReliefSettings:
     """How depth becomes a solid that can be printed or carved. Lengths in millimetres."""
 
-    width_mm: float = knob(
+    width_mm: float = option(
         100.0,
         "Longest side of the whole piece, frame included, before it is bent",
         unit="mm",
         limits=(10, 1000),
     )
-    relief_mm: float = knob(
+    relief_mm: float = option(
         3.0, "From the lowest to the highest point of the picture", unit="mm", limits=(0.2, 100)
     )
-    base_mm: float = knob(1.6, "Solid under the lowest point", unit="mm", limits=(0.4, 50))
-    near: float = knob(0.0, "Depth of the near plane; all before it is flat at the top", limits=(0, 1))
-    far: float = knob(1.0, "Depth of the far plane; all behind it is flat at the bottom", limits=(0, 1))
-    detail: float = knob(0.8, "0: plain linear depth; 1: far shapes and fine form brought out", limits=(0, 1))
-    form_size: float = knob(
+    base_mm: float = option(1.6, "Solid under the lowest point", unit="mm", limits=(0.4, 50))
+    near: float = option(0.0, "Depth of the near plane; all before it is flat at the top", limits=(0, 1))
+    far: float = option(1.0, "Depth of the far plane; all behind it is flat at the bottom", limits=(0, 1))
+    detail: float = option(
+        0.8, "0: plain linear depth; 1: far shapes and fine form brought out", limits=(0, 1)
+    )
+    form_size: float = option(
         0.5, "Size of the forms that are flattened, as a share of the long side", limits=(0.1, 2)
     )
-    smooth_px: float = knob(3.0, "Smoothing of the depth before anything else", unit="px", limits=(0, 10))
-    photo_detail: float = knob(
+    smooth_px: float = option(3.0, "Smoothing of the depth before anything else", unit="px", limits=(0, 10))
+    photo_detail: float = option(
         0.4, "The photo's brightness as fine relief upon the depth; 0: depth alone", limits=(0, 1)
     )
-    source: Source = knob(
+    source: Source = option(
         "depth", "What becomes height: depth, or luminance (a lithophane)", choices=get_args(Source)
     )
-    mode: Mode = knob(
+    mode: Mode = option(
         "emboss",
         "Near is high (emboss), near is low (engrave), or a mould to cast from",
         choices=get_args(Mode),
     )
-    frame: Frame = knob("flat", "Profile of the frame", choices=get_args(Frame))
-    frame_mm: float = knob(5.0, "Width of the frame; 0: none", unit="mm", limits=(0, 100))
-    frame_top_mm: float | None = knob(
+    frame: Frame = option("flat", "Profile of the frame", choices=get_args(Frame))
+    frame_mm: float = option(5.0, "Width of the frame; 0: none", unit="mm", limits=(0, 100))
+    frame_top_mm: float | None = option(
         None,
         "Top of the frame above the base; unset: as high as the relief",
         unit="mm",
         limits=(0, 300),
         optional=True,
     )
-    bevel_mm: float = knob(
+    bevel_mm: float = option(
         0.4, "Width of the frame's inner slope; never more than half the frame", unit="mm", limits=(0.05, 50)
     )
-    bend_radius_mm: float = knob(
+    bend_radius_mm: float = option(
         0.0,
         "Radius of the cylinder the back lies on, from 5 on; 0: flat; negative: the picture lies inside",
         unit="mm",
         limits=(-5000, 5000),
     )
-    cutout: Cutout = knob(
+    cutout: Cutout = option(
         "none",
         "What is cut away: nothing, all behind cutout_depth, what is transparent, or all around a disc",
         choices=get_args(Cutout),
     )
-    cutout_depth: float = knob(0.5, "Depth behind which a cut-out ends", limits=(0.01, 1))
-    hole: Hole = knob(
+    cutout_depth: float = option(0.5, "Depth behind which a cut-out ends", limits=(0.01, 1))
+    hole: Hole = option(
         "none",
         "How it hangs: not at all, a hole through it, or a keyhole in the back (base of 4 mm or more)",
         choices=get_args(Hole),
     )
-    hole_mm: float = knob(4.0, "Diameter of the hole, or of the screw's shank", unit="mm", limits=(1, 20))
-    material: Material = knob("PLA", "What it is made of, for the weight", choices=get_args(Material))
-    nozzle_mm: float = knob(0.4, "Width of the printer's nozzle, for warnings", unit="mm", limits=(0.1, 2))
-    resolution: int = knob(1024, "Samples along the long side", unit="px", limits=(128, 2048))
-    tolerance_mm: float = knob(
+    hole_mm: float = option(4.0, "Diameter of the hole, or of the screw's shank", unit="mm", limits=(1, 20))
+    material: Material = option("PLA", "What it is made of, for the weight", choices=get_args(Material))
+    nozzle_mm: float = option(0.4, "Width of the printer's nozzle, for warnings", unit="mm", limits=(0.1, 2))
+    resolution: int = option(1024, "Samples along the long side", unit="px", limits=(128, 2048))
+    tolerance_mm: float = option(
         0.01, "Largest error of the mesh against the depth; 0: every sample", unit="mm", limits=(0, 0.2)
     )
-    max_faces: int = knob(
+    max_faces: int = option(
         1_000_000, "Most triangles; the tolerance is raised to stay under it", limits=(10_000, 5_000_000)
     )
 
@@ -255,36 +265,38 @@ class ReliefSettings:
 class MeshSettings:
     """How depth and photo become a textured surface."""
 
-    projection: Projection = knob("perspective", "Camera of the surface", choices=get_args(Projection))
-    fov_deg: float | None = knob(
+    projection: Projection = option("perspective", "Camera of the surface", choices=get_args(Projection))
+    fov_deg: float | None = option(
         None,
         "Field of view of the long side; unset: from the photo's EXIF, else 50",
         unit="°",
         limits=(10, 120),
         optional=True,
     )
-    far_near_ratio: float = knob(
+    far_near_ratio: float = option(
         2.0, "How many times farther the farthest point is than the nearest", limits=(1.05, 50)
     )
-    ortho_depth: float = knob(
+    ortho_depth: float = option(
         0.4, "Depth of an orthographic surface as a share of the long side", limits=(0, 2)
     )
-    edges: Edges = knob("cut", "What happens at depth jumps: cut open, or stretched", choices=get_args(Edges))
-    edge_tol: float = knob(0.04, "How large a jump of inverse depth counts as an edge", limits=(0.005, 1))
-    resolution: int = knob(1024, "Samples along the long side", unit="px", limits=(128, 2048))
-    tolerance: float = knob(
+    edges: Edges = option(
+        "cut", "What happens at depth jumps: cut open, or stretched", choices=get_args(Edges)
+    )
+    edge_tol: float = option(0.04, "How large a jump of inverse depth counts as an edge", limits=(0.005, 1))
+    resolution: int = option(1024, "Samples along the long side", unit="px", limits=(128, 2048))
+    tolerance: float = option(
         5e-4, "Largest error of the mesh, as a share of inverse depth; 0: every sample", limits=(0, 1e-2)
     )
-    texture_px: int = knob(
+    texture_px: int = option(
         4096, "Longest side of the texture; never more than the photo", unit="px", limits=(256, 8192)
     )
-    max_faces: int = knob(
+    max_faces: int = option(
         320_000, "Most triangles; the tolerance is raised to stay under it", limits=(10_000, 5_000_000)
     )
-    shading: Shading = knob(
+    shading: Shading = option(
         "unlit", "The photo as it is, or lit by the viewer's lamps", choices=get_args(Shading)
     )
-    near_m: float | None = knob(
+    near_m: float | None = option(
         None,
         "Distance of the nearest point, which gives the scale; unset: the scale is arbitrary",
         unit="m",

@@ -1,9 +1,9 @@
-"""Every control of a page under a name of its own, and a hand that turns a knob in each way it has."""
+"""Every control of a page under a name of its own, and a function that changes each in every way it has."""
 
 import gradio as gr
 from playwright.sync_api import Locator, Page, expect
 
-# A name is the control's id or the words that a person reads of it; parts of one knob share its id.
+# A name is the control's id or the words that a person reads of it; parts of one option share its id.
 # Marks each control that can be seen with its name, and returns all names.
 NAMED = """() => {
   const several = ["photo", "examples", "compare", "preview"];
@@ -33,21 +33,21 @@ def control(page: Page, name: str) -> Locator:
 
 
 def parts(name: str, widget: gr.components.Component) -> set[str]:
-    """Return the names of the controls that make up one knob."""
+    """Return the names of the controls that make up one option."""
     if isinstance(widget, gr.Radio):
         return {f"{name}: {words}" for words, _ in widget.choices}
     return {name, f"{name} range", f"{name} reset"} if isinstance(widget, gr.Slider) else {name}
 
 
 def turn(hand, name: str, widget: gr.components.Component, *, to, holds, share: float = 0.35) -> None:
-    """Turn a knob in each way it has, `to` a value at last; `holds` looks then whether the page took it.
+    """Change an option in each way it has, `to` a value at last; `holds` looks then whether the page took it.
 
     Args:
         hand: Finds a control by its name.
-        name: Of the knob.
-        widget: What the knob is.
+        name: Of the option.
+        widget: What the option is.
         to: The value at last.
-        holds: Waits for what the page shows when the knob has the value it is given.
+        holds: Waits for what the page shows when the option has the value it is given.
         share: Where a slider is clicked first, from 0 to 1.
     """
     if isinstance(widget, gr.Radio | gr.Checkbox):

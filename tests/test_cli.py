@@ -275,11 +275,11 @@ def test_every_setting_has_a_flag_that_tells_unit_limits_and_default(capsys):
         shown = " ".join(capsys.readouterr().out.split())
         for kind in kinds:
             for field in fields(kind):
-                knob, default = field.metadata["knob"], getattr(kind(), field.name)
+                option, default = field.metadata["option"], getattr(kind(), field.name)
                 assert f"--{field.name.replace('_', '-')}" in shown or f"-{field.name}" in shown
-                if knob.limits:
-                    unit = f" {knob.unit}" if knob.unit else ""
-                    assert f"{knob.limits[0]:.12g} to {knob.limits[1]:.12g}{unit}" in shown
+                if option.limits:
+                    unit = f" {option.unit}" if option.unit else ""
+                    assert f"{option.limits[0]:.12g} to {option.limits[1]:.12g}{unit}" in shown
                 if isinstance(default, int | float):
                     assert f"default {default:g}" in shown or f"default {default}" in shown
 

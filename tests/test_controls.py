@@ -41,13 +41,13 @@ pytestmark = BROWSER
 
 
 def turns(kind, group, **to):
-    """Return which knobs of a group are turned to which values, one after the other."""
+    """Return which options of a group are set to which values, one after the other."""
     made = widgets.create(kind(), [field.name for field in fields(kind)], group=group)
     each = {name: values if isinstance(values, tuple) else (values,) for name, values in to.items()}
     return [(f"{group}-{name}", name, made[name], value) for name, values in each.items() for value in values]
 
 
-# In this order: some knobs do something only after another one was turned.
+# In this order: some options have an effect only after another one was changed.
 MODELS = gr.Dropdown([(f"{known.title} · ready", known.name) for known in CATALOG])
 DEPTH = [("depth-checkpoint", "checkpoint", MODELS, CATALOG[3].name)]
 DEPTH += turns(DepthSettings, "depth", steps="7", ensemble="3", resolution="512", seed=5)
@@ -119,7 +119,7 @@ def start(visit, request):
 
 
 def turn_all(hand, turned, settings, shown):
-    """Turn knobs one after the other; `shown` waits for what settings give, which differs after each."""
+    """Change options one after the other; `shown` waits for what settings give, which differs after each."""
     last = shown(settings)
 
     def holds(field, value):

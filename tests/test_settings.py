@@ -6,28 +6,28 @@ import pytest
 
 from marigold_demo.errors import SettingsError
 from marigold_demo.presets import RELIEF_PRESETS
-from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings, knobs
+from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings, options_of
 
 CLASSES = (DepthSettings, ReliefSettings, MeshSettings)
 
 
 def with_limits():
     for settings in CLASSES:
-        for name, knob in knobs(settings).items():
-            if knob.limits:
+        for name, option in options_of(settings).items():
+            if option.limits:
                 yield pytest.param(settings, name, id=f"{settings.__name__}.{name}")
 
 
 @pytest.mark.parametrize("settings", CLASSES)
-def test_every_field_has_a_knob_and_every_default_is_allowed(settings):
-    assert set(knobs(settings)) == {f.name for f in fields(settings)}
-    assert all(knob.help and not knob.help.endswith(".") for knob in knobs(settings).values())
+def test_every_field_has_an_option_and_every_default_is_allowed(settings):
+    assert set(options_of(settings)) == {f.name for f in fields(settings)}
+    assert all(option.help and not option.help.endswith(".") for option in options_of(settings).values())
     settings()
 
 
 @pytest.mark.parametrize(("settings", "name"), list(with_limits()))
 def test_what_is_out_of_limits_is_refused_by_name(settings, name):
-    low, high = knobs(settings)[name].limits
+    low, high = options_of(settings)[name].limits
     for value in (low - 1, high + 1, float("nan"), float("inf"), "12", True):
         with pytest.raises(SettingsError, match=name):
             replace(settings(), **{name: value})
@@ -35,20 +35,20 @@ def test_what_is_out_of_limits_is_refused_by_name(settings, name):
 
 @pytest.mark.parametrize("settings", CLASSES)
 def test_what_is_not_a_choice_is_refused_with_the_choices(settings):
-    for name, knob in knobs(settings).items():
-        if knob.choices:
-            with pytest.raises(SettingsError, match=f"{name}.*{knob.choices[-1]}"):
+    for name, option in options_of(settings).items():
+        if option.choices:
+            with pytest.raises(SettingsError, match=f"{name}.*{option.choices[-1]}"):
                 replace(settings(), **{name: "sideways"})
-            for choice in knob.choices:
+            for choice in option.choices:
                 replace(settings(), **{name: choice}, **({"base_mm": 6.0} if choice == "keyhole" else {}))
 
 
 @pytest.mark.parametrize("settings", CLASSES)
 def test_unset_is_allowed_where_it_means_something_only(settings):
-    for name, knob in knobs(settings).items():
-        if knob.optional:
+    for name, option in options_of(settings).items():
+        if option.optional:
             replace(settings(), **{name: None})
-        elif knob.limits:
+        elif option.limits:
             with pytest.raises(SettingsError, match=name):
                 replace(settings(), **{name: None})
 

@@ -503,10 +503,10 @@ def test_what_help_says_is_what_the_program_has():
     assert ReliefSettings(bend_radius_mm=-5) and "from 5 on" in texts["relief"]
     for kind, command in ((ReliefSettings, "relief"), (MeshSettings, "mesh"), (TrainSettings, "train")):
         for field in fields(kind):  # the ends of each range are taken, what is beyond is not
-            knob = field.metadata["knob"]
-            for value in knob.choices:
+            option = field.metadata["option"]
+            for value in option.choices:
                 assert value in texts[command]
-            for end, beyond in zip(knob.limits or (), (-1, 1), strict=False):
+            for end, beyond in zip(option.limits or (), (-1, 1), strict=False):
                 with pytest.raises(SettingsError, match=field.name):
                     kind(**{field.name: end + beyond})
 

@@ -19,7 +19,7 @@ from marigold_demo.io.cache_folder import CacheFolder
 from marigold_demo.io.photo import Photo
 from marigold_demo.progress import Progress
 from marigold_demo.recipe import load_recipe
-from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings, knobs
+from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings, options_of
 from marigold_demo.ui import build_page, layers, model_picker, widgets
 from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.messages import ProgressText, size_in_words, status, user_errors
@@ -250,7 +250,7 @@ def test_an_example_at_the_default_settings_never_asks_the_network(tmp_path, mon
 @pytest.mark.parametrize("settings", [DepthSettings(), ReliefSettings(), MeshSettings()])
 @pytest.mark.parametrize("sliders", [True, False])
 def test_what_the_widgets_show_at_first_are_the_defaults(settings, sliders):
-    names = list(knobs(settings))
+    names = list(options_of(settings))
     with gr.Blocks():
         made = widgets.create(settings, names, group="test", sliders=sliders)
     shown = {name: widget.value for name, widget in made.items()}
@@ -259,14 +259,14 @@ def test_what_the_widgets_show_at_first_are_the_defaults(settings, sliders):
 
 @pytest.mark.parametrize("settings", [DepthSettings(steps=3, resolution=512), MeshSettings(fov_deg=33.5)])
 def test_settings_survive_the_way_through_the_widgets(settings):
-    names = list(knobs(settings))
+    names = list(options_of(settings))
     values = dict(zip(names, widgets.shown(settings, names), strict=True))
     assert widgets.read(type(settings), values) == settings
 
 
 def test_every_label_tells_its_unit():
     for settings in (DepthSettings, ReliefSettings, MeshSettings):
-        for name, about in knobs(settings).items():
+        for name, about in options_of(settings).items():
             label = widgets.label(name, about)
             assert about.unit in label
             assert "_" not in label

@@ -8,7 +8,7 @@ from typing import Any, NoReturn, TypeVar, get_args
 
 from marigold_demo.cli.terminal import print_out
 from marigold_demo.errors import SettingsError
-from marigold_demo.settings import Knob, Settings
+from marigold_demo.settings import Option, Settings
 
 S = TypeVar("S", bound=Settings)
 
@@ -93,9 +93,9 @@ def add_flags(
     """
     group = parser.add_argument_group(title)
     for field in fields(settings):
-        knob: Knob = field.metadata["knob"]
+        option: Option = field.metadata["option"]
         name = renamed.get(field.name, field.name).replace("_", "-")
-        metavar, text = _metavar(field, knob), _help(knob, getattr(settings, field.name))
+        metavar, text = _metavar(field, option), _help(option, getattr(settings, field.name))
         facts: dict[str, Any] = {"dest": _destination(settings, field), "default": argparse.SUPPRESS}
         flag = FILE_FLAGS.get(name)
         if flag is None:
@@ -191,7 +191,7 @@ def _destination(settings: Settings, field: Field[Any]) -> str:
 
 
 def _reader(field: Field[Any]) -> Callable[[str], object]:
-    choices = field.metadata["knob"].choices
+    choices = field.metadata["option"].choices
     if choices:
         return lambda text: one_of(text, choices)
     kinds = {field.type, *get_args(field.type)}
@@ -214,20 +214,20 @@ def _whole_number(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from error
 
 
-def _metavar(field: Field[Any], knob: Knob) -> str:
-    if knob.choices:
-        return "{" + ",".join(knob.choices) + "}"
-    if not knob.limits:
+def _metavar(field: Field[Any], option: Option) -> str:
+    if option.choices:
+        return "{" + ",".join(option.choices) + "}"
+    if not option.limits:
         return "TEXT"
-    return knob.unit.upper() if knob.unit.isalpha() else "N"
+    return option.unit.upper() if option.unit.isalpha() else "N"
 
 
-def _help(knob: Knob, default: object) -> str:
+def _help(option: Option, default: object) -> str:
     facts = []
-    if knob.limits:
-        unit = f" {knob.unit}" if knob.unit else ""
-        facts.append(f"{knob.limits[0]:.12g} to {knob.limits[1]:.12g}{unit}")
+    if option.limits:
+        unit = f" {option.unit}" if option.unit else ""
+        facts.append(f"{option.limits[0]:.12g} to {option.limits[1]:.12g}{unit}")
     if default is not None:
         facts.append(f"default {default:g}" if isinstance(default, float) else f"default {default}")
-    text = f"{knob.help} ({'; '.join(facts)})" if facts else knob.help
+    text = f"{option.help} ({'; '.join(facts)})" if facts else option.help
     return text.replace("%", "%%")

@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from marigold_demo.errors import CheckpointError
-from marigold_demo.settings import DepthSettings, knobs
+from marigold_demo.settings import DepthSettings, options_of
 
 OTHER_KINDS = {
     "MarigoldNormalsPipeline": "surface normals",
@@ -183,7 +183,7 @@ def index_number(index: dict[str, Any], entry: str, *, setting: str, name: str) 
     value = index.get(entry)
     if value is None:
         return None
-    low, high = knobs(DepthSettings)[setting].limits or (0, 0)
+    low, high = options_of(DepthSettings)[setting].limits or (0, 0)
     if not _is_number(value, low, high) or value != int(value):
         raise CheckpointError(
             f"model_index.json of {name} has {str(value)[:40]} in {entry}; it must be a whole number "

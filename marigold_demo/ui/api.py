@@ -24,7 +24,7 @@ from marigold_demo.io.formats import formats_of, page_files
 from marigold_demo.io.isolated import load_photo, read_depth_file
 from marigold_demo.io.photo import Photo, safe_stem
 from marigold_demo.recipe import Recipe
-from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings, Settings, knobs
+from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings, Settings, options_of
 from marigold_demo.ui import widgets
 from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.messages import user_errors
@@ -98,16 +98,16 @@ def _endpoints() -> list[_Endpoint]:
 
 
 def _add(endpoint: _Endpoint, store: SessionStore) -> None:
-    knobs_shown = widgets.create(
-        endpoint.settings, list(knobs(endpoint.settings)), group=f"api-{endpoint.name}", sliders=False
+    fields_shown = widgets.create(
+        endpoint.settings, list(options_of(endpoint.settings)), group=f"api-{endpoint.name}", sliders=False
     )
     options = endpoint.options()
-    inputs = endpoint.takes | knobs_shown | options
+    inputs = endpoint.takes | fields_shown | options
 
     def serve(*values: Any) -> Iterator[Any]:
         named = dict(zip(inputs, values, strict=True))
         try:
-            settings = widgets.read(type(endpoint.settings), {name: named.pop(name) for name in knobs_shown})
+            settings = widgets.read(type(endpoint.settings), {name: named.pop(name) for name in fields_shown})
             yield from endpoint.work(store, settings, **named)
         finally:
             forget_session()
@@ -150,7 +150,7 @@ def _doc(endpoint: _Endpoint, options: dict[str, Component]) -> str:
     files = [f"    {name}: {widget.label}" for name, widget in endpoint.takes.items()]
     about = [
         f"    {name}: {about.help}{f' ({about.unit})' if about.unit else ''}"
-        for name, about in knobs(endpoint.settings).items()
+        for name, about in options_of(endpoint.settings).items()
     ]
     about += [f"    {name}: {widget.label}" for name, widget in options.items()]
     return "\n".join([endpoint.about, "", "Args:", *files, *about])

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from marigold_demo.colormap import COLORMAPS, DEFAULT_COLORMAP, MOST_CONTOURS, colorize
 from marigold_demo.errors import SettingsError
-from marigold_demo.settings import check, knob
+from marigold_demo.settings import check, option
 from marigold_demo.ui.session_store import DepthResult
 
 RGB = NDArray[np.uint8]  # [H, W, 3]
@@ -34,11 +34,11 @@ _MISSING = {
 class DepthStyle:
     """How depth is colored on the screen and in the colored download."""
 
-    colormap: str = knob(DEFAULT_COLORMAP, "Colors, near to far", choices=COLORMAPS)
-    near: float = knob(0.0, "Depth of the first color", limits=(0, 1))
-    far: float = knob(1.0, "Depth of the last color", limits=(0, 1))
-    invert: bool = knob(False, "Swap near and far colors")
-    contours: int = knob(0, "Lines of equal depth between near and far", limits=(0, MOST_CONTOURS))
+    colormap: str = option(DEFAULT_COLORMAP, "Colors, near to far", choices=COLORMAPS)
+    near: float = option(0.0, "Depth of the first color", limits=(0, 1))
+    far: float = option(1.0, "Depth of the last color", limits=(0, 1))
+    invert: bool = option(False, "Swap near and far colors")
+    contours: int = option(0, "Lines of equal depth between near and far", limits=(0, MOST_CONTOURS))
 
     def __post_init__(self) -> None:
         check(self)

@@ -9,7 +9,7 @@ import gradio as gr
 from gradio.events import Dependency
 
 from marigold_demo.errors import SettingsError
-from marigold_demo.settings import Knob, Settings
+from marigold_demo.settings import Option, Settings
 from marigold_demo.ui.messages import size_in_words
 
 S = TypeVar("S", bound=Settings)
@@ -98,18 +98,18 @@ def read(kind: type[S], values: Mapping[str, Any]) -> S:
 def shown(settings: Settings, names: Sequence[str]) -> list[Any]:
     """Return what the widgets of these fields show for these settings."""
     by_name = {f.name: f for f in fields(settings)}
-    values = [(getattr(settings, name), by_name[name].metadata["knob"].optional) for name in names]
+    values = [(getattr(settings, name), by_name[name].metadata["option"].optional) for name in names]
     return [_text(value) if optional else value for value, optional in values]
 
 
-def label(name: str, about: Knob) -> str:
+def label(name: str, about: Option) -> str:
     """Return the label of a field: plain words and the unit."""
     words = _LABELS.get(name) or re.sub(r"_(mm|px|deg|m)$", "", name).replace("_", " ").capitalize()
     return f"{words} ({about.unit})" if about.unit else words
 
 
 def _widget(field: Field[Any], *, value: Any, elem_id: str, sliders: bool) -> gr.components.Component:
-    about: Knob = field.metadata["knob"]
+    about: Option = field.metadata["option"]
     name, kind = field.name, field.type
     said: dict[str, Any] = {"label": label(name, about), "info": about.help, "elem_id": elem_id}
     if about.choices:
@@ -129,7 +129,7 @@ def _widget(field: Field[Any], *, value: Any, elem_id: str, sliders: bool) -> gr
 
 
 def _typed(value: Any, field: Field[Any]) -> Any:
-    if isinstance(value, str) and field.metadata["knob"].optional:
+    if isinstance(value, str) and field.metadata["option"].optional:
         value = _number(value, field)
     whole = field.type is int or int in get_args(field.type)
     return int(value) if whole and isinstance(value, float) and value.is_integer() else value
