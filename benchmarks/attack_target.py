@@ -38,7 +38,7 @@ ADDRESS_SPACE = 16 * 2**30  # bytes; the second limit of a server of the suite's
 BYSTANDER = 2  # 127.0.0.2
 API = "/gradio_api"
 HEAVY = {"steps": 50, "ensemble": 20}  # a run that takes minutes
-OUR_SIDE = "our side"  # how the sentence for a bug can be told
+OUR_SIDE = "our side"  # how the message for a bug is recognized
 
 # Bounds that are low enough to be reached, or that keep the memory of ordinary visitors out of the figures.
 CONFIGURED = {"MARIGOLD_VISITORS_MB": "64", "MARIGOLD_FINISHED_MB": "16", "MARIGOLD_METRICS": "on"}
@@ -50,7 +50,7 @@ class SilentError(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """How a request for work ended: with a result, or with a sentence."""
+    """How a request for work ended: with a result, or with an error message."""
 
     words: str  # empty for a result
     seconds: float

@@ -37,7 +37,7 @@ class Outcome:
     """What came of one attack.
 
     Attributes:
-        holds: Whether the server held; None where the attack could not be made.
+        holds: Whether the server withstood; None where the attack could not be made.
         words: What was seen.
         peak_mb: Memory of the server and its children at its highest, less that before; MB.
         usual_s: Median time in which the bystander's photo is read without an attack; 0: not measured.

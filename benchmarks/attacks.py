@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Attack a server on loopback in the ways that were found, and tell which of them still work.
+"""Attack a server on loopback in the ways that were found, and print which of them still work.
 
     .venv/bin/python -m benchmarks.attacks                          # starts servers of its own
     .venv/bin/python -m benchmarks.attacks http://127.0.0.1:7860    # one that runs

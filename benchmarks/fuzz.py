@@ -317,7 +317,7 @@ def read_as_visitor(path: Path, *, recipe: bool = False) -> str:
 
 
 def is_recipe(name: str, number: int) -> bool:
-    """Tell how an input is read: as what it was meant for, but every seventh as something else."""
+    """Return how an input is read: as its own kind, but every seventh as another."""
     return name.startswith("recipe") != (number % 7 == 0)
 
 

@@ -111,7 +111,7 @@ def _pointers(tags: int, *, count: int, offset: int) -> list[tuple[int, int, int
 
 
 def _grey(width: int, height: int, *, pixels_at: int) -> list[tuple[int, int, int, int]]:
-    """Return the entries of an uncompressed grey picture in one strip."""
+    """Return the entries of an uncompressed gray picture in one strip."""
     rows = _described(width, height, bits=8, rows_per_strip=height, compression=1)
     return [*rows, (273, LONG, 1, pixels_at), (279, LONG, 1, width * height)]
 

@@ -69,7 +69,7 @@ def linear_and_ours(photo: Photo, depth: DepthMap) -> Picture:
 
 
 def pieces(photo: Photo, depth: DepthMap) -> Picture:
-    """A frame, a coin, a mould, a bent piece, a cut-out, a hole."""
+    """A frame, a coin, a mold, a bent piece, a cut-out, a hole."""
     plain = replace(RELIEF_PRESETS["portrait"], tolerance_mm=0.02)
     wishes = [
         (plain, -38.0, -24.0),

@@ -1,4 +1,4 @@
-"""A visitor without a browser: Gradio's REST routes over httpx. Knows nothing of what is wished for."""
+"""A visitor without a browser: Gradio's REST routes over httpx."""
 
 import json
 import secrets
@@ -14,7 +14,7 @@ PATIENCE_S = 600.0  # longer than any queue of a bounded test
 
 
 class RefusedError(Exception):
-    """The server answered with a sentence instead of a result."""
+    """The server answered with an error message instead of a result."""
 
 
 class FullError(RefusedError):
@@ -22,7 +22,7 @@ class FullError(RefusedError):
 
 
 class Visit:
-    """One visitor's connection: uploads, wishes through the public endpoints, events of the page."""
+    """One visitor's connection: uploads, calls of the public endpoints, events of the page."""
 
     def __init__(
         self, url: str, *, session: str = "", address: str | None = None, timeout_s: float = PATIENCE_S
@@ -32,7 +32,7 @@ class Visit:
         Args:
             url: Its address.
             session: Of a page that is open already; empty: a new one.
-            address: Where to come from, such as 127.0.1.7; the server tells visitors apart by it.
+            address: Where to come from, such as 127.0.1.7; the server distinguishes visitors by it.
             timeout_s: Of each read.
         """
         self.session = session or secrets.token_hex(8)
@@ -68,7 +68,7 @@ class Visit:
 
         Raises:
             FullError: The queue is.
-            RefusedError: With the server's sentence.
+            RefusedError: With the server's message.
         """
         with self.watching(self.start(name, **arguments)) as events:
             for kind, content in events:
@@ -85,7 +85,7 @@ class Visit:
 
     @contextmanager
     def watching(self, address: str) -> Iterator[Iterator[tuple[str, Any]]]:
-        """Follow the events of a started wish as (kind, content); leaving the block is leaving the server."""
+        """Follow the events of a started request as (kind, content); leaving the block disconnects."""
         with self._http.stream("GET", f"/call/{address}") as stream:
             yield _events(stream)
 

@@ -4,8 +4,8 @@
 
 Starts `python app.py` on loopback, with its own port and cache folder. Each visitor has an address of their
 own (127.0.1.k, as Linux allows) and a photo of their own,
-whose depth, relief and mesh are computed here beforehand, and wishes in turn: depth by the API, a private run
-of the page, relief, mesh, a run that is left in its middle, a run that is cancelled, files that are no photo
+whose depth, relief and mesh are computed here beforehand, and sends in turn: depth by the API, a private run
+of the page, relief, mesh, a run that the visitor leaves, a run that is canceled, files that are no photo
 or no depth. Then a stream of small requests looks for leaks. Ends with 1 on a wrong result, on any error but
 "queue is full", on memory that grew by more than a tenth, and on a cache folder beyond its budget.
 
@@ -50,7 +50,7 @@ CLOSE = (
 )
 RELIEF = {"resolution": 128, "width_mm": 80}
 MESH = {"resolution": 128}
-# How often each wish comes.
+# How often each request is sent.
 WEIGHTS = {"depth": 5, "page": 3, "relief": 4, "mesh": 2, "leaves": 2, "no photo": 1, "no depth": 1}
 
 
@@ -63,12 +63,12 @@ class Person:
     depth: np.ndarray  # [H, W]
     relief: str  # digest of the STL
     mesh: str  # digest of the GLB
-    address: str  # on loopback, for the server tells visitors apart by it
+    address: str  # on loopback; the server distinguishes visitors by it
 
 
 @dataclass
 class Tally:
-    """What happened, by wish; several threads write into it."""
+    """What happened, by kind of request; several threads write into it."""
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: collections.defaultdict(list))
     full: int = 0
@@ -82,7 +82,7 @@ class Tally:
         yield from [*self.wrong, *self.errors][:20]
 
     def rows(self) -> Iterator[str]:
-        """Yield a line for each wish: how many, median and 95th percentile."""
+        """Yield a line for each kind of request: how many, median and 95th percentile."""
         for name, times in sorted(self.seconds.items()):
             p95 = statistics.quantiles(times, n=20)[-1] if len(times) > 1 else times[0]
             yield f"{name:<18} {len(times):5d}   p50 {statistics.median(times):6.2f} s   p95 {p95:6.2f} s"
@@ -130,7 +130,7 @@ def digest(data: bytes) -> str:
 
 
 class Visitors:
-    """Visitors who come at the same time, each with wishes of their own."""
+    """Visitors who come at the same time, each with requests of their own."""
 
     def __init__(
         self, url: str, people: list[Person], *, resolution: int | None, without: tuple[str, ...] = ()
@@ -151,7 +151,7 @@ class Visitors:
         self._weights = [0 if name in without else weight for name, weight in WEIGHTS.items()]
 
     def stay(self, minutes: float) -> int:
-        """Let all of them wish until the time is over; return the number of wishes fulfilled."""
+        """Let all of them send requests until the time is over; return the number answered."""
         before, until = self.wishes, time.monotonic() + 60 * minutes
         with ThreadPoolExecutor(len(self._people)) as threads:
             for number, person in enumerate(self._people):
@@ -168,7 +168,7 @@ class Visitors:
                 visit.click(self._page, takes_photo, photo=photo)
 
     def ask(self, count: int, *, threads: int = 4) -> None:
-        """Let a few of them wish a number of things, one after the other."""
+        """Let a few of them send a number of requests, one after the other."""
         todo = iter(range(count))
 
         def work(first: int) -> None:
@@ -181,7 +181,7 @@ class Visitors:
 
     @property
     def wishes(self) -> int:
-        """Wishes fulfilled so far."""
+        """Requests answered so far."""
         return sum(len(times) for times in self.tally.seconds.values())
 
     def _stay(self, person: Person, chance: random.Random, until: float) -> None:
@@ -255,7 +255,7 @@ class Visitors:
 
 
 def differs(npy: bytes, person: Person) -> str:
-    """Say how depth differs from what it should be; empty where it does not."""
+    """Return how depth differs from what it should be; empty where it does not."""
     depth = np.load(io.BytesIO(npy))
     if depth.shape != person.depth.shape:
         return f"another size, {depth.shape} for {person.depth.shape}"
@@ -264,7 +264,7 @@ def differs(npy: bytes, person: Person) -> str:
 
 
 def refused(wish: Callable[[], object]) -> str:
-    """Say what is wrong unless a wish gets a sentence of ours."""
+    """Return what is wrong unless a request gets an error message of ours."""
     try:
         wish()
     except FullError:

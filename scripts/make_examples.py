@@ -43,7 +43,7 @@ DEPTH_DB = 66  # peak signal to noise of stored depth: off by half a thousandth 
 
 @dataclass(frozen=True)
 class Entry:
-    """One example: the name its file gets, what the manifest says of it, what its relief needs."""
+    """One example: the name its file gets, its entry in the manifest, the settings of its relief."""
 
     stem: str
     title: str
@@ -161,7 +161,7 @@ def write_manifest(manifest: list[dict[str, Any]]) -> None:
 
 
 def with_depth(about: dict[str, Any]) -> dict[str, Any]:
-    """Write the depth of an example as the embedded checkpoint sees it; return what the manifest says."""
+    """Write the depth of an example as the embedded checkpoint sees it; return its entry in the manifest."""
     photo = load_photo(OUT / about["file"])
     depth = next(step for step in predict(photo, DepthSettings()) if isinstance(step, DepthMap))
     name = f"{photo.stem}_depth.jp2"
