@@ -24,7 +24,7 @@ from PIL import Image
 from marigold_demo import __version__
 from marigold_demo.errors import SettingsError
 from marigold_demo.io.limits import READ_ERRORS, opened, quiet_reading, start_of
-from marigold_demo.io.mesh_files import MODEL
+from marigold_demo.io.mesh_files import THREEMF_MODEL
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 
 KEY = "marigold-demo-recipe"  # under which files keep it
@@ -197,7 +197,7 @@ def _find(data: bytes) -> str | None:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
             text = picture.info.get(KEY)
         return text if isinstance(text, str) else None
-    with zipfile.ZipFile(io.BytesIO(data)) as archive, archive.open(MODEL) as model:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive, archive.open(THREEMF_MODEL) as model:
         return _in_model(model.read(LARGEST_HEAD))
 
 

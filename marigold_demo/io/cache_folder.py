@@ -1,6 +1,6 @@
-"""The folder whose files visitors send and fetch, held to an age, to a number of bytes, and to free disk.
+"""The folder of uploads and results, limited in age, in bytes, and by the free space of its disk.
 
-What is old goes, and what is oldest goes when room runs out. Uploads count while they are being received;
+Old files are deleted, and the oldest ones when space runs out. Uploads count while they are being received;
 what does not fit is refused with a sentence. No link is followed.
 """
 
@@ -93,7 +93,7 @@ class CacheFolder:
         self.sweep(now=False)
         self.make_room(0)
         folder = self.root / secrets.token_urlsafe(16)
-        with told_when_full():
+        with disk_full_errors():
             folder.mkdir(mode=0o700, parents=True)
         return folder
 
@@ -233,7 +233,7 @@ class Upload:
         Raises:
             DiskFullError: There is no room for it.
         """
-        with self._one_at_a_time, told_when_full():
+        with self._one_at_a_time, disk_full_errors():
             self._close()
             folder = self._cache.root / secrets.token_urlsafe(16)
             self._paths.append(folder / name)
@@ -247,7 +247,7 @@ class Upload:
         Raises:
             DiskFullError: There is no room for it.
         """
-        with self._one_at_a_time, told_when_full():
+        with self._one_at_a_time, disk_full_errors():
             if self._file is not None:
                 self._cache.grow(self._paths[-1].parent, len(data))
                 self._file.write(data)
@@ -258,7 +258,7 @@ class Upload:
         Raises:
             DiskFullError: There was no room for the last bytes.
         """
-        with self._one_at_a_time, told_when_full():
+        with self._one_at_a_time, disk_full_errors():
             self._close()
         self._end(kept=True)
         return self._paths
@@ -282,8 +282,8 @@ class Upload:
 
 
 @contextmanager
-def told_when_full() -> Iterator[None]:
-    """Say in a sentence that the disk is full, where a write in the block fails for that reason.
+def disk_full_errors() -> Iterator[None]:
+    """Turn a write error in the block into a sentence where the disk is full.
 
     Raises:
         DiskFullError: It is.

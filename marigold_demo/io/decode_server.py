@@ -85,7 +85,7 @@ def main(control: socket.socket) -> None:
         if request["do"] == "decode":
             _start(request, descriptors, children)
         elif request["id"] in children:
-            _treat(children[request["id"]], request)
+            _control(children[request["id"]], request)
     for child in children.values():
         os.kill(child, signal.SIGKILL)
 
@@ -114,7 +114,7 @@ def _reap(children: dict[int, int]) -> None:
             del children[request_id]
 
 
-def _treat(child: int, request: dict[str, Any]) -> None:
+def _control(child: int, request: dict[str, Any]) -> None:
     """Slow a child down, or end it unless it had less than its time because others used the processors."""
     if request["do"] == "slow":
         os.setpriority(os.PRIO_PROCESS, child, _SLOW_NICE)

@@ -39,14 +39,14 @@ _SKY_WIDTH, _SKY_AREA = 0.2, 1e-3  # shares of the top border and of the picture
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class ValueSample:
     """Every n-th value in both directions: float64 [h, w], and which of them are valid."""
 
     values: Floats
     valid: Mask
 
     @classmethod
-    def of(cls, values: NDArray[Any], valid: Mask) -> "Sample":
+    def of(cls, values: NDArray[Any], valid: Mask) -> "ValueSample":
         """Take a sample of values [H, W]."""
         step = max(1, int((values.size / _SAMPLES) ** 0.5))
         return cls(values[::step, ::step].astype(np.float64), valid[::step, ::step])
@@ -56,7 +56,7 @@ class Sample:
         """All valid values in ascending order."""
         return np.sort(self.values[self.valid])
 
-    def within(self, cut: "Cut") -> "Sample":
+    def within(self, cut: "Cut") -> "ValueSample":
         """Return the sample without what is cut off."""
         return replace(self, valid=self.valid & (self.values > cut.low) & (self.values < cut.high))
 
@@ -90,7 +90,7 @@ def extremes(values: NDArray[Any], valid: Mask) -> tuple[float, float]:
     return float(min(block.min() for block in found)), float(max(block.max() for block in found))
 
 
-def find_cut(sample: Sample, low: float, high: float) -> Cut:
+def find_cut(sample: ValueSample, low: float, high: float) -> Cut:
     """Find values that are cut off from the rest, at both ends.
 
     Args:
@@ -139,7 +139,7 @@ def _without_outlying(cut: Cut, levels: Floats, ordered: Floats) -> Cut:
     return cut
 
 
-def far_end(sample: Sample, low: float, high: float) -> tuple[End, str]:
+def far_end(sample: ValueSample, low: float, high: float) -> tuple[End, str]:
     """Return which values are far, and why; empty where it cannot be known.
 
     Args:
@@ -167,7 +167,7 @@ def far_end(sample: Sample, low: float, high: float) -> tuple[End, str]:
     )
 
 
-def trend(sample: Sample) -> float:
+def trend(sample: ValueSample) -> float:
     """Return how many columns end larger than they begin, less those that end smaller: -1 .. 1 of all.
 
     The topmost twentieth of the valid values of a column is compared with its lowest.

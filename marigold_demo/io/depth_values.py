@@ -19,7 +19,7 @@ from marigold_demo.io.depth_evidence import (
     Floats,
     Holes,
     Mask,
-    Sample,
+    ValueSample,
     blocks,
     extremes,
     far_end,
@@ -174,7 +174,7 @@ def to_depth(stored: StoredDepth, *, near: Near = "auto", inverse: bool = False)
     if scale is None:
         valid, named = _with_meaning(stored.values, valid)
         scale = _Scale(*extremes(stored.values, valid))
-    sample = Sample.of(stored.values, valid)
+    sample = ValueSample.of(stored.values, valid)
     if inverse:
         scale = replace(scale, is_inverted=True, form="inverse")
     else:
@@ -212,7 +212,7 @@ def _zero_and_more(values: NDArray[Any], valid: Mask) -> tuple[Mask, Mask]:
 
 def _with_meaning(values: NDArray[Any], valid: Mask) -> tuple[Mask, tuple[str, ...]]:
     """Return which values are not cut off from the rest, and what the others are in words."""
-    cut = find_cut(Sample.of(values, valid), *extremes(values, valid))
+    cut = find_cut(ValueSample.of(values, valid), *extremes(values, valid))
     return cut.inside(values, valid) if cut.named else valid, cut.named
 
 
@@ -228,7 +228,7 @@ def _range_of_format(stored: StoredDepth, valid: Mask) -> _Scale | None:
         return None
     tops = (255.0,) if stored.values.dtype == np.uint8 else (_PHOTOSHOP_TOP, 65535.0)
     top = next(top for top in tops if high <= top)
-    sample = Sample.of(stored.values, valid)
+    sample = ValueSample.of(stored.values, valid)
     cut = find_cut(sample, low, high)
     scene = sample.within(cut)
     has_missing_sky = cut.low >= 0 and trend(scene) <= -CLEAR_TREND  # then 0 is not the near end of the scene
@@ -239,7 +239,9 @@ def _range_of_format(stored: StoredDepth, valid: Mask) -> _Scale | None:
     return _Scale(0.0, top, is_absolute=True) if fills_format else None
 
 
-def _with_near(scale: _Scale, stored: StoredDepth, sample: Sample, *, near: Near) -> tuple[_Scale, list[str]]:
+def _with_near(
+    scale: _Scale, stored: StoredDepth, sample: ValueSample, *, near: Near
+) -> tuple[_Scale, list[str]]:
     """Decide which end of the values is near, with a note where it had to be inferred."""
     if near != "auto":
         return replace(scale, is_inverted=near == "white"), []
@@ -271,7 +273,7 @@ def _with_near(scale: _Scale, stored: StoredDepth, sample: Sample, *, near: Near
     return replace(scale, is_inverted=far == "small"), [note]
 
 
-def _shortened(scale: _Scale, sample: Sample) -> tuple[_Scale, list[str]]:
+def _shortened(scale: _Scale, sample: ValueSample) -> tuple[_Scale, list[str]]:
     """Cut long tails of values without a range of their own, and show very long ranges by their inverse."""
     if scale.is_absolute:
         return scale, []

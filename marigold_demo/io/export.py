@@ -24,8 +24,8 @@ from marigold_demo.geometry.relief import Relief, reduced
 from marigold_demo.geometry.rtin import compact
 from marigold_demo.geometry.textured_mesh import Camera, Surface
 from marigold_demo.io.mesh_files import (
-    Part,
-    Scene,
+    GlbMesh,
+    GlbScene,
     smooth_normals,
     to_glb,
     to_stl,
@@ -80,7 +80,7 @@ def ply(relief: Relief) -> bytes:
 
 def preview_glb(relief: Relief, *, recipe: Recipe | None = None) -> bytes:
     """Return a light GLB for the screen: gray, lit, facing the viewer, in meters as glTF wants."""
-    scene = Scene(name="relief", extras=_extras(_filled(recipe, relief=relief)))
+    scene = GlbScene(name="relief", extras=_extras(_filled(recipe, relief=relief)))
     light = reduced(relief, max_faces=PREVIEW_FACES)
     data = to_glb(_preview(light, closed=True), scene)
     if len(data) > PREVIEW_BYTES:  # a border so ragged that its walls weigh more than the picture
@@ -88,7 +88,7 @@ def preview_glb(relief: Relief, *, recipe: Recipe | None = None) -> bytes:
     return data
 
 
-def _preview(relief: Relief, *, closed: bool) -> Part:
+def _preview(relief: Relief, *, closed: bool) -> GlbMesh:
     """Shade the picture smoothly, and all that closes it flat."""
     used, picture = compact(relief.solid.faces[: relief.solid.picture_faces], len(relief.solid.vertices))
     smooth = relief.solid.vertices[used]
@@ -102,7 +102,7 @@ def _preview(relief: Relief, *, closed: bool) -> Part:
     faces = np.concatenate([picture, np.arange(len(used), len(points), dtype=np.int32).reshape(-1, 3)])
     flat = np.repeat(unit_normals(corners), 3, axis=0)
     normals = np.concatenate([smooth_normals(smooth, picture), flat])
-    return Part(positions=positions, faces=faces, normals=normals, material=PLASTER)
+    return GlbMesh(positions=positions, faces=faces, normals=normals, material=PLASTER)
 
 
 def glb(surface: Surface, *, recipe: Recipe | None = None) -> bytes:
@@ -119,7 +119,7 @@ def glb(surface: Surface, *, recipe: Recipe | None = None) -> bytes:
     }
     if not lit:
         material["extensions"] = {UNLIT: {}}
-    part = Part(
+    part = GlbMesh(
         positions=surface.vertices,
         faces=surface.faces,
         uv=surface.uv,
@@ -127,7 +127,7 @@ def glb(surface: Surface, *, recipe: Recipe | None = None) -> bytes:
         normals=smooth_normals(surface.vertices, surface.faces) if lit else None,
         material=material,
     )
-    scene = Scene(
+    scene = GlbScene(
         name="mesh",
         camera=_lens(surface.camera),
         extensions=() if lit else (UNLIT,),

@@ -18,7 +18,7 @@ from gradio.utils import get_upload_folder
 from marigold_demo.colormap import COLORMAPS, DEFAULT_COLORMAP, colorize
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError, PhotoError, SettingsError
-from marigold_demo.io.cache_folder import told_when_full
+from marigold_demo.io.cache_folder import disk_full_errors
 from marigold_demo.io.depth_file import Near, depth_form, may_be_depth
 from marigold_demo.io.formats import formats_of, page_files
 from marigold_demo.io.isolated import load_photo, read_depth_file
@@ -263,7 +263,7 @@ def _answer_with_a_link_for_each_file() -> None:
             return super().postprocess_output_data(data[0] if several else data, root_url)
 
         def convert_strings_to_filedata(self, value: Any, filedata_positions: Any) -> Any:
-            with told_when_full():
+            with disk_full_errors():
                 return super().convert_strings_to_filedata(value, filedata_positions)
 
     mcp.GradioMCPServer = Server

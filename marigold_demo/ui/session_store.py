@@ -20,7 +20,7 @@ from marigold_demo.catalog import find
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DemoError
 from marigold_demo.io import export
-from marigold_demo.io.cache_folder import CacheFolder, told_when_full
+from marigold_demo.io.cache_folder import CacheFolder, disk_full_errors
 from marigold_demo.io.photo import Photo
 from marigold_demo.io.private_folder import cache_root
 from marigold_demo.recipe import Recipe
@@ -254,7 +254,7 @@ def write_file(folder: Path, name: str, data: bytes) -> str:
     Raises:
         DiskFullError: The disk has no room for it.
     """
-    with told_when_full():
+    with disk_full_errors():
         return str(export.save(folder, name, data))
 
 
