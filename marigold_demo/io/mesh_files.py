@@ -2,8 +2,8 @@
 
 STL is binary, in millimeters. 3MF follows the core specification alone: one object without materials, because
 slicers ignore those of the specification. GLB is binary glTF 2.0 with a texture and a camera. 3MF and GLB
-carry metadata. Own writers, because trimesh's STL and 3MF take 2.4 and 3.5 times as long, and its GLB has no unlit
-material with a camera.
+carry metadata. These writers are our own because trimesh's STL and 3MF take 2.4 and 3.5 times as long, and
+its GLB has no unlit material with a camera.
 """
 
 import io
