@@ -60,7 +60,7 @@ def bike(b: Builder) -> None:
 
 
 def heap(b: Builder) -> None:
-    """Build a heap of one kind of fruit or pebbles filling the picture."""
+    """Build a pile of one kind of fruit or pebbles filling the picture."""
     r = b.rng
     hue, s, tall = r.random(), r.uniform(0.03, 0.06), r.uniform(0.8, 1.6)
     skin = b.material(

@@ -239,7 +239,7 @@ def screen(b: Builder) -> None:
 
 
 def boxes(b: Builder) -> None:
-    """Build a heap of boxes, bags and balls."""
+    """Build a pile of boxes, bags and balls."""
     r = b.rng
     z = 0.0
     for _ in range(r.randint(1, 4)):

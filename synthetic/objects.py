@@ -181,7 +181,7 @@ def any_hue(b: Builder) -> tuple[float, float, float]:
 
 
 def slices(b: Builder) -> None:
-    """Build a row of slices or biscuits leaning on each other, or a heap of cubes."""
+    """Build a row of slices or biscuits leaning on each other, or a pile of cubes."""
     r = b.rng
     skin, w = presets.gloss(b, vivid=0.7), r.uniform(0.02, 0.05)
     edge = b.plain(hsv(r.gauss(0.07, 0.03), 0.6, r.uniform(0.3, 0.9)))

@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face hub on the loopback, as far as its client asks; whole, slow or failing."""
+"""A fake of the Hugging Face hub on loopback with the routes that its client uses; whole, slow, failing."""
 
 import hashlib
 import json

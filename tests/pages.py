@@ -33,7 +33,7 @@ LENIENT = pytest.mark.filterwarnings(
 
 
 class Ball:
-    """Predicts a ball before a slope, counts runs, and waits at each step when told to."""
+    """Predicts a ball before a slope, counts runs, and waits at each step where a test asks for it."""
 
     def __init__(self, *, steps: int = 3) -> None:
         self.runs, self.calls, self.running, self.peak = 0, 0, 0, 0

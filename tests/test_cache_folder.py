@@ -66,7 +66,7 @@ def test_the_oldest_go_first_beyond_the_budget(tmp_path, clock):
         folder = cache.root / str(number)
         folder.mkdir(parents=True)
         written.append(write(folder, size=12_288))
-        time.sleep(0.01)  # so that the file system tells their order
+        time.sleep(0.01)  # so that their times differ on the file system
     clock.ahead_s = 100
     cache.sweep()
     assert [path.exists() for path in written] == [False] * 4 + [True] * 4

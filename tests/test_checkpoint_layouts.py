@@ -1,4 +1,4 @@
-"""Checkpoint folders as users have them: each loads, or a sentence names what is there and what is wanted."""
+"""Checkpoint folders as users have them: each loads, or an error names what is there and what is expected."""
 
 import json
 import os

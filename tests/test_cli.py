@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def ramp(photo: Photo, settings: DepthSettings) -> Iterator[Progress | DepthMap]:
-    """Near on the left, far on the right; how near tells the seed."""
+    """Near on the left, far on the right; how near depends on the seed."""
     width, height = photo.size
     yield Progress("denoise", 0, 1)
     row = np.linspace(settings.seed / 10_000, 1, width, dtype=np.float32)

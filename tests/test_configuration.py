@@ -1,4 +1,4 @@
-"""Variables of the environment become one configuration, or a sentence."""
+"""Variables of the environment become one configuration, or an error message."""
 
 import os
 import re

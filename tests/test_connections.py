@@ -1,4 +1,4 @@
-"""What a stranger can do with connections, heads of requests and sessions alone, on a real server's wire."""
+"""What a client can do with connections, heads of requests and sessions alone, on a real server."""
 
 import asyncio
 import json

@@ -506,7 +506,7 @@ def test_what_is_changed_while_files_are_written_is_in_the_files_at_last(visit, 
         width.press("Enter")
         expect(shown).not_to_have_attribute("href", before)
     may_build.release()
-    wait_until(seen.page, lambda: begun == [60, 70])  # the files of the first wish have arrived
+    wait_until(seen.page, lambda: begun == [60, 70])  # the files of the first request have arrived
     expect(seen.page.locator("#stl")).to_be_disabled()
     may_build.release()
     expect(seen.page.locator("#stl")).to_be_enabled()

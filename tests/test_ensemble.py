@@ -40,7 +40,7 @@ def distances(members, scales, shifts):
 
 
 def reference_ensemble(members, monkeypatch):
-    """Run diffusers' own ensembling; return depth, uncertainty and the alignment it settled on."""
+    """Run diffusers' own ensembling; return depth, uncertainty and the alignment it ended with."""
     scipy_optimize = pytest.importorskip("scipy.optimize")
     import torch
     from diffusers import MarigoldDepthPipeline

@@ -277,7 +277,7 @@ SIZES = {
 
 
 def depth_of(name: str) -> np.ndarray:
-    """A ramp in metres that leaves the range of the data set at both ends."""
+    """A ramp in meters that leaves the range of the data set at both ends."""
     top = {"nyuv2": 11, "kitti": 90, "eth3d": 40, "scannet": 11, "diode": 300}[name]
     height, width = SIZES[name]
     return np.linspace(0, top, height * width).reshape(height, width)

@@ -1,4 +1,4 @@
-"""Files hold what they were made from, in their unit, and strangers can read them."""
+"""Files hold what they were made from, in their unit, and other programs can read them."""
 
 import io
 import json

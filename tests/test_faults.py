@@ -1,4 +1,4 @@
-"""Faults that are provoked: each shows itself in one sentence, and the next wish is fulfilled."""
+"""Faults that are provoked: each gives one error message, and the next request succeeds."""
 
 import json
 import resource

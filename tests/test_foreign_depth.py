@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 
 
 def scene() -> tuple[Floats, NDArray[np.bool_]]:
-    """Return metres [H, W] of a house on a plain under the sky, and where the sky is; nothing of it is 0."""
+    """Return meters [H, W] of a house on a plain under the sky, and where the sky is; nothing of it is 0."""
     row, column = np.mgrid[0:H, 0:W]
     metres = np.full((H, W), np.inf)
     metres[30:] = (20 - (row - 30) * 18 / 17)[30:]  # 20 m at the horizon, 2 m below

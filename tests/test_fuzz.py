@@ -1,4 +1,4 @@
-"""A bounded part of benchmarks/fuzz.py: hostile files end in a result or a sentence."""
+"""A bounded part of benchmarks/fuzz.py: hostile files end in a result or an error message."""
 
 import resource
 import warnings

@@ -135,7 +135,7 @@ def test_the_log_tells_runs_and_errors_but_neither_names_nor_addresses(start, tm
     (kept,) = [
         line for line in metrics.splitlines() if line.startswith('marigold_kept_bytes{what="finished"}')
     ]
-    depth_and_uncertainty = 2 * 240 * 320 * 4  # the checkpoint's own four views
+    depth_and_uncertainty = 2 * 240 * 320 * 4  # the checkpoint's own four augmented views
     assert float(kept.split()[-1]) == depth_and_uncertainty
     assert NAME not in metrics
     assert app.end() < 10
@@ -462,7 +462,7 @@ def test_uploads_and_progress_pass_through_the_documented_nginx(nginx, tmp_path,
         job = client.submit(handle_file(tmp_path / "noise.png"), api_name="/depth")
         end_s = time.monotonic() + 60
         under_way = {"PROCESSING", "PROGRESS", "ITERATING"}
-        while not (ball.running and job.status().code.name in under_way):  # told while the run stands still
+        while not (ball.running and job.status().code.name in under_way):  # reported while the run waits
             assert time.monotonic() < end_s and not job.done()
             time.sleep(0.1)
         ball.may_go_on.set()

@@ -1,4 +1,4 @@
-"""Colors that a file tells without a profile are shown as Chromium 150 shows them; its values stand here."""
+"""Colors that a file defines without a profile are shown as in Chromium 150, values recorded here."""
 
 import io
 import struct

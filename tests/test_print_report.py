@@ -1,4 +1,4 @@
-"""The print report tells the truth about the bytes, and warns where a printer would stumble."""
+"""The print report is correct for the bytes, and warns where printing would fail."""
 
 import json
 from dataclasses import replace

@@ -44,7 +44,7 @@ SEEDS = itertools.count()  # a run that nobody had before
 
 
 class Paced:
-    """Takes the mean of the colors for depth after many short steps, unless it is told to hurry."""
+    """Takes the mean of the colors for depth after many short steps, unless a test asks it to hurry."""
 
     def __init__(self) -> None:
         self.running, self.hurry = 0, threading.Event()

@@ -30,7 +30,7 @@ DEPTH = DepthSettings(seed=7, ensemble=2)
 
 
 class Stamped(Ball):
-    """A ball whose depth tells which checkpoint made it."""
+    """A ball whose depth depends on the checkpoint that made it."""
 
     def __init__(self, revision: str = "a" * 40) -> None:
         super().__init__()

@@ -62,7 +62,7 @@ wishes = st.builds(lambda frame, size: ReliefSettings(resolution=128, **frame, *
 
 
 def reread(relief: Relief) -> trimesh.Trimesh:
-    """Return the solid as a stranger reads it from the STL: welded by exact coordinates."""
+    """Return the solid as another program reads it from the STL: welded by exact coordinates."""
     corners = from_stl(export.stl(relief))["corners"].reshape(-1, 3)
     assert np.isfinite(corners).all()
     vertices, number = np.unique(corners, axis=0, return_inverse=True)

@@ -88,7 +88,7 @@ def test_triangles_face_up_and_tile_the_rectangle_without_cracks(samples, tolera
     edges = np.concatenate([network.faces[:, pair] for pair in ([0, 1], [1, 2], [2, 0])]).astype(int)
     ahead, back = edges[:, 0] * samples.size + edges[:, 1], edges[:, 1] * samples.size + edges[:, 0]
     assert len(np.unique(ahead)) == len(ahead)
-    row, column = np.divmod(edges[~np.isin(ahead, back)], columns)  # edges that no neighbour runs back along
+    row, column = np.divmod(edges[~np.isin(ahead, back)], columns)  # edges that no neighbor runs back along
     on_border = (
         (row == 0).all(1) | (row == rows - 1).all(1) | (column == 0).all(1) | (column == columns - 1).all(1)
     )

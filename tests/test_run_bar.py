@@ -1,4 +1,4 @@
-"""The bar that tells of a run, in a real browser: whose turn it is, what went wrong, and a finer depth."""
+"""The bar that shows a run, in a real browser: whose turn it is, what went wrong, and a finer depth."""
 
 import numpy as np
 import pytest

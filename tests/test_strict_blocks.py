@@ -1,4 +1,4 @@
-"""Whatever a client sends to any event or endpoint: a result or a sentence, and no other file is opened.
+"""What a client sends to any event or endpoint: a result or an error message, and no other file is opened.
 
 Gradio's own way from the client's values to a handler is run here for every event, private ones too.
 """
@@ -115,7 +115,7 @@ def hostile(site: Site) -> st.SearchStrategy[Any]:
 
 
 def check(site: Site, event: Any, inputs: list[Any], data: Any) -> str | None:
-    """Call an event; return the sentence it ends in, None for a result."""
+    """Call an event; return the error message it ends in, None for a result."""
     site.opened, sentence = [], None
     try:
         asyncio.run(site.call(event, inputs, data))

@@ -142,7 +142,7 @@ def test_where_stdout_fails_the_batch_is_done_and_the_status_says_so(tmp_path, c
     photos = [write_photo(tmp_path / name) for name in ("a.png", "b.png")]
     with stdout(stream):
         assert run("depth", *photos, tmp_path / "missing.png", "--out", tmp_path / "out") == 2
-        assert run("config") == 0 or stream is None  # what was lost is told once
+        assert run("config") == 0 or stream is None  # what was lost is reported once
     if stream:
         stream.close()
     assert names_in(tmp_path / "out") == {f"{stem}{kind}" for stem in "ab" for kind in KINDS}
@@ -316,7 +316,7 @@ def test_files_of_an_earlier_run_are_not_replaced_in_silence(tmp_path, capsys):
     one, two = write_photo(tmp_path / "a" / "x.png"), write_photo(tmp_path / "b" / "x.png", size=(40, 24))
     out = tmp_path / "out"
     assert run("depth", one, "--out", out) == 0 == run("depth", one, "--out", out)
-    assert capsys.readouterr().err == ""  # the same bytes again are nothing to tell
+    assert capsys.readouterr().err == ""  # the same bytes again need no message
     assert run("depth", two, "--out", out) == 0
     [said] = capsys.readouterr().err.splitlines()
     assert f"{out / 'x_depth.npy'} was there with other content and is replaced" in said

@@ -1,4 +1,4 @@
-"""Where training pictures come from, how they are changed, and what a wrong folder is told."""
+"""Where training pictures come from, how they are changed, and which error a wrong folder gives."""
 
 import sys
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""app.py on ZeroGPU as far as a CPU can tell: a stand-in for its device service, real forks and pickles."""
+"""app.py on ZeroGPU as far as a CPU can show: a fake of its device service, real forks and pickles."""
 
 import json
 import os
@@ -26,7 +26,7 @@ GRANT = {"idle": False, "nvidiaIndex": 0, "nvidiaUUID": "none", "allowToken": "t
 
 
 class DeviceService(ThreadingHTTPServer):
-    """Grants every wish for a GPU and keeps what it was asked."""
+    """Grants every request for a GPU and records it."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, list[str]]]] = []
