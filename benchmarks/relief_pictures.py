@@ -74,7 +74,7 @@ def pieces(photo: Photo, depth: DepthMap) -> Picture:
     wishes = [
         (plain, -38.0, -24.0),
         (replace(RELIEF_PRESETS["coin"], tolerance_mm=0.01), -38.0, -24.0),
-        (replace(plain, mode="mould", frame="flat"), -38.0, -24.0),
+        (replace(plain, mode="mold", frame="flat"), -38.0, -24.0),
         (replace(plain, bend_radius_mm=60.0), -50.0, -24.0),
         (replace(plain, cutout="depth", cutout_depth=0.5), -38.0, -24.0),
         (replace(plain, hole="through", frame="flat", frame_mm=9.0), -38.0, -24.0),

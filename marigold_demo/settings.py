@@ -10,6 +10,9 @@ from typing import Any, ClassVar, Literal, Protocol, get_args
 from marigold_demo.catalog import plain_name
 from marigold_demo.errors import SettingsError
 
+# British spellings of earlier versions, still taken from flags, endpoints and recipes.
+EARLIER_CHOICES = {"mould": "mold", "aluminium": "aluminum"}
+
 
 @dataclass(frozen=True)
 class Option:
@@ -56,7 +59,7 @@ def options_of(settings: Settings | type[Settings]) -> dict[str, Option]:
 
 
 def check(settings: Settings) -> None:
-    """Check every field against its option.
+    """Check every field against its option; an earlier spelling of a choice becomes the present one.
 
     Raises:
         SettingsError: A value is out of its limits, not one of its choices, or not a finite number.
@@ -64,6 +67,9 @@ def check(settings: Settings) -> None:
     for f in fields(settings):
         about: Option = f.metadata["option"]
         value = getattr(settings, f.name)
+        if about.choices and isinstance(value, str) and EARLIER_CHOICES.get(value) in about.choices:
+            value = EARLIER_CHOICES[value]
+            object.__setattr__(settings, f.name, value)
         if value is None and about.optional:
             continue
         if f.type is str and not isinstance(value, str):
@@ -150,21 +156,21 @@ class DepthSettings:
 
 
 Frame = Literal["none", "flat", "bevel", "round"]
-Mode = Literal["emboss", "engrave", "mould"]
+Mode = Literal["emboss", "engrave", "mold"]
 Source = Literal["depth", "luminance"]
 Projection = Literal["perspective", "orthographic"]
 Edges = Literal["cut", "stretch"]
 Shading = Literal["unlit", "lit"]
 Cutout = Literal["none", "depth", "alpha", "round", "oval"]
 Hole = Literal["none", "through", "keyhole"]
-Material = Literal["PLA", "PETG", "ABS", "resin", "plaster", "beech", "aluminium"]
+Material = Literal["PLA", "PETG", "ABS", "resin", "plaster", "beech", "aluminum"]
 
 KEYHOLE_BASE_MM = 4.0  # a keyhole takes 3.4 mm, and something must be left above it
 
 
 @dataclass(frozen=True)
 class ReliefSettings:
-    """How depth becomes a solid that can be printed or carved. Lengths in millimetres."""
+    """How depth becomes a solid that can be printed or carved. Lengths in millimeters."""
 
     width_mm: float = option(
         100.0,
@@ -193,7 +199,7 @@ class ReliefSettings:
     )
     mode: Mode = option(
         "emboss",
-        "Near is high (emboss), near is low (engrave), or a mould to cast from",
+        "Near is high (emboss), near is low (engrave), or a mold to cast from",
         choices=get_args(Mode),
     )
     frame: Frame = option("flat", "Profile of the frame", choices=get_args(Frame))
@@ -250,7 +256,7 @@ class ReliefSettings:
             )
 
     def preview(self) -> "ReliefSettings":
-        """Return the same wishes at a size for the screen; smoothing keeps its size in millimetres."""
+        """Return the same settings at a size for the screen; smoothing keeps its size in millimeters."""
         resolution = min(self.resolution, 512)
         return replace(
             self,
@@ -308,7 +314,7 @@ class MeshSettings:
         check(self)
 
     def preview(self) -> "MeshSettings":
-        """Return the same wishes at a size for the screen."""
+        """Return the same settings at a size for the screen."""
         return replace(
             self,
             resolution=min(self.resolution, 640),

@@ -96,6 +96,15 @@ def test_depth_becomes_a_relief_of_the_asked_size(client, depth_files, predict):
     assert predict.runs == runs
 
 
+def test_earlier_spellings_are_taken_by_the_endpoints(client, depth_files):
+    options = {"resolution": 128, "width_mm": 60, "api_name": "/relief"}
+    now, earlier = (
+        client.predict(handle_file(depth_files[1]), mode=mode, material=material, **options)
+        for mode, material in (("mold", "aluminum"), ("mould", "aluminium"))
+    )
+    assert open(now, "rb").read() == open(earlier, "rb").read()
+
+
 def test_depth_and_photo_become_a_textured_mesh(client, depth_files, photo):
     path = client.predict(handle_file(depth_files[0]), handle_file(photo), resolution=256, api_name="/mesh")
     (surface,) = trimesh.load(path).geometry.values()

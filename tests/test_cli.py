@@ -141,6 +141,15 @@ def test_depth_files_are_taken_in_place_of_photos_and_the_network_is_not_asked(t
         assert names[0] == "photo_mesh.glb" and names[1].startswith("photo_relief_100x")
 
 
+def test_earlier_spellings_of_choices_are_taken(tmp_path):
+    depth = tmp_path / "photo_depth.npy"
+    run("depth", write_photo(tmp_path), "--out", tmp_path)
+    for mode in ("mold", "Mould"):
+        assert run("relief", depth, "--out", tmp_path / mode, "--mode", mode, "--relief-resolution", 128) == 0
+    [now], [earlier] = ((tmp_path / mode).iterdir() for mode in ("mold", "Mould"))
+    assert now.read_bytes() == earlier.read_bytes()
+
+
 def test_mesh_writes_one_glb_with_the_photo_on_it(tmp_path, capsys):
     photo = write_photo(tmp_path)
     assert run("mesh", photo, "--out", tmp_path / "out", "--mesh-resolution", 128) == 0

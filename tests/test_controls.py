@@ -58,7 +58,7 @@ RELIEF += turns(
 )
 RELIEF += turns(ReliefSettings, "relief", frame_mm=6, frame=("none", "round", "bevel", "flat"), bevel_mm=2)
 RELIEF += turns(ReliefSettings, "relief", frame_top_mm="3", source=("luminance", "depth"))
-RELIEF += turns(ReliefSettings, "relief", mode=("engrave", "mould", "emboss"), hole=("keyhole", "through"))
+RELIEF += turns(ReliefSettings, "relief", mode=("engrave", "mold", "emboss"), hole=("keyhole", "through"))
 RELIEF += turns(ReliefSettings, "relief", hole_mm=6, bend_radius_mm=60, hole="none", cutout="depth")
 RELIEF += turns(ReliefSettings, "relief", cutout_depth=0.6, material="beech")
 RELIEF += turns(ReliefSettings, "relief", tolerance_mm=0, max_faces=10_000)

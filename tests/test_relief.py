@@ -52,7 +52,7 @@ sizes = st.fixed_dictionaries(
         "width_mm": st.floats(70, 1000),
         "relief_mm": st.floats(0.2, 100),
         "base_mm": st.floats(0.4, 50),
-        "mode": st.sampled_from(["emboss", "engrave", "mould"]),
+        "mode": st.sampled_from(["emboss", "engrave", "mold"]),
         "tolerance_mm": st.sampled_from([0.0, 0.01, 0.2]),
         "detail": st.sampled_from([0.0, 0.8, 1.0]),
         "smooth_px": st.sampled_from([0.0, 1.0]),
@@ -119,7 +119,7 @@ def test_heights_are_the_asked_ones(kind, wish):
     assert relief.size_mm[2] == pytest.approx(max(top, picture_heights.max()), abs=1e-3)
     if rings:
         assert top == pytest.approx(wish.base_mm + frame_top_mm(wish), rel=1e-6)
-    if rings and wish.mode == "mould":
+    if rings and wish.mode == "mold":
         assert top >= picture_heights.max() - 1e-3
 
 
@@ -174,8 +174,8 @@ def test_a_near_spot_at_the_top_left_is_at_small_x_large_y_and_high():
     assert highest[1] > relief.size_mm[1] * 2 / 3
 
 
-def test_a_mould_has_it_deep_and_mirrored_and_its_rim_holds_the_cast():
-    relief = build_relief(DepthMap(blob()), replace(SMALL, mode="mould", frame_top_mm=1.0))
+def test_a_mold_has_it_deep_and_mirrored_and_its_rim_holds_the_cast():
+    relief = build_relief(DepthMap(blob()), replace(SMALL, mode="mold", frame_top_mm=1.0))
     inside = relief.solid.vertices[np.unique(relief.solid.faces[: relief.solid.picture_faces])]
     deepest = inside[inside[:, 2].argmin()]
     assert deepest[0] > relief.size_mm[0] * 2 / 3
@@ -184,12 +184,10 @@ def test_a_mould_has_it_deep_and_mirrored_and_its_rim_holds_the_cast():
     assert any("rim" in note for note in relief.notes)
 
 
-def test_mould_and_relief_fill_a_block():
+def test_mold_and_relief_fill_a_block():
     wish = replace(SMALL, frame="none", tolerance_mm=0.0)
-    relief, mould = (
-        build_relief(depth_map("hills"), replace(wish, mode=mode)) for mode in ("emboss", "mould")
-    )
-    together = relief.heights + mould.heights[:, ::-1]
+    relief, mold = (build_relief(depth_map("hills"), replace(wish, mode=mode)) for mode in ("emboss", "mold"))
+    together = relief.heights + mold.heights[:, ::-1]
     assert np.abs(together - (2 * wish.base_mm + wish.relief_mm)).max() < 1e-4
 
 
@@ -332,7 +330,7 @@ def test_a_cut_out_by_transparency_follows_the_photo_and_keeps_its_hole():
     st.sampled_from(["hills", "noise", "constant", "stairs"]),
     st.sampled_from(["round", "oval"]),
     st.sampled_from(["none", "flat", "bevel", "round"]),
-    st.sampled_from(["emboss", "mould"]),
+    st.sampled_from(["emboss", "mold"]),
 )
 def test_a_disc_is_closed_has_its_rim_and_its_area(kind, cutout, frame, mode):
     wish = replace(SMALL, cutout=cutout, frame=frame, mode=mode, width_mm=60.0, frame_mm=3.0)
@@ -370,7 +368,7 @@ def test_a_cut_out_needs_transparency_and_a_photo():
     with pytest.raises(SettingsError, match="need a photo"):
         build_relief(depth_map("hills"), replace(SMALL, cutout="alpha"))
     with pytest.raises(SettingsError, match="rim"):
-        build_relief(depth_map("hills"), replace(SMALL, cutout="depth", mode="mould"))
+        build_relief(depth_map("hills"), replace(SMALL, cutout="depth", mode="mold"))
 
 
 @pytest.mark.parametrize(("kind", "bend"), [("hills", 0.0), ("noise", 80.0), ("hills", -80.0)])

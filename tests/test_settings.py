@@ -43,6 +43,11 @@ def test_what_is_not_a_choice_is_refused_with_the_choices(settings):
                 replace(settings(), **{name: choice}, **({"base_mm": 6.0} if choice == "keyhole" else {}))
 
 
+def test_earlier_spellings_of_choices_are_taken():
+    earlier = ReliefSettings(mode="mould", material="aluminium")
+    assert earlier == ReliefSettings(mode="mold", material="aluminum")
+
+
 @pytest.mark.parametrize("settings", CLASSES)
 def test_unset_is_allowed_where_it_means_something_only(settings):
     for name, option in options_of(settings).items():

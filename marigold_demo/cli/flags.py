@@ -8,7 +8,7 @@ from typing import Any, NoReturn, TypeVar, get_args
 
 from marigold_demo.cli.terminal import print_out
 from marigold_demo.errors import SettingsError
-from marigold_demo.settings import Option, Settings
+from marigold_demo.settings import EARLIER_CHOICES, Option, Settings
 
 S = TypeVar("S", bound=Settings)
 
@@ -193,7 +193,7 @@ def _destination(settings: Settings, field: Field[Any]) -> str:
 def _reader(field: Field[Any]) -> Callable[[str], object]:
     choices = field.metadata["option"].choices
     if choices:
-        return lambda text: one_of(text, choices)
+        return lambda text: one_of(text, (*choices, *EARLIER_CHOICES))
     kinds = {field.type, *get_args(field.type)}
     if float in kinds:
         return _number

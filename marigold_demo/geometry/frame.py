@@ -64,7 +64,7 @@ def frame_top_mm(settings: ReliefSettings) -> float:
     """Return the top of the frame above the base; the rim of a mold is never lower than its relief."""
     if settings.frame_top_mm is None:
         return float(settings.relief_mm)
-    if settings.mode == "mould":
+    if settings.mode == "mold":
         return float(max(settings.frame_top_mm, settings.relief_mm))
     return float(settings.frame_top_mm)
 

@@ -20,9 +20,9 @@ DENSITY = {  # g/cm3, solid
     "resin": 1.15,
     "plaster": 1.2,
     "beech": 0.72,
-    "aluminium": 2.7,
+    "aluminum": 2.7,
 }
-CARVED = ("beech", "aluminium")
+CARVED = ("beech", "aluminum")
 LARGE_BED_MM = 256.0
 MANY_FACES = 1_000_000  # where PrusaSlicer and its kin suggest simplifying
 SAMPLES_PER_NOZZLE = 8
@@ -149,7 +149,7 @@ def _warnings(relief: Relief, soundness: MeshCheck) -> tuple[str, ...]:
     finest = settings.nozzle_mm / SAMPLES_PER_NOZZLE
     walls = WALLS * settings.nozzle_mm
     slope = steepest(relief)
-    carved = settings.mode == "mould" or settings.material in CARVED
+    carved = settings.mode == "mold" or settings.material in CARVED
     sentences = {
         f"Samples lie {pitch:.2g} mm apart, far finer than a {settings.nozzle_mm:g} mm nozzle;"
         f" a resolution of {_coarser(relief, finest)} would print the same.": pitch < finest * 0.99,

@@ -108,7 +108,7 @@ def build_relief(depth: DepthMap, settings: ReliefSettings, *, photo: ReliefPhot
     notes += _notes(depth, shares, settings, spots=spots)
     if settings.mode != "emboss":
         shares = 1 - shares
-    if settings.mode == "mould":
+    if settings.mode == "mold":
         shares = shares[:, ::-1]  # so that the cast reads the right way round
     field = to_millimeters(shares, footprint, profile, relief_mm=settings.relief_mm, base_mm=settings.base_mm)
     # 3. The solid
@@ -126,9 +126,9 @@ def _without_needless_frame(settings: ReliefSettings) -> tuple[ReliefSettings, t
     """Drop the frame of a cut-out, with a note."""
     if settings.cutout == "none" or settings.cutout in DISCS:
         return settings, ()
-    if settings.mode == "mould":
+    if settings.mode == "mold":
         raise SettingsError(
-            "A mould needs its rim, which a cut-out has not; choose cutout 'none' or mode 'emboss'."
+            "A mold needs its rim, which a cut-out has not; choose cutout 'none' or mode 'emboss'."
         )
     if not make_profile(settings).rings:
         return settings, ()
@@ -235,11 +235,11 @@ def _notes(depth: DepthMap, shares: Grid, settings: ReliefSettings, *, spots: in
             "The picture is flat between the near and the far plane, so the relief is a plain plate."
         )
     if (
-        settings.mode == "mould"
+        settings.mode == "mold"
         and settings.frame_top_mm is not None
         and frame_top_mm(settings) > settings.frame_top_mm
     ):
-        notes.append("The rim was raised to the height of the relief, so that the mould holds the cast.")
+        notes.append("The rim was raised to the height of the relief, so that the mold holds the cast.")
     return tuple(notes)
 
 

@@ -9,7 +9,7 @@ import gradio as gr
 from gradio.events import Dependency
 
 from marigold_demo.errors import SettingsError
-from marigold_demo.settings import Option, Settings
+from marigold_demo.settings import EARLIER_CHOICES, Option, Settings
 from marigold_demo.ui.messages import size_in_words
 
 S = TypeVar("S", bound=Settings)
@@ -113,9 +113,11 @@ def _widget(field: Field[Any], *, value: Any, elem_id: str, sliders: bool) -> gr
     name, kind = field.name, field.type
     said: dict[str, Any] = {"label": label(name, about), "info": about.help, "elem_id": elem_id}
     if about.choices:
+        earlier = [old for old, now in EARLIER_CHOICES.items() if now in about.choices]
+        choices = [*about.choices, *([] if sliders else earlier)]  # programs may still send those
         if len(about.choices) <= 4:
-            return gr.Radio([(choice.capitalize(), choice) for choice in about.choices], value=value, **said)
-        return gr.Dropdown(list(about.choices), value=value, **said)
+            return gr.Radio([(choice.capitalize(), choice) for choice in choices], value=value, **said)
+        return gr.Dropdown(choices, value=value, **said)
     if about.limits is None:
         return gr.Textbox(value=value, **said)
     whole = kind is int or int in get_args(kind)
