@@ -33,7 +33,6 @@ from diffusers import (
 )
 from diffusers.pipelines.marigold.marigold_image_processing import MarigoldImageProcessor
 from ensembling import difference, time_ensembling
-from estimates import compare_estimates
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -43,8 +42,8 @@ from marigold_demo.errors import CheckpointError
 from marigold_demo.io.photo import Photo
 from marigold_demo.network import architecture, ensemble
 from marigold_demo.network.checkpoint import open_pipeline
-from marigold_demo.network.defaults import Defaults
 from marigold_demo.network.pipeline import DepthPipeline
+from marigold_demo.network.plan import CheckpointDefaults
 from marigold_demo.network.settling import unsettle
 from marigold_demo.settings import DepthSettings
 
@@ -60,7 +59,6 @@ def main() -> None:
         cases = [DepthSettings(ensemble=members, outlines="network") for members in (1, 10)]
         time_checkpoint("embedded", cases=cases, dtypes=["float32"], choices=choices)
         time_ensembling([5, 10, 20], repeats=1, limit_s=90)
-        compare_estimates(repeats=1)
         return
     counts = [(steps, members) for steps in choices.steps for members in choices.ensemble]
     cases = [
@@ -71,7 +69,6 @@ def main() -> None:
         time_checkpoint(name, cases=cases, dtypes=choices.dtypes, choices=choices)
     if not choices.random:
         time_ensembling([3, 5, 10, 20], repeats=2)
-        compare_estimates()
 
 
 def _parse() -> argparse.Namespace:
@@ -229,7 +226,7 @@ def make_random_pipeline(dtype: torch.dtype) -> DepthPipeline:
         vae=vae,
         scheduler=scheduler,
         empty_prompt=torch.randn(1, 2, 1024),
-        defaults=Defaults(steps=1, resolution=768),
+        defaults=CheckpointDefaults(steps=1, resolution=768),
     ).to(dtype)
 
 

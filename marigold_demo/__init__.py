@@ -6,8 +6,13 @@ depth = marigold_demo.load().estimate("photo.jpg")
 marigold_demo.make_relief(depth, width_mm=120).save("relief.stl")
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# Before torch: threads that wait for each other sleep. By default they spin, and on a busy machine a thread
+# that spins uses up the time slice that the others need (`benchmarks/busy.py`: over 10 times slower).
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 if TYPE_CHECKING:
     from marigold_demo.api import Mesh, Model, Relief, estimate, load, make_mesh, make_relief, save

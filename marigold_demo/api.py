@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from marigold_demo.catalog import EMBEDDED
-from marigold_demo.depth import DepthMap
+from marigold_demo.depth import DepthMap, Progress, Run
 from marigold_demo.geometry import relief as relief_geometry
 from marigold_demo.geometry.textured_mesh import Surface
 from marigold_demo.io import export
 from marigold_demo.io.formats import Holds, format_of
 from marigold_demo.io.photo import Photo, load_photo
-from marigold_demo.progress import Progress
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.workflow import Workflow
 
@@ -59,7 +58,7 @@ class Model:
         from marigold_demo.network.checkpoint import predict
 
         chosen = replace(settings or DepthSettings(), **options | {"checkpoint": self.checkpoint})
-        return Workflow(predict, keep_bytes=0).estimate(_photo(photo), chosen, on_step=on_progress)
+        return Workflow(predict, keep_bytes=0).estimate(_photo(photo), chosen, run=Run(on_progress))
 
 
 class Relief(relief_geometry.Relief):

@@ -13,15 +13,13 @@ from typing import NoReturn, TextIO
 
 import gradio as gr
 
-from marigold_demo.advice import Advice
 from marigold_demo.catalog import EMBEDDED
-from marigold_demo.depth import DepthMap
+from marigold_demo.depth import CheckpointStatus, DepthMap, Progress, Run
 from marigold_demo.errors import DemoError
 from marigold_demo.io import isolated
 from marigold_demo.io.photo import Photo
 from marigold_demo.io.private_folder import default_root, own_folder, remove_own
 from marigold_demo.launcher import is_space, is_zero_gpu
-from marigold_demo.progress import Progress
 from marigold_demo.serving import lifecycle, listening
 from marigold_demo.serving.config import Configuration
 from marigold_demo.serving.lifecycle import MB, Service, in_one_thread
@@ -30,7 +28,7 @@ from marigold_demo.settings import DepthSettings
 from marigold_demo.ui import build_page, launch, launch_options
 from marigold_demo.ui.queue import keep_sessions
 from marigold_demo.ui.session_store import SessionStore
-from marigold_demo.workflow import Workflow
+from marigold_demo.workflow import Workflow, streamed
 
 Steps = Generator[Progress | DepthMap | DemoError, None, None]
 WARM_AFTER_S = 60.0
@@ -41,12 +39,20 @@ def gpu_seconds(photo: Photo, settings: DepthSettings) -> float:
     return 8 + 0.6 * (settings.steps or 4) * (settings.ensemble or 1)
 
 
-def predict_or_error(photo: Photo, settings: DepthSettings) -> Steps:
-    """Estimate depth; an error is yielded, because only values come whole out of a ZeroGPU worker."""
+def predict(photo: Photo, settings: DepthSettings, run: Run) -> DepthMap:
+    """Estimate depth in this process."""
     from marigold_demo.network import checkpoint  # torch: after the page is up
 
+    return checkpoint.predict(photo, settings, run)
+
+
+def predict_or_error(photo: Photo, settings: DepthSettings) -> Steps:
+    """Estimate depth for a ZeroGPU worker: progress and depth are yielded, and so is an error.
+
+    Only values come whole out of such a worker.
+    """
     try:
-        yield from checkpoint.predict(photo, settings)
+        yield from streamed(lambda run: predict(photo, settings, run))
     except DemoError as error:
         yield error
 
@@ -68,31 +74,34 @@ class App:
 
         Args:
             configuration: From `launcher.prepare`.
-            on_gpu: `predict_or_error`, or what a GPU host made of it.
+            on_gpu: What ZeroGPU made of `predict_or_error`; used there only.
         """
         self.configuration, self._on_gpu = configuration, on_gpu
         self.service = Service(configuration)
         self._warm = threading.Event()  # set once the first checkpoint is loaded, or could not be
 
-    def predict(self, photo: Photo, settings: DepthSettings) -> Generator[Progress | DepthMap, None, None]:
-        """Estimate depth as a Predictor does, wherever the network runs."""
+    def predict_on_gpu(self, photo: Photo, settings: DepthSettings, run: Run) -> DepthMap:
+        """Estimate depth in a worker that has the GPU."""
         with closing(self._on_gpu(photo, settings)) as steps:
             for step in steps:
                 if isinstance(step, DemoError):
                     raise step
-                yield step
+                if isinstance(step, DepthMap):
+                    return step
+                run.report(step)
+        raise RuntimeError("the GPU worker ended without a depth map")
 
-    def advise(self, size: tuple[int, int], settings: DepthSettings) -> Advice:
-        """Foresee the price of a prediction, as soon as the first networks are loaded."""
+    def status(self, settings: DepthSettings) -> CheckpointStatus:
+        """Return what is known of a prediction beforehand, as soon as the first networks are loaded."""
         if not self._warm.wait(WARM_AFTER_S):
-            return Advice(download_bytes=None)
-        from marigold_demo.network import estimate
+            return CheckpointStatus(download_bytes=None)
+        from marigold_demo.network import checkpoint
 
-        return estimate.advise(size, settings)
+        return checkpoint.status(settings)
 
-    def _foresee(self, size: tuple[int, int], settings: DepthSettings) -> Advice:
-        """Foresee the price of a prediction as far as it is known at once."""
-        return self.advise(size, settings) if self._warm.is_set() else Advice(download_bytes=None)
+    def _status_at_once(self, settings: DepthSettings) -> CheckpointStatus:
+        """Return what is known without waiting for the first networks."""
+        return self.status(settings) if self._warm.is_set() else CheckpointStatus(download_bytes=None)
 
     @cached_property
     def first_checkpoint(self) -> str:
@@ -127,7 +136,7 @@ class App:
         configuration, service = self.configuration, self.service
         keep_s = configuration.keep_minutes * 60.0
         # On ZeroGPU the networks are in a process of their own.
-        predictor = service.runs.watched(self.predict if is_zero_gpu() else in_one_thread(self.predict))
+        predictor = service.runs.watched(self.predict_on_gpu if is_zero_gpu() else in_one_thread(predict))
         # Behind the proxy of Hugging Face all visitors have one address.
         share = None if is_space() else configuration.waiting_per_visitor or None
         workflow = Workflow(
@@ -135,14 +144,14 @@ class App:
             keep_bytes=configuration.finished_mb * MB,
             keep_s=keep_s,
             waiting_per_visitor=share,
-            admit=service.runs.admission(self._foresee),
+            admit=service.runs.admission(self._status_at_once),
         )
         memory_bytes = configuration.visitors_mb * MB
         store = SessionStore(workflow, max_bytes=memory_bytes, ttl_s=keep_s, files=service.cache)
         page = build_page(
             workflow,
             defaults=DepthSettings(checkpoint=self.first_checkpoint),
-            advise=service.runs.advised(self.advise),
+            status_of=service.runs.with_limit(self.status),
             store=store,
             waiting_most=configuration.queue,
         )

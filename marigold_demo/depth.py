@@ -1,9 +1,12 @@
-"""DepthMap: affine-invariant depth with its uncertainty. Knows nothing of files, photos or models."""
+"""DepthMap: affine-invariant depth with its uncertainty. Progress and Run: one prediction under way."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from marigold_demo.settings import DepthSettings
 
 Depth = NDArray[np.float32]
 
@@ -59,3 +62,72 @@ def _frozen(array: Depth, name: str) -> Depth:
     copy = np.array(array, dtype=np.float32, order="C")
     copy.setflags(write=False)
     return copy
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One moment of a prediction.
+
+    Attributes:
+        stage: What happens next: "encode", "denoise", "decode" or "align" in the networks; before them "wait"
+            for one's turn, "download" of weights and "load" into memory.
+        done: Network calls finished; in "download", megabytes that are here.
+        total: Network calls in all, the same throughout one prediction; in "download", megabytes in all; in
+            "wait", how many are before this one; 0 where nothing can be counted.
+    """
+
+    stage: str
+    done: int
+    total: int
+
+
+class CancelledError(Exception):
+    """A prediction was cancelled; it ended before its next network call."""
+
+
+class Run:
+    """One prediction as its caller follows it: progress comes out, a request to cancel goes in.
+
+    Attributes:
+        cancelled: Looked at before each network call; any thread may set it.
+    """
+
+    def __init__(self, on_progress: Callable[[Progress], None] | None = None) -> None:
+        """Take what is called, in the prediction's thread, before each network call.
+
+        Args:
+            on_progress: An exception that it raises ends the prediction.
+        """
+        self._on_progress = on_progress
+        self.cancelled = False
+
+    def report(self, progress: Progress) -> None:
+        """Report what happens next.
+
+        Raises:
+            CancelledError: The prediction was cancelled.
+        """
+        if self._on_progress is not None and not self.cancelled:
+            self._on_progress(progress)
+        if self.cancelled:
+            raise CancelledError
+
+
+@dataclass(frozen=True)
+class CheckpointStatus:
+    """What is known of a prediction before it begins.
+
+    Attributes:
+        download_bytes: What has to be fetched first; 0 when the weights are on this machine; None where they
+            are not and nobody here knows how large they are.
+        last_s: Seconds in the networks of the last prediction with the same settings; None: there was none.
+        limit_s: Most seconds in the networks that this server gives one prediction; None: no limit.
+    """
+
+    download_bytes: int | None = 0
+    last_s: float | None = None
+    limit_s: float | None = None
+
+
+# Returns the status for settings without a download; raises DemoError for a checkpoint that is not there.
+StatusSource = Callable[[DepthSettings], CheckpointStatus]

@@ -10,34 +10,30 @@ else: all that follows from a depth map works without it.
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Hashable, Iterator
-from contextlib import closing
+from contextlib import contextmanager
+from contextvars import copy_context
 from itertools import chain, zip_longest
-from typing import Protocol, runtime_checkable
+from queue import SimpleQueue
+from typing import Protocol
 
 from marigold_demo.cache import IdleCache
-from marigold_demo.depth import DepthMap
+from marigold_demo.depth import DepthMap, Progress, Run
 from marigold_demo.errors import DemoError, PhotoError, SettingsError
 from marigold_demo.geometry.relief import Relief, build_relief
 from marigold_demo.geometry.textured_mesh import Surface, build_surface
 from marigold_demo.io.photo import Photo
-from marigold_demo.progress import Progress
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 
-Step = Progress | DepthMap
+Steps = Generator[Progress | DepthMap, None, None]
 SAME_SHAPE = 0.02  # how much the aspect of a photo may differ from that of its depth
 
 
 class Predictor(Protocol):
-    """Something that turns a photo into depth: yields Progress before network calls, the DepthMap last."""
+    """Something that turns a photo into depth."""
 
-    def __call__(self, photo: Photo, settings: DepthSettings, /) -> Iterator[Step]:
-        """Start one prediction; closing the iterator stops it before its next network call."""
+    def __call__(self, photo: Photo, settings: DepthSettings, run: Run, /) -> DepthMap:
+        """Return the depth; report to the run before each network call, which may cancel there."""
         ...
-
-
-@runtime_checkable
-class _Closable(Protocol):
-    def close(self) -> None: ...
 
 
 class Workflow:
@@ -51,12 +47,12 @@ class Workflow:
         keep_s: float = 2 * 3600.0,
         poll_s: float = 0.25,
         waiting_per_visitor: int | None = None,
-        admit: Callable[[Photo, DepthSettings], None] | None = None,
+        admit: Callable[[DepthSettings], None] | None = None,
     ) -> None:
         """Take the predictor.
 
         Args:
-            predict: Photo and settings -> steps; see `Predictor`.
+            predict: Photo and settings -> depth; see `Predictor`.
             keep_bytes: Finished depth maps are found again until they fill this many bytes.
             keep_s: Or until nobody asked for them for so long.
             poll_s: How often a waiting prediction says that it waits, which is when it can be cancelled.
@@ -81,52 +77,43 @@ class Workflow:
         """Keep a depth map that is known already, so that the network is not asked for it."""
         self._finished.put((photo.digest, settings), depth, size_bytes=size_bytes(depth))
 
-    def stream(
-        self, photo: Photo, settings: DepthSettings, *, visitor: str | None = None
-    ) -> Generator[Step, None, None]:
-        """Yield Progress until the DepthMap, which comes last.
-
-        While others are before this one, yields Progress("wait", 0, how many). Closing the generator ends
-        the prediction before its next network call and lets the next one in.
+    def estimate(
+        self,
+        photo: Photo,
+        settings: DepthSettings,
+        *,
+        run: Run | None = None,
+        visitor: str | None = None,
+    ) -> DepthMap:
+        """Return the depth of a photo; one prediction runs at a time, and none twice.
 
         Args:
             photo: What to predict the depth of.
             settings: How.
+            run: Told of progress; Progress("wait", 0, how many) while others are before this one.
             visitor: Who asks, where visitors take turns; None: somebody of their own.
 
         Raises:
             DemoError: Too many predictions of this visitor wait, or whatever the predictor cannot do with
                 this photo and these settings.
+            CancelledError: The run was cancelled.
         """
-        key = (photo.digest, settings)
+        run, key = run or Run(), (photo.digest, settings)
         depth = self._finished.get(key)
         if depth is not None:
-            yield depth
-            return
+            return depth
         if self._admit is not None:
-            self._admit(photo, settings)
-        with closing(self._queue.wait_turn(visitor)) as ahead:
-            for count in ahead:
-                if not count:
-                    break
-                yield Progress("wait", 0, count)
+            self._admit(settings)
+        with self._queue.turn(visitor, waiting=lambda ahead: run.report(Progress("wait", 0, ahead))):
             depth = self._finished.get(key)  # the one before us may have asked for the same
             if depth is None:
-                depth = yield from _passed_on(self._predict(photo, settings))
+                depth = self._predict(photo, settings, run)
                 self.remember(photo, settings, depth)
-        yield depth
+        return depth
 
-    def estimate(
-        self, photo: Photo, settings: DepthSettings, *, on_step: Callable[[Progress], None] | None = None
-    ) -> DepthMap:
-        """Return the depth of a photo; an exception from `on_step` stops before the next network call."""
-        with closing(self.stream(photo, settings)) as steps:
-            for step in steps:
-                if isinstance(step, DepthMap):
-                    return step
-                if on_step is not None:
-                    on_step(step)
-        raise RuntimeError("The predictor ended without a depth map.")
+    def stream(self, photo: Photo, settings: DepthSettings, *, visitor: str | None = None) -> Steps:
+        """Yield what `estimate` reports, and the DepthMap last; see `streamed`."""
+        return streamed(lambda run: self.estimate(photo, settings, run=run, visitor=visitor))
 
     @staticmethod
     def relief(depth: DepthMap, settings: ReliefSettings, *, photo: Photo | None = None) -> Relief:
@@ -183,17 +170,41 @@ def size_bytes(depth: DepthMap) -> int:
     return depth.values.nbytes + (0 if depth.uncertainty is None else depth.uncertainty.nbytes)
 
 
-def _passed_on(steps: Iterator[Step]) -> Generator[Progress, None, DepthMap]:
-    """Yield the progress of a prediction and return its depth map; close the prediction whatever happens."""
+def streamed(predict: Callable[[Run], DepthMap]) -> Steps:
+    """Run a prediction in a thread of its own and yield its progress, the DepthMap last.
+
+    The prediction waits while the caller works on what was yielded. Closing the generator cancels it before
+    its next network call and returns when it has ended.
+    """
+    told: SimpleQueue[Progress | DepthMap | BaseException] = SimpleQueue()
+    go_on = threading.Semaphore(0)
+
+    def report(progress: Progress) -> None:
+        told.put(progress)
+        go_on.acquire()
+
+    def work() -> None:
+        try:
+            told.put(predict(run))
+        except BaseException as error:  # raised again by the generator
+            told.put(error)
+
+    run = Run(report)
+    thread = threading.Thread(target=copy_context().run, args=(work,), name="prediction", daemon=True)
+    thread.start()
     try:
-        for step in steps:
-            if isinstance(step, DepthMap):
-                return step
+        while True:
+            step = told.get()
+            if isinstance(step, BaseException):
+                raise step
             yield step
+            if isinstance(step, DepthMap):
+                return
+            go_on.release()
     finally:
-        if isinstance(steps, _Closable):
-            steps.close()
-    raise RuntimeError("The predictor ended without a depth map.")
+        run.cancelled = True
+        go_on.release()
+        thread.join()
 
 
 class FifoLock:
@@ -206,20 +217,22 @@ class FifoLock:
         """Make a lock that nobody waits for.
 
         Args:
-            poll_s: How often a waiting ticket yields, which is when it can leave.
+            poll_s: How often a waiting run is told how many are before it, which is when it can leave.
             waiting_per_visitor: How many tickets of one visitor may wait, 1 or more; None: any number.
         """
         self._poll_s, self._most = poll_s, waiting_per_visitor
         self._served: object | None = None
         # Waiting tickets by visitor; the first visitor is served next and then goes to the end.
         self._waiting: OrderedDict[Hashable, deque[object]] = OrderedDict()
-        self._moved = threading.Condition(threading.Lock())  # not RLock: resumed on any thread
+        self._moved = threading.Condition()
 
-    def wait_turn(self, visitor: str | None = None) -> Generator[int, None, None]:
-        """Join the queue; yield how many are before this run until that is 0. Closing it leaves the queue.
+    @contextmanager
+    def turn(self, visitor: str | None = None, *, waiting: Callable[[int], None]) -> Iterator[None]:
+        """Wait for one's turn, and keep it meanwhile.
 
         Args:
             visitor: Whose turn it uses; None: nobody else's.
+            waiting: Called with how many are before this run, again and again; raises to leave the queue.
 
         Raises:
             DemoError: As many tickets of this visitor wait as may.
@@ -229,8 +242,8 @@ class FifoLock:
         self._join(ticket, owner)
         try:
             while ahead := self._ahead(ticket):
-                yield ahead
-            yield 0
+                waiting(ahead)
+            yield
         finally:
             self._leave(ticket, owner)
 

@@ -27,7 +27,6 @@ import numpy as np
 from PIL import Image
 
 from marigold_demo.colormap import colorize
-from marigold_demo.depth import DepthMap
 from marigold_demo.examples import load_examples
 from marigold_demo.io.photo import load_photo
 from marigold_demo.network.checkpoint import predict
@@ -163,7 +162,7 @@ def write_manifest(manifest: list[dict[str, Any]]) -> None:
 def with_depth(about: dict[str, Any]) -> dict[str, Any]:
     """Write the depth of an example as the embedded checkpoint sees it; return its entry in the manifest."""
     photo = load_photo(OUT / about["file"])
-    depth = next(step for step in predict(photo, DepthSettings()) if isinstance(step, DepthMap))
+    depth = predict(photo, DepthSettings())
     name = f"{photo.stem}_depth.jp2"
     Image.fromarray(depth.to_uint16()).save(
         OUT / name, quality_mode="dB", quality_layers=[DEPTH_DB], irreversible=True

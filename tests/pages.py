@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from marigold_demo.depth import DepthMap
-from marigold_demo.progress import Progress
+from marigold_demo.depth import DepthMap, Progress
+from tests.predictors import stepwise
 
 ROOT = Path(__file__).parents[1]
 # Put on every module that serves pages: what gradio and its client leave open is not ours to close, and what
@@ -41,6 +41,7 @@ class Ball:
         self.may_go_on.set()
         self._steps = steps
 
+    @stepwise
     def __call__(self, photo, settings):
         self.runs += 1
         self.running += 1
@@ -140,19 +141,19 @@ def app_running(folder: Path) -> Iterator[str]:
         log.close()
 
 
-def make_tabs(store, *, advise=None, defaults=None):
+def make_tabs(store, *, status_of=None, defaults=None):
     """Return the tabs of a page over a store, with their events, but no server."""
     from marigold_demo.settings import DepthSettings
     from marigold_demo.ui.page import Tabs
 
     with gr.Blocks() as page:
-        tabs = Tabs(store, advise, defaults=defaults or DepthSettings())
+        tabs = Tabs(store, status_of, defaults=defaults or DepthSettings())
         tabs.connect(page)
     return tabs
 
 
 @contextmanager
-def served(predict, service=None, *, advise=None) -> Iterator[str]:
+def served(predict, service=None, *, status_of=None) -> Iterator[str]:
     """Serve the page over a predictor, with a Service around it where one is given; gives its address."""
     from marigold_demo.serving.listening import listen
     from marigold_demo.ui import build_page, launch
@@ -161,7 +162,7 @@ def served(predict, service=None, *, advise=None) -> Iterator[str]:
 
     workflow = Workflow(predict if service is None else service.runs.watched(predict))
     store = None if service is None else SessionStore(workflow, files=service.cache)
-    page = build_page(workflow, advise=advise, store=store)
+    page = build_page(workflow, status_of=status_of, store=store)
     url = launch(page, service, listen("127.0.0.1", 0))
     try:
         yield url.rstrip("/")

@@ -67,9 +67,9 @@ def test_depth_is_saved_as_array_or_as_16_bits(tmp_path):
 def test_photos_come_as_files_arrays_and_pictures(tmp_path, monkeypatch):
     seen = []
 
-    def predict(photo, settings):
+    def predict(photo, settings, run):
         seen.append((photo.size, settings))
-        yield marigold_demo.DepthMap(ball(*photo.rgb.shape[:2]))
+        return marigold_demo.DepthMap(ball(*photo.rgb.shape[:2]))
 
     monkeypatch.setattr("marigold_demo.network.checkpoint.predict", predict)
     path, model = draw_photo(tmp_path, size=(64, 48)), api.Model("mine")

@@ -14,6 +14,7 @@ from marigold_demo.io.photo import load_photo
 from marigold_demo.recipe import load_recipe
 from marigold_demo.settings import DepthSettings
 from tests.pages import LENIENT, Ball, ball, draw_photo, readme_examples, served
+from tests.predictors import stepwise
 
 pytestmark = [pytest.mark.slow, LENIENT]
 
@@ -180,6 +181,7 @@ def test_the_real_pipeline_stands_behind_the_page(photo, folder, toy_folder, mon
 
 
 def test_an_error_nobody_foresaw_is_one_calm_sentence_and_is_logged(photo, folder, monkeypatch, caplog):
+    @stepwise
     def breaks(photo, settings):
         raise ZeroDivisionError("secret detail")
         yield

@@ -123,7 +123,7 @@ def test_number_format_suits_device_and_size(device, capabilities, size, expecte
 
 
 def test_predict_loads_the_checkpoint_of_the_settings(folder):
-    *_, depth = predict(PHOTO, DepthSettings(checkpoint=str(folder)))
+    depth = predict(PHOTO, DepthSettings(checkpoint=str(folder)))
     assert isinstance(depth, DepthMap)
     assert np.array_equal(depth.values, load_pipeline(str(folder))(PHOTO, DepthSettings()).values)
 

@@ -16,18 +16,19 @@ from marigold_demo import __version__
 from marigold_demo.cli import main as cli
 from marigold_demo.cli import terminal
 from marigold_demo.cli.main import main, make_parser
-from marigold_demo.depth import DepthMap
+from marigold_demo.depth import DepthMap, Progress, Run
 from marigold_demo.errors import CheckpointError
 from marigold_demo.evaluation.evaluate import BASELINES
 from marigold_demo.io import export
 from marigold_demo.io.photo import Photo
-from marigold_demo.progress import Progress
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.training.settings import TrainSettings
+from tests.predictors import stepwise
 
 ROOT = Path(__file__).parents[1]
 
 
+@stepwise
 def ramp(photo: Photo, settings: DepthSettings) -> Iterator[Progress | DepthMap]:
     """Near on the left, far on the right; how near depends on the seed."""
     width, height = photo.size
@@ -128,7 +129,7 @@ def test_relief_writes_one_watertight_stl_in_millimetres(tmp_path, capsys):
 
 
 def test_depth_files_are_taken_in_place_of_photos_and_the_network_is_not_asked(tmp_path):
-    def never(photo: Photo, settings: DepthSettings) -> Iterator[DepthMap]:
+    def never(photo: Photo, settings: DepthSettings, run: Run) -> DepthMap:
         raise AssertionError("the network was asked")
 
     run("depth", write_photo(tmp_path), "--out", tmp_path)
@@ -247,10 +248,12 @@ def test_a_full_disk_is_told_in_a_sentence(tmp_path, capsys, monkeypatch):
 
 
 def test_errors_of_the_checkpoint_are_told_and_bugs_rise(tmp_path, capsys):
+    @stepwise
     def damaged(photo: Photo, settings: DepthSettings) -> Iterator[DepthMap]:
         raise CheckpointError("The weights are damaged; fetch them again.")
         yield
 
+    @stepwise
     def broken(photo: Photo, settings: DepthSettings) -> Iterator[DepthMap]:
         raise ZeroDivisionError
         yield
@@ -263,6 +266,7 @@ def test_errors_of_the_checkpoint_are_told_and_bugs_rise(tmp_path, capsys):
 
 
 def test_ctrl_c_ends_with_130_and_a_sentence(tmp_path, capsys):
+    @stepwise
     def interrupted(photo: Photo, settings: DepthSettings) -> Iterator[Progress | DepthMap]:
         yield Progress("denoise", 0, 1)
         raise KeyboardInterrupt
@@ -345,11 +349,12 @@ def test_evaluate_goes_on_where_it_was_interrupted(tmp_path, capsys):
     write_pairs(tmp_path, 4)
     asked: list[int] = []
 
+    @stepwise
     def tired(photo: Photo, settings: DepthSettings) -> Iterator[DepthMap]:
         asked.append(1)
         if len(asked) == 3:
             raise KeyboardInterrupt
-        yield from ramp(photo, settings)
+        yield ramp(photo, settings)
 
     table = ("--output", tmp_path / "table.json", "--resume")
     assert run("evaluate", tmp_path, *table, predict=tired) == 130

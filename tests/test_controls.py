@@ -15,9 +15,8 @@ import pytest
 import trimesh
 from playwright.sync_api import expect
 
-from marigold_demo.advice import Advice
 from marigold_demo.catalog import CATALOG
-from marigold_demo.depth import DepthMap
+from marigold_demo.depth import CheckpointStatus, DepthMap
 from marigold_demo.examples import load_examples
 from marigold_demo.geometry.print_report import build_report
 from marigold_demo.io import export
@@ -143,10 +142,9 @@ def choose_file(page, button, path):
 class Told(Ball):
     """A ball that is unsure, and notes the settings it is asked with."""
 
-    def __call__(self, photo, settings):
+    def __call__(self, photo, settings, run):
         self.asked = settings
-        for step in super().__call__(photo, settings):
-            yield replace(step, uncertainty=spread(photo)) if isinstance(step, DepthMap) else step
+        return replace(super().__call__(photo, settings, run), uncertainty=spread(photo))
 
 
 def in_glb(data):
@@ -191,7 +189,9 @@ def predict():
 def url(folder, predict):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder / "cache"))
-        with served(predict, advise=lambda _, settings: Advice(60.0 * minutes(settings))) as address:
+        with served(
+            predict, status_of=lambda settings: CheckpointStatus(last_s=60.0 * minutes(settings))
+        ) as address:
             yield address
 
 
@@ -240,7 +240,7 @@ def test_settings_of_depth_reach_the_price_and_then_the_network(start, photo, pr
     hand("Settings").click()
 
     def price(settings):
-        expect(seen.page.locator("#advice")).to_contain_text(f"about {minutes(settings)} min")
+        expect(seen.page.locator("#advice")).to_contain_text(f"took {minutes(settings)} min last time")
         return minutes(settings)
 
     settings = turn_all(hand, DEPTH, DepthSettings(), price)

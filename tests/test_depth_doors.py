@@ -19,6 +19,7 @@ from marigold_demo.ui import photo_tab
 from marigold_demo.ui.session_store import SessionStore
 from marigold_demo.workflow import Workflow
 from tests.pages import LENIENT, Ball, ball, make_tabs
+from tests.predictors import stepwise
 
 DEPTH = ball(48, 64)  # a ball before ground; all of it far at the top
 RELIEF = ("--frame", "none", "--detail", 0, "--smooth-px", 0)
@@ -30,6 +31,7 @@ class Network:
     def __init__(self) -> None:
         self.asked = 0
 
+    @stepwise
     def __call__(self, photo: Photo, settings: DepthSettings) -> Iterator[DepthMap]:
         self.asked += 1
         yield DepthMap(np.resize(DEPTH, photo.rgb.shape[:2]))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import MarigoldDepthPipeline
 
-from marigold_demo.depth import DepthMap
+from marigold_demo.depth import Run
 from marigold_demo.errors import CheckpointError, SettingsError
 from marigold_demo.network import checkpoint
 from marigold_demo.network.checkpoint import load_pipeline, predict
@@ -34,9 +34,7 @@ def taesd(tmp_path):
 
 
 def depth_of(settings):
-    *_, depth = predict(PHOTO, settings)
-    assert isinstance(depth, DepthMap)
-    return depth.values
+    return predict(PHOTO, settings).values
 
 
 def test_draft_is_what_diffusers_gives_with_the_tiny_vae_in_place(toy_folder, taesd):
@@ -71,25 +69,26 @@ def test_draft_of_a_checkpoint_with_a_tiny_vae_is_its_depth(tmp_path):
 def test_draft_vae_comes_from_the_hub_once(toy_folder, taesd, tmp_path):
     settings = DepthSettings(checkpoint=str(toy_folder), quality="draft")
     with serving({TAESD: taesd}, cache=tmp_path / "cache") as hub:
-        steps = list(predict(PHOTO, settings))
+        steps = []
+        depth = predict(PHOTO, settings, Run(steps.append))
         assert sorted(hub.fetched) == sorted(TAESD_FILES)
-        stages = list(dict.fromkeys(step.stage for step in steps[:-1]))
+        stages = list(dict.fromkeys(step.stage for step in steps))
         assert stages == ["load", "download", "encode", "denoise", "decode", "align"]
         checkpoint._drafts.clear()
         hub.refuse = (500, "")
-        assert np.array_equal(depth_of(settings), steps[-1].values)
+        assert np.array_equal(depth_of(settings), depth.values)
 
 
 def test_draft_that_cannot_be_had_is_explained(toy_folder, tmp_path):
     with serving({}, cache=tmp_path), pytest.raises(CheckpointError, match="set quality to full"):
-        list(predict(PHOTO, DepthSettings(checkpoint=str(toy_folder), quality="draft")))
+        predict(PHOTO, DepthSettings(checkpoint=str(toy_folder), quality="draft"))
 
 
 def test_latents_of_another_kind_are_refused(toy_folder):
     config = toy_folder / "vae" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"scaling_factor": 0.13025}))
     with pytest.raises(SettingsError, match="set it to full"):
-        list(predict(PHOTO, DepthSettings(checkpoint=str(toy_folder), quality="draft")))
+        predict(PHOTO, DepthSettings(checkpoint=str(toy_folder), quality="draft"))
 
 
 def test_draft_and_full_quality_may_differ_in_number_format(taesd):

@@ -12,12 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
 
-from marigold_demo.depth import DepthMap
+from marigold_demo.depth import DepthMap, Run
 from marigold_demo.errors import DataError
-from marigold_demo.evaluation import evaluate
 from marigold_demo.evaluation.datasets import BENCHMARKS, Pair, Protocol, Sample
 from marigold_demo.evaluation.evaluate import (
-    BASELINES,
     Score,
     abs_rel,
     constant,
@@ -32,6 +30,7 @@ from marigold_demo.evaluation.evaluate import (
 from marigold_demo.evaluation.table import DATA_SETS, PUBLISHED, ResultsCsv, as_json, as_text
 from marigold_demo.io.photo import Photo
 from marigold_demo.settings import DepthSettings
+from tests.predictors import stepwise
 
 SETTINGS = DepthSettings()
 DEPTH_DEV = Path(__file__).parents[1] / ".." / "shared" / "data" / "depth_dev"
@@ -54,6 +53,7 @@ def sample_of(pair: Pair, *, ordinal: bool = False, **protocol: object) -> Sampl
 def knowing(depth: np.ndarray, seen: list[DepthSettings] | None = None):
     """A predictor that knows the truth up to scale and shift."""
 
+    @stepwise
     def predict(photo: Photo, settings: DepthSettings) -> Iterator[DepthMap]:
         if seen is not None:
             seen.append(settings)
@@ -133,7 +133,7 @@ def test_the_constant_scores_as_the_mean_of_the_truth():
 
 
 def test_rows_only_is_far_at_the_top():
-    [depth] = rows_only(Photo(rgb=np.zeros((20, 30, 3), dtype=np.uint8)), SETTINGS)
+    depth = rows_only(Photo(rgb=np.zeros((20, 30, 3), dtype=np.uint8)), SETTINGS, Run())
     assert (
         (depth.values[0] == 1).all()
         and (depth.values[-1] == 0).all()
@@ -460,9 +460,3 @@ def test_json_holds_the_means():
     table = json.loads(as_json(means([Score("a", "x", 0.5, 0.25, 0.1)]), predictor="mine"))
     assert table["predictor"] == "mine" and table["means"][0]["abs_rel"] == 0.5
     assert [one["source"] for one in table["means"]] == ["x", "mean of sources"]
-
-
-def test_a_predictor_without_depth_is_a_bug_that_rises():
-    with pytest.raises(ValueError, match="without a depth map"):
-        list(score_all(lambda photo, settings: iter(()), [sample_of(pair_of(truth()))], SETTINGS))
-    assert set(BASELINES) == {"rows-only", "constant"} and evaluate.Score is Score

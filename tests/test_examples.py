@@ -49,7 +49,7 @@ def test_the_depth_that_is_stored_is_the_depth_that_the_network_gives():
     from marigold_demo.network.checkpoint import predict
 
     example = load_examples()[2]
-    *_, depth = predict(load_photo(example.path), DepthSettings())
+    depth = predict(load_photo(example.path), DepthSettings())
     assert isinstance(depth, DepthMap)
     assert depth.revision == example.revision
     assert np.abs(depth.values - example.known_depth().values).mean() < 2e-3

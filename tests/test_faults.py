@@ -112,7 +112,7 @@ def out_of_memory(*_, **__):
 @pytest.mark.parametrize("part", ["unet", "vae"])
 def test_a_network_without_memory_says_so_and_works_again_later(part, store, monkeypatch, toy_parts):
     pipeline = toys.make_pipeline()
-    store = SessionStore(Workflow(pipeline.stream))
+    store = SessionStore(Workflow(pipeline))
     key = store.add_photo(PHOTO)
 
     def run():

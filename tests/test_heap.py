@@ -9,9 +9,10 @@ import threading
 import pytest
 import torch
 
-from marigold_demo.network import heap, thrift
+from marigold_demo.depth import CancelledError, Run
+from marigold_demo.network import heap, memory
 from marigold_demo.network.heap import kept_heap, share_one_heap
-from marigold_demo.network.thrift import lavish
+from marigold_demo.network.memory import keep_allocations
 from marigold_demo.settings import DepthSettings
 from tests import toys
 from tests.conftest import make_photo
@@ -91,19 +92,23 @@ def test_another_c_library_is_left_alone(monkeypatch):
 def test_memory_is_kept_where_maps_are_large_and_there_is_plenty(
     options, monkeypatch, device, layer_bytes, free, keeps
 ):
-    monkeypatch.setattr(thrift, "free_bytes", lambda _: free)
-    with lavish(torch.device(device), layer_bytes=layer_bytes):
+    monkeypatch.setattr(memory, "free_bytes", lambda _: free)
+    with keep_allocations(torch.device(device), layer_bytes=layer_bytes):
         assert bool(options) == keeps
 
 
 def test_a_prediction_keeps_memory_and_a_broken_off_one_hands_it_back(options, monkeypatch):
-    monkeypatch.setattr(thrift, "RETURNED_BYTES", 0)
+    monkeypatch.setattr(memory, "RETURNED_BYTES", 0)
     pipeline = toys.make_pipeline()
-    stream = pipeline.stream(make_photo(24, 32), DepthSettings())
-    next(stream)
-    assert options
-    assert "trim" not in options
-    stream.close()
+
+    def cancel(progress):
+        assert options
+        assert "trim" not in options
+        run.cancelled = True
+
+    run = Run(cancel)
+    with pytest.raises(CancelledError):
+        pipeline(make_photo(24, 32), DepthSettings(), run)
     assert options[-1] == "trim"
 
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from marigold_demo.catalog import CATALOG
+from marigold_demo.depth import CancelledError, Run
 from marigold_demo.errors import CheckpointError
 from marigold_demo.network import hub
 from marigold_demo.network.checkpoint import open_pipeline
@@ -81,14 +82,11 @@ def test_weights_in_several_files_come_whole():
     assert set(hub.wanted_files([*shards, index], half=False, with_text=False)) == {*shards, index}
 
 
-def progress_of(steps):
-    """Run a generator to its end; return what it yielded and what it returned."""
-    told = []
-    while True:
-        try:
-            told.append(next(steps))
-        except StopIteration as end:
-            return told, end.value
+def progress_of(name, **choices):
+    """Fetch a checkpoint; return its progress and its folder."""
+    steps = []
+    folder = hub.fetch_checkpoint(name, **choices, run=Run(steps.append))
+    return steps, folder
 
 
 @pytest.fixture
@@ -100,7 +98,7 @@ def served(toy_folder, tmp_path):
 def test_download_brings_all_that_is_needed_and_tells_how_far_it_is(served, toy_folder):
     (toy_folder / "unet" / "diffusion_pytorch_model.bin").touch()
     served.wait_s = 0.01
-    told, folder = progress_of(hub.stream_checkpoint(NAME, half=False))
+    told, folder = progress_of(NAME, half=False)
     assert hub.is_complete(folder)
     assert not list(folder.rglob("*.bin"))
     assert {step.stage for step in told} == {"download"}
@@ -115,7 +113,7 @@ def test_what_is_here_is_not_asked_for_again(served, monkeypatch):
     folder = hub.fetch_checkpoint(NAME, half=False)
     served.refuse = (500, "")
     asked = len(served.fetched)
-    assert progress_of(hub.stream_checkpoint(NAME, half=True)) == ([], folder)
+    assert progress_of(NAME, half=True) == ([], folder)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert hub.fetch_checkpoint(NAME, half=False) == hub.fetched(NAME) == folder
     assert len(served.fetched) == asked
@@ -129,12 +127,15 @@ def test_text_encoder_is_not_downloaded_where_the_prompt_comes_along(served, toy
     assert hub.is_complete(folder)
 
 
-def test_closing_ends_a_download_and_the_next_one_brings_the_rest_only(served):
+def test_cancelling_ends_a_download_and_the_next_one_brings_the_rest_only(served):
     served.wait_s = 0.03
-    steps = hub.stream_checkpoint(NAME, half=False)
-    while next(steps).done == 0 or "config.json" not in served.fetched:
-        pass
-    steps.close()
+
+    def cancel(progress):
+        run.cancelled = progress.done > 0 and "config.json" in served.fetched
+
+    run = Run(cancel)
+    with pytest.raises(CancelledError):
+        hub.fetch_checkpoint(NAME, half=False, run=run)
     for thread in threading.enumerate():
         if "_Download.run" in str(getattr(thread, "_target", "")):
             thread.join(20)

@@ -12,18 +12,15 @@ PACKAGE = "marigold_demo"
 # A module stands in the row of the longest name that it is or lies under; what is not named stands in row 2.
 ROWS = {
     "errors": 0,
-    "advice": 1,
     "affine": 1,
     "catalog": 1,
     "depth": 1,
-    "progress": 1,
     "settings": 1,
     "evaluation": 3,
     "network": 3,
     "workflow": 3,
     "network.checkpoint": 4,
     "network.checkpoint_folder": 4,
-    "network.estimate": 4,
     "api": 5,
     "serving": 4,
     "training": 4,

@@ -8,19 +8,20 @@ from contextvars import ContextVar
 
 import pytest
 
-from marigold_demo.depth import DepthMap
+from marigold_demo.depth import DepthMap, Progress
 from marigold_demo.errors import SettingsError
-from marigold_demo.progress import Progress
 from marigold_demo.serving.lifecycle import in_one_thread
 from marigold_demo.settings import DepthSettings
 from tests.conftest import make_photo
 from tests.pages import ball
+from tests.predictors import steps_of, stepwise
 
 PHOTO = make_photo(48, 64)
 visitor: ContextVar[str] = ContextVar("visitor", default="nobody")
 
 
 def watched(threads, *, error=None):
+    @stepwise
     def predict(photo, settings):
         try:
             for step in range(3):
@@ -41,7 +42,7 @@ def test_whoever_asks_from_whichever_thread_the_work_is_done_in_one():
 
     def ask(name):
         visitor.set(name)
-        return [type(step) for step in predict(PHOTO, DepthSettings())]
+        return [type(step) for step in steps_of(predict)(PHOTO, DepthSettings())]
 
     names = [f"visitor {number}" for number in range(5)]
     for name in names:
@@ -55,17 +56,17 @@ def test_whoever_asks_from_whichever_thread_the_work_is_done_in_one():
 def test_closing_ends_the_run_there_and_the_next_one_is_served():
     seen = []
     predict = in_one_thread(watched(seen))
-    with closing(predict(PHOTO, DepthSettings())) as steps:
+    with closing(steps_of(predict)(PHOTO, DepthSettings())) as steps:
         next(steps)
     assert len(seen) == 2
-    assert len(list(predict(PHOTO, DepthSettings()))) == 4
+    assert len(list(steps_of(predict)(PHOTO, DepthSettings()))) == 4
     assert len({thread for thread, _ in seen}) == 1
 
 
 def test_errors_come_through():
     predict = in_one_thread(watched([], error=SettingsError("too many")))
     with pytest.raises(SettingsError, match="too many"):
-        list(predict(PHOTO, DepthSettings()))
+        list(steps_of(predict)(PHOTO, DepthSettings()))
 
 
 def test_threads_that_wait_sleep_unless_told_otherwise():

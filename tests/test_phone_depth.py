@@ -21,6 +21,7 @@ from marigold_demo.ui.session_store import SessionStore
 from marigold_demo.workflow import Workflow, phone_depth
 from tests.pages import LENIENT, make_tabs
 from tests.picture_files import encoded, quarters
+from tests.predictors import stepwise
 
 RAMP = np.linspace(0, 255, 60).round().astype(np.uint8)[None].repeat(40, axis=0)  # [40, 60]
 GDEPTH = "http://ns.google.com/photos/1.0/depthmap/"
@@ -190,6 +191,7 @@ def test_a_photo_without_depth_has_none():
 class Never:
     """A predictor that must not be asked."""
 
+    @stepwise
     def __call__(self, photo: Photo, settings: DepthSettings):
         raise AssertionError("the network was asked")
         yield

@@ -1,5 +1,4 @@
-import gc
-import weakref
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -11,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from marigold_demo.depth import DepthMap
+from marigold_demo.depth import CancelledError, DepthMap, Run
 from marigold_demo.errors import CheckpointError, SettingsError
-from marigold_demo.network.defaults import Defaults
+from marigold_demo.network.checkpoint import load_pipeline, predict
+from marigold_demo.network.memory import retry_at_lower_resolution
 from marigold_demo.network.pipeline import DepthPipeline
-from marigold_demo.network.thrift import at_what_fits
-from marigold_demo.progress import Progress
+from marigold_demo.network.plan import CheckpointDefaults
 from marigold_demo.settings import DepthSettings
+from marigold_demo.workflow import Workflow
 from tests import toys
 from tests.conftest import make_photo
 
@@ -31,7 +31,7 @@ def test_batches_of_members_do_not_change_the_depth(monkeypatch):
     photo, settings = make_photo(37, 53), DepthSettings(ensemble=5, seed=7)
     pipeline = toys.make_pipeline(scheduler="lcm")
     together = pipeline(photo, settings)
-    monkeypatch.setattr("marigold_demo.network.member_batches.CPU_BATCH_BYTES", 1)
+    monkeypatch.setattr("marigold_demo.network.memory.CPU_BATCH_BYTES", 1)
     calls = []
     counted(pipeline.unet, calls)
     one_by_one = pipeline(photo, settings)
@@ -74,14 +74,14 @@ def test_depth_has_the_size_of_the_photo(toy_pipeline, size):
 @given(width=st.integers(200, 4000), longer=st.floats(1, 5))
 def test_photos_of_every_shape_are_seen_with_as_many_pixels(width, longer):
     size = (width, max(1, round(width / longer)))
-    edge = Defaults(steps=1, resolution=256, same_pixels=True).longest_edge(size)
+    edge = CheckpointDefaults(steps=1, resolution=256, same_pixels=True).longest_edge(size)
     assert edge % 8 == 0
     assert edge**2 * size[1] / size[0] == pytest.approx(256 * 192, rel=0.08)
-    assert Defaults(steps=1, resolution=256).longest_edge(size) == 256
+    assert CheckpointDefaults(steps=1, resolution=256).longest_edge(size) == 256
 
 
 def test_longest_edge_of_a_panorama_is_bounded_and_a_usual_photo_has_the_stated_one():
-    defaults = Defaults(steps=1, resolution=256, same_pixels=True)
+    defaults = CheckpointDefaults(steps=1, resolution=256, same_pixels=True)
     assert defaults.longest_edge((4000, 100)) == 512
     assert defaults.longest_edge((1024, 768)) == defaults.longest_edge((300, 400)) == 256
 
@@ -99,15 +99,16 @@ def test_the_network_sees_a_photo_at_the_longest_edge_that_the_checkpoint_wants(
 def test_progress_comes_before_each_network_call_and_adds_up(toy_pipeline):
     calls, counts = [], []
     hooks = [counted(toy_pipeline.unet, calls), counted(toy_pipeline.vae.encoder, calls)]
-    items = []
-    for item in toy_pipeline.stream(make_photo(40, 64), DepthSettings(ensemble=3, steps=4)):
-        items.append(item)
+    progress = []
+
+    def note(item):
+        progress.append(item)
         counts.append(len(calls))
+
+    depth = toy_pipeline(make_photo(40, 64), DepthSettings(ensemble=3, steps=4), Run(note))
     for hook in hooks:
         hook.remove()
-    *progress, depth = items
     assert isinstance(depth, DepthMap)
-    assert all(isinstance(item, Progress) for item in progress)
     assert counts[0] == 0
     assert {item.total for item in progress} == {1 + 3 * 4 + 3}
     done = [item.done for item in progress]
@@ -116,45 +117,41 @@ def test_progress_comes_before_each_network_call_and_adds_up(toy_pipeline):
     assert list(dict.fromkeys(item.stage for item in progress)) == ["encode", "denoise", "decode", "align"]
 
 
-class CancelledError(Exception):
-    pass
-
-
 @pytest.mark.parametrize("allowed", [0, 1, 3])
-def test_a_raised_cancel_stops_before_the_next_unet_call(toy_pipeline, allowed):
+@pytest.mark.parametrize("raised", [False, True])
+def test_cancelling_stops_before_the_next_unet_call(toy_pipeline, allowed, raised):
     calls = []
 
     def cancel(progress):
         if len(calls) == allowed and progress.stage == "denoise":
-            raise CancelledError
+            run.cancelled = True
+            if raised:
+                raise KeyboardInterrupt
 
-    with counted(toy_pipeline.unet, calls), pytest.raises(CancelledError):
-        toy_pipeline(make_photo(40, 64), DepthSettings(steps=4), on_step=cancel)
+    run = Run(cancel)
+    with counted(toy_pipeline.unet, calls), pytest.raises(KeyboardInterrupt if raised else CancelledError):
+        toy_pipeline(make_photo(40, 64), DepthSettings(steps=4), run)
     assert len(calls) == allowed
-
-
-def test_closing_the_stream_stops_the_network_and_frees_the_members(toy_pipeline):
-    calls = []
-    with counted(toy_pipeline.unet, calls):
-        stream = toy_pipeline.stream(make_photo(40, 64), DepthSettings(steps=4))
-        while next(stream).stage != "denoise" or not calls:
-            pass
-        photo_latent = weakref.ref(stream)
-        stream.close()
-        assert len(calls) == 1
-        assert list(stream) == []
-    del stream
-    gc.collect()
-    assert photo_latent() is None
+    assert not torch.is_inference_mode_enabled()
     assert toy_pipeline(make_photo(40, 64), DepthSettings()).size == (64, 40)
 
 
-def test_inference_mode_does_not_leak_between_items(toy_pipeline):
-    stream = toy_pipeline.stream(make_photo(40, 64), DepthSettings())
-    next(stream)
-    assert not torch.is_inference_mode_enabled()
-    stream.close()
-    assert not torch.is_inference_mode_enabled()
+def test_at_most_eight_frames_of_the_package_stand_above_the_first_unet_call(toy_folder, monkeypatch):
+    """From the workflow, which page and command line ask, down to the network."""
+    depths = []
+
+    def count(*_):
+        frame = sys._getframe()
+        found = 0
+        while frame is not None:
+            found += frame.f_globals.get("__name__", "").startswith("marigold_demo.")
+            frame = frame.f_back
+        depths.append(found)
+
+    load_pipeline(str(toy_folder)).unet.register_forward_pre_hook(count)
+    settings = DepthSettings(checkpoint=str(toy_folder), ensemble=2)
+    Workflow(predict).estimate(make_photo(40, 64), settings)
+    assert 0 < depths[0] <= 8
 
 
 def make_pipeline_without_chance():
@@ -164,7 +161,7 @@ def make_pipeline_without_chance():
         vae=parts.vae,
         scheduler=parts.scheduler,
         empty_prompt=parts.empty_prompt,
-        defaults=Defaults(steps=1, resolution=64, start="zeros"),
+        defaults=CheckpointDefaults(steps=1, resolution=64, start="zeros"),
     )
 
 
@@ -207,7 +204,8 @@ def test_depth_of_views_turns_with_the_photo():
 
 
 def test_progress_over_views_is_that_of_one_prediction():
-    steps = list(make_pipeline_without_chance().stream(make_photo(48, 64), DepthSettings(ensemble=4)))[:-1]
+    steps = []
+    make_pipeline_without_chance()(make_photo(48, 64), DepthSettings(ensemble=4), Run(steps.append))
     assert {step.total for step in steps} == {4 * 3}
     assert [step.done for step in steps] == list(range(4 * 3 + 1))
 
@@ -317,7 +315,7 @@ def test_large_pictures_begin_in_stripes(monkeypatch):
     conv = pipeline.vae.decoder.up_blocks[-1].resnets[0].conv1
     conv.register_forward_pre_hook(lambda _, inputs: heights.append(inputs[0].shape[2]))
     pipeline(make_photo(128, 64), DepthSettings(resolution=128, steps=1))
-    monkeypatch.setattr("marigold_demo.network.thrift.free_bytes", lambda _: 0)
+    monkeypatch.setattr("marigold_demo.network.memory.free_bytes", lambda _: 0)
     pipeline(make_photo(128, 64), DepthSettings(resolution=128, steps=1))
     assert (heights[0], max(heights[1:])) == (128, 64 + 1)  # two stripes, with a row of the other
 
@@ -328,7 +326,9 @@ def test_what_does_not_fit_at_all_is_computed_smaller_and_told():
     settings = DepthSettings(resolution=256, steps=1)
     with pytest.raises(SettingsError, match="choose a lower one"):
         pipeline(photo, settings)
-    *progress, depth = at_what_fits(partial(pipeline.stream, photo), settings, longest=256)
+    progress = []
+    predict_it = partial(pipeline, photo, run=Run(progress.append))
+    depth = retry_at_lower_resolution(predict_it, settings, longest=256)
     assert depth.size == (256, 192)
     assert depth.notes == ("There was not enough memory for 256 px; this depth was computed at 192 px.",)
     assert np.array_equal(depth.values, pipeline(photo, replace(settings, resolution=192)).values)
@@ -339,7 +339,7 @@ def test_what_fits_at_no_size_is_explained():
     pipeline = toys.make_pipeline()
     greedy(pipeline.unet, most_rows=1)
     with pytest.raises(SettingsError, match="not enough memory"):
-        list(at_what_fits(partial(pipeline.stream, make_photo(192, 256)), DepthSettings(), longest=256))
+        retry_at_lower_resolution(partial(pipeline, make_photo(192, 256)), DepthSettings(), longest=256)
 
 
 def test_depth_that_is_never_a_number_is_reported_as_damaged_weights():

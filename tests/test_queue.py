@@ -18,10 +18,8 @@ from gradio.data_classes import PredictBodyInternal
 from gradio.server_messages import EstimationMessage, LogMessage
 
 from benchmarks.rest_client import RefusedError, Visit
-from marigold_demo.advice import Advice
-from marigold_demo.depth import DepthMap
+from marigold_demo.depth import CheckpointStatus, DepthMap, Progress
 from marigold_demo.errors import DemoError
-from marigold_demo.progress import Progress
 from marigold_demo.recipe import recipe_from_json
 from marigold_demo.serving.lifecycle import Service
 from marigold_demo.serving.listening import listen
@@ -33,6 +31,7 @@ from marigold_demo.ui.queue import Mailbox, Mailboxes
 from marigold_demo.ui.session_store import SessionStore
 from marigold_demo.workflow import Workflow
 from tests.pages import LENIENT, draw_photo
+from tests.predictors import stepwise
 from tests.test_visitors import eventually, grey
 
 pytestmark = LENIENT
@@ -49,6 +48,7 @@ class Paced:
     def __init__(self) -> None:
         self.running, self.hurry = 0, threading.Event()
 
+    @stepwise
     def __call__(self, photo, settings):
         self.running += 1
         try:
@@ -443,13 +443,13 @@ def test_a_proxy_that_is_not_believed_is_told_to_the_log_once(url, page, monkeyp
 
 
 @on_server
-def test_a_run_that_would_take_far_too_long_is_refused_at_once(tmp_path, photos, monkeypatch):
+def test_a_run_that_took_far_too_long_last_time_is_refused_at_once(tmp_path, photos, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
     service = Service()
-    advise = lambda size, settings: Advice(seconds=60.0 * (settings.ensemble or 1))  # noqa: E731
+    status_of = lambda settings: CheckpointStatus(last_s=60.0 * (settings.ensemble or 1))  # noqa: E731
     predict = Paced()
     predict.hurry.set()
-    workflow = Workflow(service.runs.watched(predict), admit=service.runs.admission(advise))
+    workflow = Workflow(service.runs.watched(predict), admit=service.runs.admission(status_of))
     page = build_page(workflow, store=SessionStore(workflow, files=service.cache))
     url = launch(page, service, listen("127.0.0.1", 0))
     try:
@@ -457,8 +457,8 @@ def test_a_run_that_would_take_far_too_long_is_refused_at_once(tmp_path, photos,
             photo = visit.upload("photo.png", photos[0])
             with pytest.raises(RefusedError) as caught:
                 visit.wish("depth", photo=photo, ensemble=20)
-            said = "This would take about 20 minutes, and one run may take 5 minutes here; fewer steps, "
+            said = "This took 20 minutes last time, and one run may take 5 minutes here; fewer steps, "
             assert said in str(caught.value)
-            assert visit.wish("depth", photo=photo, ensemble=8)  # the estimate may be wrong
+            assert visit.wish("depth", photo=photo, ensemble=8)
     finally:
         page.close(verbose=False)

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from marigold_demo import __version__
 from marigold_demo.cli.main import main
-from marigold_demo.depth import DepthMap
 from marigold_demo.errors import SettingsError
 from marigold_demo.examples import load_examples
 from marigold_demo.io.photo import load_photo
@@ -36,9 +35,8 @@ class Stamped(Ball):
         super().__init__()
         self.revision = revision
 
-    def __call__(self, photo, settings):
-        for step in super().__call__(photo, settings):
-            yield replace(step, revision=self.revision) if isinstance(step, DepthMap) else step
+    def __call__(self, photo, settings, run):
+        return replace(super().__call__(photo, settings, run), revision=self.revision)
 
 
 @pytest.fixture
@@ -189,7 +187,7 @@ def test_the_network_stamps_its_depth_with_revision_device_and_threads(toy_folde
 
     photo = draw_photo(tmp_path, size=(64, 48))
     settings = DepthSettings(checkpoint=str(toy_folder), steps=1, resolution=64)
-    *_, depth = checkpoint.predict(load_photo(photo), settings)
+    depth = checkpoint.predict(load_photo(photo), settings)
     assert depth.revision == revision_of(toy_folder)
     assert np.isfinite(depth.values).all()
     assert depth.device.startswith("CPU (") and depth.device.endswith(", 1 thread, float32)")

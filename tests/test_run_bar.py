@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from marigold_demo.advice import Advice
 from marigold_demo.catalog import CATALOG, EMBEDDED
-from marigold_demo.depth import DepthMap
+from marigold_demo.depth import CheckpointStatus, DepthMap, Progress
 from marigold_demo.errors import CheckpointError
-from marigold_demo.progress import Progress
 from tests.pages import Ball, ball, draw_photo, served
 from tests.visits import BROWSER, Visit, choose, chromium, type_number, wait_until
 
@@ -22,20 +20,19 @@ class Models(Ball):
 
     online = True
 
-    def __call__(self, photo, settings):
+    def __call__(self, photo, settings, run):
         if settings.checkpoint == EMBEDDED:
-            yield from super().__call__(photo, settings)
-            return
+            return super().__call__(photo, settings, run)
         if not self.online:
             raise CheckpointError(OFFLINE)
-        yield Progress("download", 650, 2600)
+        run.report(Progress("download", 650, 2600))
         self.may_go_on.wait(20)
-        yield DepthMap(1 - ball(*photo.rgb.shape[:2]))
+        return DepthMap(1 - ball(*photo.rgb.shape[:2]))
 
 
-def advise(size, settings):
+def status_of(settings):
     to_download = 0 if settings.checkpoint == EMBEDDED else 2_600_000_000
-    return Advice(2.0 * (settings.ensemble or 1), 10**9, to_download)
+    return CheckpointStatus(to_download, 2.0 * (settings.ensemble or 1))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +49,7 @@ def predict():
 def url(folder, predict):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder / "cache"))
-        with served(predict, advise=advise) as address:
+        with served(predict, status_of=status_of) as address:
             yield address
 
 
@@ -81,12 +78,12 @@ def visit(browser, url, predict):
 def test_the_model_tells_what_it_costs_before_anything_runs(visit, predict):
     seen = visit()
     advice, runs = seen.page.locator("#advice"), predict.runs
-    expect(advice).to_contain_text("Ready on this machine · about 2.0 s · 1.0 GB of memory")
+    expect(advice).to_contain_text("Ready on this machine · took 2.0 s last time")
     choose(seen.page, "#depth-checkpoint", "Marigold v1-1 (best) · 2.6 GB to download")
     expect(advice).to_contain_text("Downloads 2.6 GB once")
     seen.page.locator("#depth-settings > button").click()
     type_number(seen.page, "#depth-ensemble input", "5")
-    expect(advice).to_contain_text("about 10 s")
+    expect(advice).to_contain_text("took 10 s last time")
     assert predict.runs == runs
 
 

@@ -18,10 +18,8 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from playwright.sync_api import sync_playwright
 
-from marigold_demo.advice import Advice
-from marigold_demo.depth import DepthMap
+from marigold_demo.depth import CheckpointStatus, DepthMap, Progress
 from marigold_demo.errors import CheckpointError, PhotoError
-from marigold_demo.progress import Progress
 from marigold_demo.serving import requests
 from marigold_demo.serving.config import Configuration
 from marigold_demo.serving.lifecycle import Service, _crashed
@@ -33,6 +31,7 @@ from marigold_demo.settings import DepthSettings
 from marigold_demo.ui import model_picker
 from tests.conftest import make_photo
 from tests.pages import LENIENT, ROOT, Ball, draw_photo, served
+from tests.predictors import steps_of, stepwise
 
 pytestmark = LENIENT
 MB = 10**6
@@ -470,6 +469,7 @@ def test_an_answer_to_a_crash_has_security_headers_and_no_details():
 # -- runs -------------------------------------------------------------------------------------------
 
 
+@stepwise
 def flat(photo, settings):
     yield Progress("encode", 0, 2)
     yield Progress("decode", 1, 2)
@@ -485,7 +485,7 @@ def value(metrics: Metrics, line: str) -> float:
 def test_a_run_is_counted_and_timed_by_stage():
     now, metrics = iter(range(100)), Metrics()
     runs = RunMonitor(metrics, permitted=None, clock=lambda: next(now))
-    *_, depth = runs.watched(flat)(make_photo(4, 4), DepthSettings())
+    *_, depth = steps_of(runs.watched(flat))(make_photo(4, 4), DepthSettings())
     assert isinstance(depth, DepthMap)
     assert value(metrics, 'marigold_runs_total{checkpoint="embedded",end="done"}') == 1
     for stage in ("start", "encode", "decode"):
@@ -495,7 +495,7 @@ def test_a_run_is_counted_and_timed_by_stage():
 
 def test_a_run_that_is_left_is_closed_and_counted_as_cancelled():
     metrics, ball = Metrics(), Ball()
-    steps = RunMonitor(metrics, permitted=None).watched(ball)(make_photo(4, 4), DepthSettings())
+    steps = steps_of(RunMonitor(metrics, permitted=None).watched(ball))(make_photo(4, 4), DepthSettings())
     next(steps)
     assert (ball.running, value(metrics, "marigold_running")) == (1, 1)
     steps.close()
@@ -504,20 +504,21 @@ def test_a_run_that_is_left_is_closed_and_counted_as_cancelled():
 
 
 def test_a_run_that_fails_is_counted_by_the_kind_of_its_error():
+    @stepwise
     def breaks(photo, settings):
         raise PhotoError("secret.jpg is not for us")
         yield
 
     metrics = Metrics()
     with pytest.raises(PhotoError):
-        list(RunMonitor(metrics, permitted=None).watched(breaks)(make_photo(4, 4), DepthSettings()))
+        list(steps_of(RunMonitor(metrics, permitted=None).watched(breaks))(make_photo(4, 4), DepthSettings()))
     assert value(metrics, 'marigold_runs_total{checkpoint="embedded",end="PhotoError"}') == 1
 
 
 def test_a_run_stops_before_its_next_network_call_when_the_server_ends():
     ball = Ball(steps=50)
     runs = RunMonitor(Metrics(), permitted=None)
-    steps = runs.watched(ball)(make_photo(4, 4), DepthSettings())
+    steps = steps_of(runs.watched(ball))(make_photo(4, 4), DepthSettings())
     next(steps)
     runs.stopping.set()
     with pytest.raises(ServerEndsError, match="try again in a minute"):
@@ -529,6 +530,7 @@ def paced(stage_s: dict[str, float], clock: list[float]):
     """Return a predictor of which each stage takes so many seconds, and what was reached."""
     reached = []
 
+    @stepwise
     def predict(photo, settings):
         for number, (stage, seconds) in enumerate(stage_s.items()):
             reached.append(stage)
@@ -553,7 +555,7 @@ def test_a_run_ends_before_the_network_call_that_its_time_has_no_room_for(stages
     clock, metrics = [0.0], Metrics()
     predict, passed = paced(stages, clock)
     runs = RunMonitor(metrics, permitted=None, limit_s=300, clock=lambda: clock[0])
-    steps = runs.watched(predict)(make_photo(4, 4), DepthSettings())
+    steps = steps_of(runs.watched(predict))(make_photo(4, 4), DepthSettings())
     if reached == "end":
         assert isinstance([*steps][-1], DepthMap)
     else:
@@ -562,71 +564,72 @@ def test_a_run_ends_before_the_network_call_that_its_time_has_no_room_for(stages
         assert value(metrics, 'marigold_runs_total{checkpoint="embedded",end="RunTooLongError"}') == 1
     assert passed[-1] == reached
     unlimited = RunMonitor(metrics, permitted=None, clock=lambda: clock[0])
-    assert isinstance([*unlimited.watched(predict)(make_photo(4, 4), DepthSettings())][-1], DepthMap)
+    assert isinstance(
+        [*steps_of(unlimited.watched(predict))(make_photo(4, 4), DepthSettings())][-1], DepthMap
+    )
 
 
 @pytest.mark.parametrize(("minutes", "seconds"), [(5, 300.0), (0, None), (1440, 86400.0)])
-def test_the_limit_is_configured_in_minutes_and_told_with_the_price(minutes, seconds):
+def test_the_limit_is_configured_in_minutes_and_told_with_the_status(minutes, seconds):
     runs = Service(Configuration(run_minutes=minutes)).runs
-    told = runs.advised(lambda size, settings: Advice(seconds=700.0))((4, 4), DepthSettings())
-    assert told == Advice(seconds=700.0, limit_s=seconds)
+    told = runs.with_limit(lambda settings: CheckpointStatus(last_s=700.0))(DepthSettings())
+    assert told == CheckpointStatus(last_s=700.0, limit_s=seconds)
     line = "more than the 5 min that one run may take here"
-    assert (line in model_picker.price(told)) is (minutes == 5)
+    assert (line in model_picker.status_text(told)) is (minutes == 5)
 
 
-def test_what_would_take_far_longer_than_the_limit_is_not_admitted():
-    seconds = iter([None, 100.0, 599.0, 601.0])
-    admit = RunMonitor(Metrics(), permitted=None, limit_s=300).admission(
-        lambda *_: Advice(seconds=next(seconds))
-    )
-    for _ in range(3):  # the estimate may be wrong by 1.7 x
-        admit(make_photo(4, 4), DepthSettings())
-    with pytest.raises(RunTooLongError, match="take about 10 minutes, and one run may take 5 minutes here"):
-        admit(make_photo(4, 4), DepthSettings())
+def test_what_took_far_longer_than_the_limit_last_time_is_not_admitted():
+    last_s = iter([None, 100.0, 599.0, 601.0])
+    runs = RunMonitor(Metrics(), permitted=None, limit_s=300)
+    admit = runs.admission(lambda settings: CheckpointStatus(last_s=next(last_s)))
+    for _ in range(3):
+        admit(DepthSettings())
+    with pytest.raises(RunTooLongError, match="took 10 minutes last time, and one run may take 5 minutes"):
+        admit(DepthSettings())
     with pytest.raises(CheckpointError):
-        RunMonitor(Metrics(), permitted=frozenset()).admission(lambda *_: Advice())(
-            make_photo(4, 4), DepthSettings()
-        )
+        RunMonitor(Metrics(), permitted=frozenset()).admission(lambda _: CheckpointStatus())(DepthSettings())
 
 
-def test_a_checkpoint_that_is_not_permitted_never_reaches_the_network_or_the_advisor():
+def test_a_checkpoint_that_is_not_permitted_never_reaches_the_network_or_the_status():
     asked = []
 
+    @stepwise
     def predict(photo, settings):
         asked.append(settings.checkpoint)
-        yield from flat(photo, settings)
+        yield flat(photo, settings)
 
-    def advise(size, settings):
+    def status_of(settings):
         asked.append(settings.checkpoint)
-        return Advice(seconds=1.0)
+        return CheckpointStatus(last_s=1.0)
 
     runs = RunMonitor(Metrics(), permitted=frozenset({"embedded"}))
     refused = ("/etc", "evil/pickles", "../embedded", "Embedded", "embedded@main", "https://hf.co/a/embedded")
     for name in (*refused, "'/etc/'", "hf://embedded", "embedded/unet", "./embedded"):
         with pytest.raises(CheckpointError, match="choose one of embedded"):
-            list(runs.watched(predict)(make_photo(4, 4), DepthSettings(checkpoint=name)))
-        assert runs.advised(advise)((4, 4), DepthSettings(checkpoint=name)) == Advice()
+            list(steps_of(runs.watched(predict))(make_photo(4, 4), DepthSettings(checkpoint=name)))
+        assert runs.with_limit(status_of)(DepthSettings(checkpoint=name)) == CheckpointStatus()
     assert asked == []
-    list(runs.watched(predict)(make_photo(4, 4), DepthSettings()))
-    assert runs.advised(advise)((4, 4), DepthSettings()).seconds == 1
+    list(steps_of(runs.watched(predict))(make_photo(4, 4), DepthSettings()))
+    assert runs.with_limit(status_of)(DepthSettings()).last_s == 1
     assert asked == ["embedded", "embedded"]
 
 
 def test_a_permitted_checkpoint_may_be_spelled_as_it_is_pasted_but_reaches_the_network_by_its_name():
     asked = []
 
+    @stepwise
     def predict(photo, settings):
         asked.append(settings.checkpoint)
-        yield from flat(photo, settings)
+        yield flat(photo, settings)
 
     runs = RunMonitor(Metrics(), permitted=Configuration(checkpoints="catalog").permitted_checkpoints)
     name = "prs-eth/marigold-depth-v1-1"
     for typed in (f"https://huggingface.co/{name}/tree/main", f'"{name}"', f" {name}/ "):
-        list(runs.watched(predict)(make_photo(4, 4), DepthSettings(checkpoint=typed)))
+        list(steps_of(runs.watched(predict))(make_photo(4, 4), DepthSettings(checkpoint=typed)))
     assert asked == [name] * 3
     for typed in (f"{name}@other", f"https://huggingface.co/{name}/tree/other", f"{name}/../../etc"):
         with pytest.raises(CheckpointError, match="This server does not load that checkpoint"):
-            list(runs.watched(predict)(make_photo(4, 4), DepthSettings(checkpoint=typed)))
+            list(steps_of(runs.watched(predict))(make_photo(4, 4), DepthSettings(checkpoint=typed)))
 
 
 @on_server
@@ -708,7 +711,7 @@ def test_checkpoints_out_of_the_catalog_are_not_told_in_metrics_or_lines(caplog)
     metrics = Metrics()
     with caplog.at_level(logging.INFO, logger="marigold_demo"):
         list(
-            RunMonitor(metrics, permitted=None).watched(flat)(
+            steps_of(RunMonitor(metrics, permitted=None).watched(flat))(
                 make_photo(4, 4), DepthSettings(checkpoint="/home/anna")
             )
         )

@@ -22,14 +22,14 @@ from marigold_demo.cli import main as cli
 from marigold_demo.cli.flags import from_flags
 from marigold_demo.cli.main import main, make_parser
 from marigold_demo.colormap import COLORMAPS, MOST_CONTOURS
-from marigold_demo.depth import DepthMap
+from marigold_demo.depth import DepthMap, Progress
 from marigold_demo.errors import SettingsError
 from marigold_demo.io.photo import Photo
-from marigold_demo.network.views import MOST_VIEWS
+from marigold_demo.network.augment import MOST_VIEWS
 from marigold_demo.presets import RELIEF_PRESETS
-from marigold_demo.progress import Progress
 from marigold_demo.settings import KEYHOLE_BASE_MM, DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.training.settings import TrainSettings
+from tests.predictors import stepwise
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("_depth.npy", "_depth_16bit.png", "_depth_colored.png")
@@ -38,17 +38,18 @@ RAMP = """
 import sys, time
 import numpy as np
 from marigold_demo.cli.main import main
-from marigold_demo.depth import DepthMap
-def predict(photo, settings):
+from marigold_demo.depth import DepthMap, Progress
+def predict(photo, settings, run):
     if photo.stem == "slow":
         print("running", flush=True)
         time.sleep(60)
-    yield DepthMap(np.tile(np.linspace(0, 1, photo.size[0], dtype=np.float32), (photo.size[1], 1)))
+    return DepthMap(np.tile(np.linspace(0, 1, photo.size[0], dtype=np.float32), (photo.size[1], 1)))
 if __name__ == "__main__":
     sys.exit(main(predict=predict))
 """
 
 
+@stepwise
 def ramp(photo: Photo, settings: DepthSettings) -> Iterator[Progress | DepthMap]:
     width, height = photo.size
     yield DepthMap(np.tile(np.linspace(0, 1, width, dtype=np.float32), (height, 1)))
@@ -267,9 +268,10 @@ def test_photos_depth_and_recipes_come_through_standard_input(tmp_path, capsys):
     assert {name.split("_relief_")[0] for name in names_in(out)} == {"photo"}
     seen: list[DepthSettings] = []
 
+    @stepwise
     def noting(photo: Photo, settings: DepthSettings) -> Iterator[Progress | DepthMap]:
         seen.append(settings)
-        yield from ramp(photo, settings)
+        yield ramp(photo, settings)
 
     with standard_input((tmp_path / "photo_depth_16bit.png").read_bytes()):
         assert run("depth", photo, "--recipe", "-", "--out", out, predict=noting) == 0
@@ -364,10 +366,11 @@ def test_what_cannot_be_a_photo_is_named_among_those_that_can(tmp_path, capsys, 
 
 
 def test_one_photo_too_large_for_the_memory_costs_the_others_nothing(tmp_path, capsys):
+    @stepwise
     def short(photo: Photo, settings: DepthSettings) -> Iterator[DepthMap]:
         if photo.stem == "large":
             raise SettingsError("There is not enough memory for this resolution; choose a lower one.")
-        yield from ramp(photo, settings)
+        yield ramp(photo, settings)
 
     photos = [write_photo(tmp_path / f"{name}.png") for name in ("large", "small")]
     assert run("depth", *photos, "--out", tmp_path / "out", predict=short) == 2
@@ -380,11 +383,12 @@ def test_a_batch_holds_one_depth_map_and_one_photo_at_a_time(tmp_path):
     alive: list[weakref.ref] = []
     most = 0
 
+    @stepwise
     def counting(photo: Photo, settings: DepthSettings) -> Iterator[DepthMap]:
         nonlocal most
         gc.collect()
         most = max(most, sum(thing() is not None for thing in alive))
-        [depth] = ramp(photo, settings)
+        depth = ramp(photo, settings)
         alive.extend([weakref.ref(photo.rgb), weakref.ref(depth)])
         yield depth
 
@@ -401,8 +405,9 @@ def test_what_a_recipe_leaves_in_doubt_is_told_once_for_a_batch(tmp_path, capsys
 
 
 def test_what_the_network_did_otherwise_is_told(tmp_path, capsys):
+    @stepwise
     def lower(photo: Photo, settings: DepthSettings) -> Iterator[DepthMap]:
-        [depth] = ramp(photo, settings)
+        depth = ramp(photo, settings)
         yield DepthMap(depth.values, notes=("This depth was computed at 512 px.",))
 
     assert run("depth", write_photo(tmp_path / "a.png"), "--out", tmp_path, predict=lower) == 0

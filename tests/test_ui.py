@@ -9,15 +9,13 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from marigold_demo.advice import Advice
 from marigold_demo.cache import PeriodicTask
 from marigold_demo.catalog import CATALOG, EMBEDDED
-from marigold_demo.depth import DepthMap
+from marigold_demo.depth import CheckpointStatus, DepthMap, Progress
 from marigold_demo.errors import DemoError, PhotoError, SettingsError
 from marigold_demo.examples import load_examples
 from marigold_demo.io.cache_folder import CacheFolder
 from marigold_demo.io.photo import Photo
-from marigold_demo.progress import Progress
 from marigold_demo.recipe import load_recipe
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings, options_of
 from marigold_demo.ui import build_page, layers, model_picker, widgets
@@ -163,56 +161,56 @@ def test_sizes_are_said_in_units_people_know(count, words):
 # Which model
 
 
-def advise(size, settings):
-    """Foresee a price by which each of its causes can be told; only LCM and the draft are here."""
+def status_of(settings):
+    """Return a status by which settings can be told apart; only LCM and the draft are here."""
     here = settings.checkpoint in (EMBEDDED, LCM)
-    return Advice(size[0] * (settings.ensemble or 1) / 100, 3 * 10**9, 0 if here else 2_600_000_000)
+    return CheckpointStatus(0 if here else 2_600_000_000, 6.0 * (settings.ensemble or 1))
 
 
 def test_the_choice_tells_what_is_ready_and_what_has_to_be_fetched():
-    titles = {name: title for title, name in model_picker.model_choices(advise)}
+    titles = {name: title for title, name in model_picker.model_choices(status_of)}
     assert titles[EMBEDDED] == "Draft (embedded, instant) · ready"
     assert titles[BEST] == "Marigold v1-1 (best) · 2.6 GB to download"
 
 
-def test_without_an_advisor_the_choice_says_nothing_of_prices():
+def test_without_a_source_the_choice_says_nothing_of_downloads():
     titles = " ".join(title for title, _ in model_picker.model_choices(None))
     assert "ready" not in titles and "download" not in titles
-    assert "memory" not in model_picker.about_model(None, None, DepthSettings())
+    assert "Ready" not in model_picker.about_model(None, DepthSettings())
 
 
-def test_the_price_is_that_of_this_photo_and_these_settings():
-    told = model_picker.about_model(advise, (600, 400), DepthSettings(checkpoint=BEST, ensemble=5))
-    assert "Downloads 2.6 GB once · about 30 s · 3.0 GB of memory" in told
-    assert "Ready on this machine · about 6.0 s" in model_picker.about_model(
-        advise, (600, 400), DepthSettings()
+def test_download_and_last_time_are_those_of_the_settings():
+    told = model_picker.about_model(status_of, DepthSettings(checkpoint=BEST, ensemble=5))
+    assert "Downloads 2.6 GB once · took 30 s last time" in told
+    assert "Ready on this machine · took 6.0 s last time" in model_picker.about_model(
+        status_of, DepthSettings()
     )
 
 
 @pytest.mark.parametrize(
-    ("advice", "words"),
+    ("status", "words"),
     [
-        (Advice(), "Ready on this machine"),
-        (Advice(download_bytes=5 * 10**9), "Downloads 5.0 GB once"),
-        (Advice(download_bytes=None), "Downloads its weights once"),
-        (Advice(memory_bytes=4 * 10**8), "Ready on this machine · 400 MB of memory"),
+        (CheckpointStatus(), "Ready on this machine"),
+        (CheckpointStatus(download_bytes=5 * 10**9), "Downloads 5.0 GB once"),
+        (CheckpointStatus(download_bytes=None), "Downloads its weights once"),
+        (CheckpointStatus(last_s=90.0), "Ready on this machine · took 2 min last time"),
     ],
 )
-def test_of_what_is_unknown_the_price_says_nothing(advice, words):
-    assert model_picker.price(advice) == words
+def test_of_what_is_unknown_the_status_says_nothing(status, words):
+    assert model_picker.status_text(status) == words
 
 
 def test_a_draft_is_refined_by_the_best_model_that_is_here():
     draft = result(settings=DepthSettings(seed=7, ensemble=3, steps=1, resolution=256))
-    found = model_picker.refinement(advise, draft)
+    found = model_picker.refinement(status_of, draft)
     assert found.settings == DepthSettings(checkpoint=LCM, seed=7, ensemble=3)
-    nowhere = model_picker.refinement(lambda size, settings: Advice(download_bytes=1), draft)
+    nowhere = model_picker.refinement(lambda settings: CheckpointStatus(download_bytes=1), draft)
     assert nowhere.known.name == model_picker.refinement(None, draft).known.name == BEST
 
 
 @pytest.mark.parametrize("settings", [None, DepthSettings(checkpoint=LCM)])
 def test_what_is_no_draft_is_not_refined(settings):
-    assert model_picker.refinement(advise, result(settings=settings)) is None
+    assert model_picker.refinement(status_of, result(settings=settings)) is None
 
 
 # Photos

@@ -14,13 +14,13 @@ from PIL import Image
 
 from benchmarks.rest_client import RefusedError, Visit
 from benchmarks.server import app_running
-from marigold_demo.depth import DepthMap
-from marigold_demo.progress import Progress
+from marigold_demo.depth import DepthMap, Progress
 from marigold_demo.serving.listening import listen
 from marigold_demo.ui import build_page, launch
 from marigold_demo.ui.session_store import SessionStore
 from marigold_demo.workflow import Workflow
 from tests.pages import LENIENT, draw_photo
+from tests.predictors import stepwise
 
 pytestmark = [pytest.mark.slow, LENIENT]
 
@@ -33,6 +33,7 @@ class Grey:
     def __init__(self) -> None:
         self.steps, self.running, self.calls, self.pace_s = 2, 0, 0, 0.0
 
+    @stepwise
     def __call__(self, photo, settings):
         self.running += 1
         try:

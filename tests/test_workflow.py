@@ -1,14 +1,15 @@
+import gc
 import threading
 
 import numpy as np
 import pytest
 
-from marigold_demo.depth import DepthMap
+from marigold_demo.depth import CancelledError, DepthMap, Progress, Run
 from marigold_demo.errors import CheckpointError, DemoError
 from marigold_demo.io.photo import Photo
-from marigold_demo.progress import Progress
 from marigold_demo.settings import DepthSettings
 from marigold_demo.workflow import Workflow
+from tests.predictors import stepwise
 
 
 class Ramp:
@@ -18,6 +19,7 @@ class Ramp:
         self.calls, self.running, self.peak, self.closed = 0, 0, 0, 0
         self._steps, self._step_lasts = steps, step_lasts
 
+    @stepwise
     def __call__(self, photo, settings):
         self.running += 1
         self.peak = max(self.peak, self.running)
@@ -89,7 +91,7 @@ def test_a_cancelled_prediction_is_not_kept():
     assert isinstance(next(workflow.stream(photo_of(1), DepthSettings())), Progress)
 
 
-def test_an_exception_from_on_step_stops_the_prediction_and_frees_the_turn():
+def test_an_exception_from_the_callback_stops_the_prediction_and_frees_the_turn():
     ramp = Ramp()
     workflow = Workflow(ramp)
 
@@ -98,12 +100,13 @@ def test_an_exception_from_on_step_stops_the_prediction_and_frees_the_turn():
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        workflow.estimate(photo_of(1), DepthSettings(), on_step=stop)
+        workflow.estimate(photo_of(1), DepthSettings(), run=Run(stop))
     assert (ramp.calls, ramp.closed) == (1, 1)
     assert workflow.estimate(photo_of(1), DepthSettings()).size == (30, 20)
 
 
 def test_a_failed_prediction_frees_the_turn():
+    @stepwise
     def fails(photo, settings):
         yield Progress("denoise", 0, 1)
         raise CheckpointError("No such checkpoint; name a folder.")
@@ -187,7 +190,7 @@ def test_what_is_not_admitted_does_not_wait_but_what_is_known_is_given():
     ramp = Ramp()
     known = DepthMap(np.zeros((20, 30), dtype=np.float32))
 
-    def admit(photo, settings):
+    def admit(settings):
         raise CheckpointError("Not here; choose another.")
 
     workflow = Workflow(ramp, admit=admit)
@@ -206,8 +209,22 @@ def test_depth_that_is_known_is_not_predicted():
     assert ramp.calls == 0
 
 
-def test_a_predictor_that_gives_no_depth_is_called_a_bug():
-    with pytest.raises(RuntimeError):
-        Workflow(lambda photo, settings: iter([Progress("denoise", 0, 1)])).estimate(
-            photo_of(1), DepthSettings()
-        )
+def test_a_cancelled_run_stops_before_the_next_network_call_and_frees_the_turn():
+    ramp, run = Ramp(), Run()
+    workflow = Workflow(ramp)
+    run.cancelled = True
+    with pytest.raises(CancelledError):
+        workflow.estimate(photo_of(1), DepthSettings(), run=run)
+    assert (ramp.calls, ramp.closed) == (0, 1)
+    assert workflow.estimate(photo_of(1), DepthSettings()).size == (30, 20)
+
+
+def test_a_stream_that_nobody_holds_any_more_ends_its_prediction():
+    ramp = Ramp()
+    workflow = Workflow(ramp)
+    steps = workflow.stream(photo_of(1), DepthSettings())
+    next(steps)
+    del steps
+    gc.collect()
+    assert (ramp.calls, ramp.closed) == (0, 1)
+    assert workflow.estimate(photo_of(2), DepthSettings()).size == (30, 20)

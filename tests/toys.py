@@ -13,8 +13,8 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from marigold_demo.network.defaults import Defaults
 from marigold_demo.network.pipeline import DepthPipeline
+from marigold_demo.network.plan import CheckpointDefaults
 
 BETAS = {
     "beta_start": 0.00085,
@@ -123,5 +123,5 @@ def make_pipeline(**choices: Any) -> DepthPipeline:
         vae=parts["vae"],
         scheduler=parts["scheduler"],
         empty_prompt=empty_prompt,
-        defaults=Defaults(steps=STEPS, resolution=RESOLUTION),
+        defaults=CheckpointDefaults(steps=STEPS, resolution=RESOLUTION),
     )

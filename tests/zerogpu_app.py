@@ -11,8 +11,8 @@ from pathlib import Path
 
 sys.modules["torch"] = None  # type: ignore[assignment]  # spaces then patches nothing
 
+from marigold_demo.depth import Run
 from marigold_demo.errors import CheckpointError
-from marigold_demo.progress import Progress
 from tests.pages import Ball
 
 ROOT, NOTES = Path(__file__).parents[1], Path(sys.argv[1])
@@ -24,16 +24,17 @@ def note(**facts) -> None:
         file.write(json.dumps(facts | {"pid": os.getpid()}) + "\n")
 
 
-def predict(photo, settings):
+def predict(photo, settings, run):
+    def slow(progress):
+        note(step=progress.done)
+        time.sleep(0.3)
+        run.report(progress)
+
     if settings.checkpoint == "missing":
         raise CheckpointError("There is no checkpoint 'missing'; name another.")
     note(began=True)
     try:
-        for step in Ball(steps=settings.steps or 2)(photo, settings):
-            if isinstance(step, Progress):
-                note(step=step.done)
-                time.sleep(0.3)
-            yield step
+        return Ball(steps=settings.steps or 2)(photo, settings, Run(slow))
     finally:
         note(ended=True)
 
@@ -61,7 +62,7 @@ def end(*_) -> None:
 
 
 signal.signal(signal.SIGTERM, end)
-page = build_page(Workflow(app.predict))
+page = build_page(Workflow(app.predict_on_gpu))
 _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **launch_options())
 note(url=url, main=True)
 while True:

@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,13 +10,12 @@ from marigold_demo.cli.files import OutputFolder, named, read_photo, read_photo_
 from marigold_demo.cli.flags import choices_of, file_options, from_flags, one_of
 from marigold_demo.cli.terminal import print_err, print_err_text, print_out, progress_line
 from marigold_demo.colormap import COLORMAPS, MOST_CONTOURS, colorize
-from marigold_demo.depth import DepthMap
+from marigold_demo.depth import DepthMap, Run
 from marigold_demo.errors import PhotoError, SettingsError
 from marigold_demo.geometry.print_report import build_report
 from marigold_demo.io.formats import formats_of
 from marigold_demo.io.photo import Photo
 from marigold_demo.presets import RELIEF_PRESETS
-from marigold_demo.progress import Progress
 from marigold_demo.recipe import Recipe
 from marigold_demo.serving.config import Configuration, read_configuration, shown
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
@@ -159,7 +157,7 @@ def _depth_of(
 
 def _estimate(workflow: Workflow, photo: Photo, settings: DepthSettings) -> DepthMap:
     with progress_line(photo.stem) as shown:
-        estimated = workflow.estimate(photo, settings, on_step=shown.step)
+        estimated = workflow.estimate(photo, settings, run=Run(shown.step))
     for note in estimated.notes:
         print_err(f"{photo.stem}: {note}")
     return estimated
@@ -217,10 +215,10 @@ def _preset(name: str) -> ReliefSettings:
 def _late_predictor() -> Predictor:
     """Return the networks' predictor; torch is imported when it is first asked."""
 
-    def predict(photo: Photo, settings: DepthSettings) -> Iterator[Progress | DepthMap]:
+    def predict(photo: Photo, settings: DepthSettings, run: Run, /) -> DepthMap:
         from marigold_demo.network.checkpoint import predict as real
 
-        yield from real(photo, settings)
+        return real(photo, settings, run)
 
     return predict
 

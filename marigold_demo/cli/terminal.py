@@ -12,9 +12,10 @@ import time
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from marigold_demo.progress import Progress
+if TYPE_CHECKING:
+    from marigold_demo.depth import Progress
 
 PROGRAM = "marigold-demo"
 _ERASE = "\r\x1b[K"
@@ -64,7 +65,7 @@ class ProgressLine:
         self._start = time.monotonic()
         self._shown = sys.stderr is not None and sys.stderr.isatty()
 
-    def step(self, progress: Progress) -> None:
+    def step(self, progress: "Progress") -> None:
         """Show one moment of a prediction."""
         self.show(progress.stage, progress.done, progress.total)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from marigold_demo.affine import fit_affine
-from marigold_demo.depth import DepthMap
+from marigold_demo.depth import DepthMap, Run
 from marigold_demo.errors import DataError
 from marigold_demo.evaluation.datasets import (
     BENCHMARKS,
@@ -24,7 +24,6 @@ from marigold_demo.evaluation.datasets import (
     folder_samples,
 )
 from marigold_demo.io.photo import Photo
-from marigold_demo.progress import Progress
 from marigold_demo.settings import DepthSettings
 
 DELTA1 = 1.25
@@ -48,22 +47,22 @@ def spearman(prediction: NDArray[np.floating], truth: NDArray[np.floating]) -> f
     return float(x @ y) / spread if spread > 0 else 0.0
 
 
-def rows_only(photo: Photo, settings: DepthSettings) -> Iterator[Progress | DepthMap]:
+def rows_only(photo: Photo, settings: DepthSettings, run: Run) -> DepthMap:
     """Predict "farther towards the top": 1 in the top row, 0 in the bottom one, straight between."""
     height, width = photo.rgb.shape[:2]
     rows = np.linspace(1, 0, height, dtype=np.float32)  # [H]
-    yield DepthMap(np.repeat(rows[:, None], width, axis=1))
+    return DepthMap(np.repeat(rows[:, None], width, axis=1))
 
 
-def constant(photo: Photo, settings: DepthSettings) -> Iterator[Progress | DepthMap]:
+def constant(photo: Photo, settings: DepthSettings, run: Run) -> DepthMap:
     """Predict the same depth everywhere; after alignment that is the mean of the ground truth."""
-    yield DepthMap(np.full(photo.rgb.shape[:2], 0.5, dtype=np.float32))
+    return DepthMap(np.full(photo.rgb.shape[:2], 0.5, dtype=np.float32))
 
 
 BASELINES = {"rows-only": rows_only, "constant": constant}
 
 
-Predict = Callable[[Photo, DepthSettings], Iterator[Progress | DepthMap]]
+Predict = Callable[[Photo, DepthSettings, Run], DepthMap]
 _LEAST_DEPTH = 1e-6
 _MOST_RANKED = 1_000_000
 
@@ -124,7 +123,7 @@ def score_all(predict: Predict, samples: Iterable[Sample], settings: DepthSettin
     """
     for sample in samples:
         pair = sample.read()
-        prediction = _last(predict(pair.photo, _settings_for(sample, settings)))
+        prediction = predict(pair.photo, _settings_for(sample, settings), Run())
         yield score(prediction.values, pair, sample=sample)
 
 
@@ -193,13 +192,3 @@ def _grid(shape: tuple[int, ...], *, long_side: int | None) -> tuple[NDArray[np.
     counts = (int(side * share + 1e-9) for side in shape)
     rows, columns = (np.floor(np.arange(count) / share).astype(np.intp) for count in counts)
     return np.ix_(rows, columns)  # type: ignore[return-value]
-
-
-def _last(steps: Iterator[Progress | DepthMap]) -> DepthMap:
-    prediction = None
-    for step in steps:
-        if isinstance(step, DepthMap):
-            prediction = step
-    if prediction is None:
-        raise ValueError("the predictor ended without a depth map")
-    return prediction

@@ -5,8 +5,8 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,31 +16,46 @@ from weakref import WeakKeyDictionary
 import torch
 
 from marigold_demo.catalog import CATALOG, EMBEDDED, KnownCheckpoint, find, plain_name
-from marigold_demo.depth import DepthMap
+from marigold_demo.depth import CheckpointStatus, DepthMap, Progress, Run
 from marigold_demo.errors import CheckpointError
 from marigold_demo.io.photo import Photo
-from marigold_demo.network import pace
 from marigold_demo.network.checkpoint_config import INSTEAD
-from marigold_demo.network.checkpoint_files import changed_file, find_folder
+from marigold_demo.network.checkpoint_files import changed_file, check_complete, find_folder
 from marigold_demo.network.checkpoint_folder import read_pipeline, save_pipeline, sketch_pipeline
-from marigold_demo.network.draft import check_draft, draft_folder, drafted, is_draft
+from marigold_demo.network.draft import (
+    TAESD_BYTES,
+    check_draft,
+    draft_folder,
+    drafted,
+    find_draft,
+    is_draft,
+    is_tiny,
+)
 from marigold_demo.network.hub import (
+    MB,
     answers,
     cached,
+    cached_bytes,
     fetch_checkpoint,
     fetched,
     is_complete,
     is_hub_name,
-    stream_checkpoint,
 )
+from marigold_demo.network.memory import retry_at_lower_resolution
 from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.network.revision import revision_of
-from marigold_demo.network.thrift import at_what_fits
 from marigold_demo.network.weights import READ_ERRORS
-from marigold_demo.progress import Progress
 from marigold_demo.settings import DepthSettings
 
-__all__ = ["CATALOG", "KnownCheckpoint", "load_pipeline", "open_pipeline", "predict", "save_pipeline"]
+__all__ = [
+    "CATALOG",
+    "KnownCheckpoint",
+    "load_pipeline",
+    "open_pipeline",
+    "predict",
+    "save_pipeline",
+    "status",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -50,47 +65,82 @@ LONGEST_SHOWN = 200  # characters of a name that a message repeats
 MOST_LOADED = 2  # networks of several gigabytes are not kept for ever
 LARGE_BYTES = 2**29
 
+MOST_REMEMBERED = 100  # settings whose last duration is known
+
+_last_s: OrderedDict[DepthSettings, float] = OrderedDict()  # seconds in the networks of the last prediction
 _loaded: OrderedDict[tuple[str, str, torch.dtype | None], DepthPipeline] = OrderedDict()
 _drafts: WeakKeyDictionary[DepthPipeline, DepthPipeline] = WeakKeyDictionary()
 _loading = threading.Lock()
 
 
-def predict(photo: Photo, settings: DepthSettings) -> Generator[Progress | DepthMap, None, None]:
-    """Fetch and load the checkpoint of the settings where need be and stream the depth of the photo.
+def predict(photo: Photo, settings: DepthSettings, run: Run | None = None) -> DepthMap:
+    """Return the depth of a photo; fetch and load the checkpoint of the settings where need be.
 
-    Closing the generator ends a download as well as a prediction.
+    Cancelling the run ends a download as well as a prediction.
 
     Raises:
         DemoError: The checkpoint cannot be had, or cannot do what the settings say.
+        CancelledError: The run was cancelled.
     """
-    pipeline = yield from _made_ready(settings)
+    run = run or Run()
+    pipeline = _ready_pipeline(settings, run)
     start = time.perf_counter()
-    longest = pipeline.longest_edge(photo.size, settings)
-    steps = at_what_fits(partial(pipeline.stream, photo), settings, longest=longest)
-    with closing(steps), _unknown_networks(settings.checkpoint):
-        for step in steps:
-            if isinstance(step, DepthMap):
-                pace.note_run(photo.size, settings, seconds=time.perf_counter() - start)
-                step = replace(step, revision=_revision(settings.checkpoint), device=device_name(pipeline))
-            yield step
+    with _unknown_networks(settings.checkpoint):
+        depth = retry_at_lower_resolution(
+            partial(pipeline, photo, run=run), settings, longest=pipeline.longest_edge(photo.size, settings)
+        )
+    _last_s[settings] = time.perf_counter() - start
+    _last_s.move_to_end(settings)
+    if len(_last_s) > MOST_REMEMBERED:
+        _last_s.popitem(last=False)
+    return replace(depth, revision=_revision(settings.checkpoint), device=device_name(pipeline))
 
 
-def _made_ready(settings: DepthSettings) -> Generator[Progress, None, DepthPipeline]:
-    """Yield progress while the networks of the settings are fetched and loaded, and return them."""
+def _ready_pipeline(settings: DepthSettings, run: Run) -> DepthPipeline:
+    """Fetch and load the networks of the settings."""
     name, device = settings.checkpoint, best_device()
     if _key(name, device=device) not in _loaded:
         if local_folder(name) is None:
-            yield from stream_checkpoint(name, half=_half(device), check=partial(sketch_pipeline, name=name))
-        yield Progress("load", 0, 0)
+            check = partial(sketch_pipeline, name=name)
+            fetch_checkpoint(name, half=_half(device), check=check, run=run)
+        run.report(Progress("load", 0, 0))
     pipeline = load_pipeline(name, device=device)
     if settings.quality == "full" or is_draft(pipeline):
         return pipeline
     check_draft(pipeline, name=name)
     if pipeline not in _drafts:
-        folder = yield from draft_folder(local_folder(name) or fetched(name))
-        yield Progress("load", 0, 0)
+        folder = draft_folder(local_folder(name) or fetched(name), run)
+        run.report(Progress("load", 0, 0))
         _drafts[pipeline] = drafted(pipeline, folder)
     return _drafts[pipeline]
+
+
+def status(settings: DepthSettings) -> CheckpointStatus:
+    """Return what is known of a prediction beforehand: what it downloads, and how long the last one took.
+
+    Raises:
+        CheckpointError: The settings name neither a whole checkpoint folder nor a hub repository.
+    """
+    return CheckpointStatus(download_bytes=_missing_bytes(settings), last_s=_last_s.get(settings))
+
+
+def _missing_bytes(settings: DepthSettings) -> int | None:
+    """Return how much has to be downloaded, None where nobody here knows."""
+    name, folder = settings.checkpoint, local_folder(settings.checkpoint)
+    if folder is not None:
+        check_complete(folder, name=name)
+    else:
+        folder = cached(name)
+        if folder is not None and not is_complete(folder):
+            folder = None
+    draft = TAESD_BYTES if settings.quality == "draft" else 0
+    if folder is not None:
+        return 0 if not draft or is_tiny(folder) or find_draft(folder) else draft
+    known = find(name)
+    if known is None:
+        return None
+    whole = known.download_mb * MB * (1 if best_device() == "cuda" else 2)
+    return max(0, whole - cached_bytes(name)) + draft
 
 
 @contextmanager

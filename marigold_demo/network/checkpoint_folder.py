@@ -27,11 +27,10 @@ from marigold_demo.network.checkpoint_config import (
     scheduler_kind,
 )
 from marigold_demo.network.checkpoint_files import SCHEDULER, describe, write_sums
-from marigold_demo.network.defaults import Defaults
 from marigold_demo.network.empty_prompt import read_empty_prompt
 from marigold_demo.network.image_encoder import EfficientNetLite
 from marigold_demo.network.pipeline import DepthPipeline
-from marigold_demo.network.schedule import make_scheduler
+from marigold_demo.network.plan import CheckpointDefaults, make_scheduler
 from marigold_demo.network.weight_files import EMPTY_PROMPT, INDEX, LAYOUT, read_json
 from marigold_demo.network.weights import READ_ERRORS, read_config, read_network
 
@@ -254,7 +253,7 @@ def _check_fit(sketch: DepthPipeline, *, name: str) -> None:
         ) from error
 
 
-def _defaults(index: dict[str, Any], *, scheduler: Any, name: str) -> Defaults:
+def _defaults(index: dict[str, Any], *, scheduler: Any, name: str) -> CheckpointDefaults:
     """Read what the checkpoint says; older ones leave it out."""
     known = find(name.partition("@")[0])
     few = isinstance(scheduler, LCMScheduler) or scheduler.config.get("timestep_spacing") == "trailing"
@@ -262,7 +261,7 @@ def _defaults(index: dict[str, Any], *, scheduler: Any, name: str) -> Defaults:
     steps = index_number(index, "default_denoising_steps", setting="steps", name=name)
     resolution = index_number(index, "default_processing_resolution", setting="resolution", name=name)
     ensemble = index_number(index, "default_ensemble_size", setting="ensemble", name=name)
-    return Defaults(
+    return CheckpointDefaults(
         steps=steps or (1 if zeros else 4 if few else 10),
         resolution=768 if resolution is None else resolution,
         start="zeros" if zeros else "noise",

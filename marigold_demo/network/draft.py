@@ -5,17 +5,16 @@ distilled from it. It reads and writes the same latents *after* scaling, so its 
 the mean of its three colors is depth as before. Knows nothing of devices or photos.
 """
 
-from collections.abc import Generator
 from pathlib import Path
 
 from diffusers import AutoencoderTiny
 
+from marigold_demo.depth import Run
 from marigold_demo.errors import CheckpointError, SettingsError
-from marigold_demo.network.hub import cached, stream_files
+from marigold_demo.network.hub import cached, fetch_files
 from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.network.weight_files import read_json
 from marigold_demo.network.weights import read_network
-from marigold_demo.progress import Progress
 
 DRAFT_VAE = "draft_vae"  # a folder beside vae/, where a checkpoint has a tiny VAE of its own
 TAESD = "madebyollin/taesd"  # for all that use the latents of Stable Diffusion 1 and 2
@@ -57,8 +56,8 @@ def find_draft(checkpoint: Path) -> Path | None:
     return folders[0] if all(folders) else None
 
 
-def draft_folder(checkpoint: Path) -> Generator[Progress, None, Path]:
-    """Yield progress while the tiny VAE for a checkpoint folder is downloaded, and return its folder.
+def draft_folder(checkpoint: Path, run: Run) -> Path:
+    """Download the tiny VAE for a checkpoint folder where it is not here yet, and return its folder.
 
     Raises:
         CheckpointError: It is not here and the hub cannot be reached.
@@ -67,7 +66,7 @@ def draft_folder(checkpoint: Path) -> Generator[Progress, None, Path]:
     if here is not None:
         return here
     try:
-        return (yield from stream_files(TAESD, choose=lambda *_: TAESD_FILES))
+        return fetch_files(TAESD, choose=lambda *_: TAESD_FILES, run=run)
     except CheckpointError as error:
         raise CheckpointError(
             f"Draft quality needs {TAESD}, which is not on this machine and could not be downloaded; set "

@@ -3,13 +3,14 @@
 import glob
 import os
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.utils.tqdm import tqdm
 
+from marigold_demo.depth import Progress, Run
 from marigold_demo.errors import CheckpointError
 from marigold_demo.network.checkpoint_files import NETWORKS, TEXT
 from marigold_demo.network.hub_cache import (
@@ -28,7 +29,6 @@ from marigold_demo.network.weight_files import (
     check_names,
     choose_weights,
 )
-from marigold_demo.progress import Progress
 
 __all__ = [
     "EMPTY_PROMPT",
@@ -36,11 +36,10 @@ __all__ = [
     "cached",
     "cached_bytes",
     "fetch_checkpoint",
+    "fetch_files",
     "fetched",
     "is_complete",
     "is_hub_name",
-    "stream_checkpoint",
-    "stream_files",
     "wanted_files",
 ]
 
@@ -50,20 +49,8 @@ Choice = Callable[[list[str], bool], list[str]]  # files of a repository, is the
 Check = Callable[[Path], object]  # folder with all but the weights -> raises where they are not worth it
 
 
-def fetch_checkpoint(name: str, *, half: bool, check: Check | None = None) -> Path:
-    """Do what `stream_checkpoint` does without telling of progress."""
-    steps = stream_checkpoint(name, half=half, check=check)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return Path(end.value)
-
-
-def stream_checkpoint(
-    name: str, *, half: bool, check: Check | None = None
-) -> Generator[Progress, None, Path]:
-    """Yield progress while what is missing of a checkpoint is downloaded; return its folder in the cache.
+def fetch_checkpoint(name: str, *, half: bool, check: Check | None = None, run: Run | None = None) -> Path:
+    """Download what is missing of a checkpoint; return its folder in the cache.
 
     A checkpoint that is here as a whole is taken as it is, and the hub not asked.
 
@@ -71,6 +58,7 @@ def stream_checkpoint(
         name: owner/repository, or owner/repository@revision.
         half: Take the half-precision weights where there are some.
         check: Looks at the configs before the weights are downloaded.
+        run: Told how much is here; may cancel.
 
     Raises:
         CheckpointError: There is no such checkpoint, or neither the hub nor a finished download can be had.
@@ -84,18 +72,19 @@ def stream_checkpoint(
         check_repository(files, name=name, with_text=with_text)
         return wanted_files(files, half=half, with_text=with_text)
 
-    return (yield from stream_files(name, choose=choose, check=check))
+    return fetch_files(name, choose=choose, check=check, run=run)
 
 
-def stream_files(name: str, *, choose: Choice, check: Check | None = None) -> Generator[Progress, None, Path]:
-    """Yield progress while files of a repository are downloaded; return their folder in the hub's cache.
+def fetch_files(name: str, *, choose: Choice, check: Check | None = None, run: Run | None = None) -> Path:
+    """Download files of a repository; return their folder in the hub's cache.
 
-    Closing the generator ends the download at its next piece; files that are finished stay, and a later call
+    Cancelling the run ends the download at its next piece; files that are finished stay, and a later call
     fetches the others.
 
     Raises:
         CheckpointError: There is no such repository, or it cannot be had.
     """
+    run = run or Run()
     download = _Download(name, choose=choose, check=check)
     thread = threading.Thread(target=download.run, daemon=True)
     thread.start()
@@ -104,7 +93,7 @@ def stream_files(name: str, *, choose: Choice, check: Check | None = None) -> Ge
             thread.join(POLL_S)
             total = -(-download.total // MB)
             done = total if download.here >= download.total else download.here // MB
-            yield Progress("download", done, total)
+            run.report(Progress("download", done, total))
     finally:
         download.stopped = True
     if download.error is not None:

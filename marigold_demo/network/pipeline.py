@@ -1,25 +1,21 @@
-"""DepthPipeline: photo -> DepthMap by encode, denoise, decode, ensemble. Knows nothing of files or widgets.
+"""DepthPipeline: photo -> DepthMap by encode, denoise, decode, ensemble.
 
 Marigold (Ke et al., "Repurposing Diffusion-Based Image Generators for Monocular Depth Estimation", CVPR 2024)
 on diffusers' networks and schedulers, with the numerics of diffusers' MarigoldDepthPipeline.
 """
 
-from collections.abc import Callable, Generator
-from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import LCMScheduler
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from marigold_demo.depth import DepthMap
+from marigold_demo.depth import DepthMap, Progress, Run
 from marigold_demo.errors import CheckpointError
 from marigold_demo.io.photo import Photo
-from marigold_demo.network.defaults import Defaults
 from marigold_demo.network.depth_head import depth_decoder
 from marigold_demo.network.ensemble import reduce_members
 from marigold_demo.network.guided import follow_photo
@@ -33,12 +29,9 @@ from marigold_demo.network.image_grid import (
     to_photo_size,
     unpad,
 )
-from marigold_demo.network.member_batches import batch_size, in_batches
-from marigold_demo.network.schedule import make_scheduler
+from marigold_demo.network.memory import MemoryFallback, batch_size, in_batches, keep_allocations
+from marigold_demo.network.plan import CheckpointDefaults, Plan, longest_edge, make_plan, make_scheduler
 from marigold_demo.network.settling import move, settle
-from marigold_demo.network.thrift import Thrift, lavish
-from marigold_demo.network.views import choose_views, joined
-from marigold_demo.progress import Progress
 from marigold_demo.settings import DepthSettings
 
 DENOISE_SHARE, DECODE_SHARE = 256, 32  # what part of a GPU's memory the first layer of a batch may take
@@ -72,7 +65,7 @@ class DepthPipeline:
         vae: Any,
         scheduler: Any,
         empty_prompt: Tensor,
-        defaults: Defaults,
+        defaults: CheckpointDefaults,
         image_encoder: nn.Module | None = None,
     ) -> None:
         self.unet = unet
@@ -113,56 +106,125 @@ class DepthPipeline:
         """UNet, VAE and, where there is one, the image encoder."""
         return [network for network in (self.unet, self.vae, self.image_encoder) if network is not None]
 
-    def __call__(
-        self, photo: Photo, settings: DepthSettings, *, on_step: Callable[[Progress], None] | None = None
-    ) -> DepthMap:
-        """Estimate the depth of a photo; an exception from `on_step` stops before the next network call."""
-        with closing(self.stream(photo, settings)) as stream:
-            for item in stream:
-                if isinstance(item, DepthMap):
-                    return item
-                if on_step is not None:
-                    on_step(item)
-        raise RuntimeError("the stream ended without a depth map")
-
     @torch.inference_mode()
-    def stream(self, photo: Photo, settings: DepthSettings) -> Generator[Progress | DepthMap, None, None]:
-        """Yield progress before each network call and the depth map, at photo size, at the end.
+    def __call__(self, photo: Photo, settings: DepthSettings, run: Run | None = None) -> DepthMap:
+        """Estimate the depth of a photo, at its size.
 
-        Closing the generator stops before the next network call. The same photo, settings, device and
-        number format give the same bytes.
+        The same photo, settings, device and number format give the same bytes.
+
+        Args:
+            photo: What to estimate the depth of.
+            settings: How; what they leave open is up to the checkpoint.
+            run: Told before each network call; may cancel there.
 
         Raises:
-            SettingsError: The scheduler cannot take so many steps.
+            SettingsError: The scheduler cannot take so many steps, or memory does not suffice.
             CheckpointError: The networks gave numbers that are not finite, in float32 too.
+            CancelledError: The run was cancelled.
         """
-        grid = self._fit_grid(photo, self.longest_edge(photo.size, settings))
-        by_chance, count = self.members_differ(settings), settings.ensemble or self.defaults.ensemble
-        run = self._members if by_chance or count == 1 else self._views
-        layer_bytes = self.layer_bytes(grid.pixels, network=self.vae)
-        with lavish(self.device, layer_bytes=layer_bytes):
-            members = yield from run(photo, settings, grid=grid)
+        run, plan = run or Run(), self.plan(photo.size, settings)
+        with keep_allocations(self.device, layer_bytes=self._layer_bytes(plan.grid.pixels, self.vae)):
+            members = self._predict_members(photo.rgb, plan, run)
             if not torch.isfinite(members).all() and self.dtype != torch.float32:
                 self.to(torch.float32)  # some cards and checkpoints overflow in 16 bits
-                members = yield from run(photo, settings, grid=grid)
+                members = self._predict_members(photo.rgb, plan, run)
         if not torch.isfinite(members).all():
             raise CheckpointError(
                 f"The checkpoint {settings.checkpoint} gave depth that is not a number; its weights are "
                 "probably damaged. Download it again or choose another one."
             )
-        depth = reduce_members(members.cpu().numpy(), center="median" if by_chance else "mean")
-        yield DepthMap(
-            values=self._at_photo_size(depth.values, photo, settings, grid=grid),
-            uncertainty=None if depth.uncertainty is None else to_photo_size(depth.uncertainty, grid),
+        depth = reduce_members(members.cpu().numpy(), center="median" if plan.is_random else "mean")
+        if plan.guided:
+            values = follow_photo(depth.values, photo_on_grid(photo.rgb, plan.grid), photo.rgb)
+        else:
+            values = to_photo_size(depth.values, plan.grid)
+        uncertainty = None if depth.uncertainty is None else to_photo_size(depth.uncertainty, plan.grid)
+        return DepthMap(values=values, uncertainty=uncertainty)
+
+    def plan(self, size: tuple[int, int], settings: DepthSettings) -> Plan:
+        """Resolve settings for a photo of this width and height in pixels."""
+        return make_plan(
+            size, settings, defaults=self.defaults, scheduler=self.scheduler, multiple=self.multiple
         )
 
-    def _at_photo_size(
-        self, values: NDArray[np.float32], photo: Photo, settings: DepthSettings, *, grid: Grid
-    ) -> NDArray[np.float32]:
-        outlines = self.defaults.outlines if settings.outlines == "auto" else settings.outlines
-        if outlines == "network" or max(grid.inner) >= max(grid.photo):
-            return to_photo_size(values, grid)
-        return follow_photo(values, photo_on_grid(photo.rgb, grid), photo.rgb)
+    def longest_edge(self, size: tuple[int, int], settings: DepthSettings) -> int:
+        """Return the longest edge in pixels that the network sees of a photo."""
+        return longest_edge(size, settings, defaults=self.defaults)
+
+    def _predict_members(self, rgb: NDArray[np.uint8], plan: Plan, run: Run) -> Tensor:
+        """Return the members of all views on the grid of the first one: [E, *inner], 0 near .. 1 far."""
+        total = len(plan.views) * plan.calls_per_view
+        if len(plan.views) > 1:
+            rgb = reduced(rgb, least_px=2 * max(view.resolution for view in plan.views))
+        members = []
+        for number, view in enumerate(plan.views):
+            shown = np.ascontiguousarray(rgb[:, ::-1]) if view.mirrored else rgb
+            grid = fit_grid(plan.grid.photo, resolution=view.resolution, multiple=self.multiple)
+            calls = _Calls(run, done=number * plan.calls_per_view, total=total)
+            seen = self._predict_view(shown, grid, plan, calls)
+            members.append(resize(seen.flip(-1) if view.mirrored else seen, plan.grid.inner))
+        run.report(Progress("align", total, total))
+        return torch.cat(members)
+
+    def _predict_view(self, rgb: NDArray[np.uint8], grid: Grid, plan: Plan, calls: "_Calls") -> Tensor:
+        """Return the members that see one view [H, W, 3]: float32 [E, *inner], 0 near .. 1 far."""
+        count, steps = plan.members_per_view, plan.steps
+        layer_bytes = self._layer_bytes(grid.pixels, self.vae)
+        fallback = MemoryFallback(self.vae, self._depth_decoder, layer_bytes=layer_bytes)
+
+        # 1. The photo, resized and padded, is encoded once whatever the number of members.
+        image = photo_to_grid(rgb, grid, device=self.device)  # [1, 3, PH, PW]
+        encode = partial(self._encode_condition, image, fallback)
+        before = partial(calls.report, "encode", 0)
+        (condition,) = in_batches(1, encode, size=1, before=before, escalate=fallback.escalate)
+
+        # 2. Denoised: steps outside, batches inside, so that the noise does not depend on the batches.
+        scheduler = make_scheduler(self.scheduler, steps=steps)
+        generator = torch.Generator().manual_seed(plan.seed)
+        latents = self._start_latents(condition.image_latent, count=count, generator=generator)
+        size = self._batch_size(latents[0, 0].numel(), self.unet, share=DENOISE_SHARE)
+        for step, t in enumerate(scheduler.timesteps):
+            predict = partial(self._predict_step, condition, latents, t)
+            before = partial(calls.report, "denoise", 1 + step * count)
+            prediction = torch.cat(in_batches(count, predict, size=size, before=before))  # [E, 4, h, w]
+            latents = scheduler.step(prediction, t, latents, generator=generator).prev_sample
+
+        # 3. Decoded to the mean of the three channels, without the padding.
+        decode = partial(self._decode, latents, grid, fallback)
+        size = self._batch_size(grid.pixels, self.vae, share=DECODE_SHARE)
+        before = partial(calls.report, "decode", 1 + steps * count)
+        return torch.cat(in_batches(count, decode, size=size, before=before, escalate=fallback.escalate))
+
+    def _encode_condition(self, rgb: Tensor, fallback: MemoryFallback, _: slice) -> Condition:
+        with fallback.applied():
+            features = None
+            if self.image_encoder is not None:
+                features = self.image_encoder(rgb.to(self.dtype))
+            return Condition(image_latent=self.encode_image(rgb), features=features)
+
+    def _start_latents(self, image_latent: Tensor, *, count: int, generator: torch.Generator) -> Tensor:
+        """Return the first depth latents [E, 4, h, w], drawn on the CPU whatever the device."""
+        shape = (count, *image_latent.shape[1:])
+        if self.defaults.start == "zeros":
+            return torch.zeros(shape, device=self.device)
+        return torch.randn(shape, generator=generator).to(self.device)
+
+    def _predict_step(self, condition: Condition, latents: Tensor, t: Tensor, batch: slice) -> Tensor:
+        """Return noise or velocity, the scheduler knows which, of a batch at step t: float32 [B, 4, h, w]."""
+        depth_latent = latents[batch]  # [B, 4, h, w]
+        parts = [condition.image_latent, depth_latent, condition.features]
+        seen = torch.cat(
+            [part.to(self.dtype).expand(len(depth_latent), -1, -1, -1) for part in parts if part is not None],
+            dim=1,
+        )  # [B, 8 + K, h, w]
+        prompt = self.empty_prompt.to(self.dtype).expand(len(seen), -1, -1)  # [B, L, D]
+        (prediction,) = self.unet(seen, t.to(self.device), encoder_hidden_states=prompt, return_dict=False)
+        return prediction.float()  # type: ignore[no-any-return]
+
+    def _decode(self, latents: Tensor, grid: Grid, fallback: MemoryFallback, batch: slice) -> Tensor:
+        """Decode a batch of members to float32 [B, *inner], 0 near .. 1 far."""
+        with fallback.applied():
+            return unpad(self.decode_depth(latents[batch]), grid)[:, 0].add_(1).div_(2)
 
     def encode_image(self, rgb: Tensor) -> Tensor:
         """Encode rgb [N, 3, PH, PW] in [-1, 1] to image_latent [N, 4, h, w], the mode of its distribution."""
@@ -171,7 +233,7 @@ class DepthPipeline:
         return latent.float() * float(self.vae.config.scaling_factor)  # type: ignore[no-any-return]
 
     def encode_depth(self, depth: Tensor) -> Tensor:
-        """Encode depth [N, 1, PH, PW] in [-1, 1] to depth_latent [N, 4, h, w]: as a grey picture."""
+        """Encode depth [N, 1, PH, PW] in [-1, 1] to depth_latent [N, 4, h, w]: as a gray image."""
         return self.encode_image(depth.expand(-1, 3, -1, -1))
 
     def decode_depth(self, latent: Tensor) -> Tensor:
@@ -182,110 +244,22 @@ class DepthPipeline:
             latent = unquantize(latent)
         return self._depth_decoder(latent).clip(-1, 1)  # type: ignore[no-any-return]
 
-    def longest_edge(self, size: tuple[int, int], settings: DepthSettings) -> int:
-        """Return the longest edge in pixels that the network sees of a photo."""
-        own = settings.resolution is None
-        return (self.defaults.longest_edge(size) if own else settings.resolution) or max(size)
+    def _batch_size(self, pixels: int, network: Any, *, share: int) -> int:
+        return batch_size(self._layer_bytes(pixels, network), device=self.device, share=share)
 
-    def _fit_grid(self, photo: Photo, resolution: int) -> Grid:
-        return fit_grid(photo.rgb.shape[:2], resolution=resolution, multiple=self.multiple)
-
-    def _views(
-        self, photo: Photo, settings: DepthSettings, *, grid: Grid
-    ) -> Generator[Progress, None, Tensor]:
-        """Yield progress; return members that see the photo mirrored and at other sizes, on one grid."""
-        count, edge = settings.ensemble or self.defaults.ensemble, self.longest_edge(photo.size, settings)
-        views = choose_views(count, resolution=edge, multiple=self.multiple)
-        single = replace(settings, ensemble=1)
-        small = replace(photo, rgb=reduced(photo.rgb, least_px=2 * max(view.resolution for view in views)))
-        mirror = replace(small, rgb=small.rgb[:, ::-1])
-        runs = (
-            self._members(
-                mirror if view.mirrored else small, single, grid=self._fit_grid(photo, view.resolution)
-            )
-            for view in views
-        )
-        members = yield from joined(runs, count=len(views))  # [1, *inner] each, of its own size
-        pairs = zip(members, views, strict=True)
-        turned = [member.flip(-1) if view.mirrored else member for member, view in pairs]
-        return torch.cat([resize(member, grid.inner) for member in turned])
-
-    def _members(
-        self, photo: Photo, settings: DepthSettings, *, grid: Grid
-    ) -> Generator[Progress, None, Tensor]:
-        """Yield progress; return the members, float32 [E, *inner], 0 near .. 1 far."""
-        steps, count = settings.steps or self.defaults.steps, settings.ensemble or self.defaults.ensemble
-        total = 1 + count * steps + count  # encode, denoise, decode
-
-        # 1. The photo on the network's grid, encoded once whatever the number of members.
-        rgb = photo_to_grid(photo.rgb, grid, device=self.device)  # [1, 3, PH, PW]
-        encoded: list[Condition] = []
-        layer_bytes = self.layer_bytes(grid.pixels, network=self.vae)
-        thrift = Thrift(self.vae, self._depth_decoder, layer_bytes=layer_bytes)
-        run = thrift.applied(lambda _: encoded.append(self._encode_condition(rgb)))
-        for _ in in_batches(1, size=1, run=run, relieve=thrift.relieve):
-            yield Progress("encode", 0, total)
-        condition = encoded[0]
-
-        # 2. Denoised: steps outside, batches inside, so that the noise does not depend on the batches.
-        scheduler = make_scheduler(self.scheduler, steps=steps)
-        generator = torch.Generator().manual_seed(settings.seed)
-        latents = self._start_latents(condition.image_latent, count=count, generator=generator)
-        size = self._batch(latents[0, 0].numel(), network=self.unet, share=DENOISE_SHARE)
-        for step, t in enumerate(scheduler.timesteps):
-            prediction = torch.empty_like(latents)  # [E, 4, h, w]: noise or velocity, the scheduler knows
-            run = partial(self._predict, condition, latents, t=t, out=prediction)
-            for done in in_batches(count, size=size, run=run):
-                yield Progress("denoise", 1 + step * count + done, total)
-            latents = scheduler.step(prediction, t, latents, generator=generator).prev_sample
-
-        # 3. Decoded, without the padding.
-        members = torch.empty((count, *grid.inner), device=self.device)  # [E, *inner]
-        run = thrift.applied(partial(self._decode, latents, grid=grid, out=members))
-        size = self._batch(grid.pixels, network=self.vae, share=DECODE_SHARE)
-        for done in in_batches(count, size=size, run=run, relieve=thrift.relieve):
-            yield Progress("decode", 1 + steps * count + done, total)
-        yield Progress("align", total, total)
-        return members
-
-    def members_differ(self, settings: DepthSettings) -> bool:
-        """Tell whether chance has a part in a prediction."""
-        steps = settings.steps or self.defaults.steps
-        return self.defaults.start == "noise" or (isinstance(self.scheduler, LCMScheduler) and steps > 1)
-
-    def _batch(self, pixels: int, *, network: Any, share: int) -> int:
-        return batch_size(self.layer_bytes(pixels, network=network), device=self.device, share=share)
-
-    def layer_bytes(self, pixels: int, *, network: Any) -> int:
+    def _layer_bytes(self, pixels: int, network: Any) -> int:
         """Return what the first layer of a network takes for one member."""
         return pixels * int(network.config.block_out_channels[0]) * self.dtype.itemsize
 
-    def _encode_condition(self, rgb: Tensor) -> Condition:
-        features = None
-        if self.image_encoder is not None:
-            features = self.image_encoder(rgb.to(self.dtype))
-        return Condition(image_latent=self.encode_image(rgb), features=features)
 
-    def _start_latents(self, image_latent: Tensor, *, count: int, generator: torch.Generator) -> Tensor:
-        """Return the first depth latents [E, 4, h, w], drawn on the CPU whatever the device."""
-        shape = (count, *image_latent.shape[1:])
-        if self.defaults.start == "zeros":
-            return torch.zeros(shape, device=self.device)
-        return torch.randn(shape, generator=generator).to(self.device)
+@dataclass(frozen=True)
+class _Calls:
+    """The network calls of one view among those of a prediction."""
 
-    def _predict(
-        self, condition: Condition, latents: Tensor, batch: slice, *, t: Tensor, out: Tensor
-    ) -> None:
-        """Let the UNet see photo and depth latents of a batch of members at step t."""
-        depth_latent = latents[batch]  # [B, 4, h, w]
-        parts = [condition.image_latent, depth_latent, condition.features]
-        seen = torch.cat(
-            [part.to(self.dtype).expand(len(depth_latent), -1, -1, -1) for part in parts if part is not None],
-            dim=1,
-        )  # [B, 8 + K, h, w]
-        prompt = self.empty_prompt.to(self.dtype).expand(len(seen), -1, -1)  # [B, L, D]
-        (out[batch],) = self.unet(seen, t.to(self.device), encoder_hidden_states=prompt, return_dict=False)
+    run: Run
+    done: int  # calls of the views before
+    total: int
 
-    def _decode(self, latents: Tensor, batch: slice, *, grid: Grid, out: Tensor) -> None:
-        """Decode a batch of members to [B, *inner], 0 near .. 1 far."""
-        out[batch] = unpad(self.decode_depth(latents[batch]), grid)[:, 0].add_(1).div_(2)
+    def report(self, stage: str, first: int, done: int) -> None:
+        """Report that `first + done` calls of this view are finished; may raise CancelledError."""
+        self.run.report(Progress(stage, self.done + first + done, self.total))

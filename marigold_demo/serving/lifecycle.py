@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
+from marigold_demo.depth import DepthMap, Run
 from marigold_demo.io.cache_folder import CacheFolder
 from marigold_demo.io.photo import Photo
 from marigold_demo.io.private_folder import FileRoot, cache_root, served_folder
@@ -38,7 +39,7 @@ from marigold_demo.serving.middleware import (
 from marigold_demo.serving.monitor import Metrics, RunMonitor
 from marigold_demo.serving.uploads import Uploads
 from marigold_demo.settings import DepthSettings
-from marigold_demo.workflow import Predictor, Step
+from marigold_demo.workflow import Predictor
 
 MB = 10**6
 
@@ -128,26 +129,14 @@ def _crashed(_: Request, __: Exception) -> JSONResponse:
 
 
 def in_one_thread(predict: Predictor) -> Predictor:
-    """Return the predictor that advances and closes its runs in a thread of their own.
+    """Return the predictor that works in one thread, whoever asks.
 
-    Torch keeps worker threads and scratch memory for each thread that ever called it, some 30 MB (measured),
-    and Gradio resumes a generator on any of its forty.
+    Torch keeps worker threads and scratch memory for each thread that ever called it, some 30 MB (measured).
     """
-    hand = ThreadPoolExecutor(1, thread_name_prefix="networks")
+    networks = ThreadPoolExecutor(1, thread_name_prefix="networks")
 
-    def predict_there(photo: Photo, settings: DepthSettings) -> Generator[Step, None, None]:
-        context = copy_context()
-
-        def there(work: Any, *given: Any) -> Any:
-            return hand.submit(context.run, work, *given).result()
-
-        steps = there(predict, photo, settings)
-        try:
-            while (step := there(next, steps, None)) is not None:
-                yield step
-        finally:
-            if isinstance(steps, Generator):
-                there(steps.close)
+    def predict_there(photo: Photo, settings: DepthSettings, run: Run, /) -> DepthMap:
+        return networks.submit(copy_context().run, predict, photo, settings, run).result()
 
     return predict_there
 

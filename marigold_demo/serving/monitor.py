@@ -6,20 +6,18 @@ The monitor stands before the real predictor, so page, API and MCP all go throug
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from marigold_demo.advice import Advice, Advisor
 from marigold_demo.catalog import CATALOG
-from marigold_demo.depth import DepthMap
+from marigold_demo.depth import CancelledError, CheckpointStatus, DepthMap, Progress, Run, StatusSource
 from marigold_demo.errors import CheckpointError, DemoError
 from marigold_demo.io.photo import Photo
-from marigold_demo.progress import Progress
 from marigold_demo.serving.logs import log_event
 from marigold_demo.settings import DepthSettings
-from marigold_demo.workflow import Predictor, Step
+from marigold_demo.workflow import Predictor
 
 _log = logging.getLogger(__name__)
 
@@ -89,7 +87,7 @@ class Metrics:
 
 OTHER = "other"  # a checkpoint out of the catalog: its name may be a folder, or a visitor's invention
 NOT_IN_NETWORK = ("start", "download", "load")  # stages that do not count against the time limit
-# A run is refused beforehand where its estimate, which is right within 1.7 x, is this many times the limit.
+# A run is refused beforehand where the last one with its settings took this many times the limit.
 CLEARLY = 2.0
 _SHORTER = "fewer steps, fewer predictions to combine (ensemble) or a lower resolution take less"
 
@@ -103,12 +101,18 @@ class RunTooLongError(DemoError):
 
 
 @dataclass
-class _Run:
+class _Record:
     """What is known of one run so far."""
 
     began_s: float
+    since_s: float  # when its stage began, or when it was last waited for
+    stage: str = "start"
     stages: dict[str, float] = field(default_factory=dict)  # seconds by stage
     end: str = "cancelled"
+
+    def end_stage(self, now_s: float) -> None:
+        """Add the time since the stage began."""
+        self.stages[self.stage] = self.stages.get(self.stage, 0.0) + now_s - self.since_s
 
     @property
     def network_s(self) -> float:
@@ -142,48 +146,51 @@ class RunMonitor:
     def watched(self, predict: Predictor) -> Predictor:
         """Return a predictor that is permitted, measured and ended with the server."""
 
-        def watched(photo: Photo, settings: DepthSettings, /) -> Generator[Step, None, None]:
+        def watched(photo: Photo, settings: DepthSettings, run: Run, /) -> DepthMap:
             self._permit(settings)
-            run = _Run(self._clock())
-            steps = predict(photo, settings)
+            now_s = self._clock()
+            record = _Record(now_s, now_s)
             self._metrics.running.inc()
             try:
-                yield from self._timed(steps, run)
+                depth = predict(photo, settings, Run(lambda progress: self._pass_on(progress, record, run)))
+                record.end_stage(self._clock())
+                record.end = "done"
+                return depth
+            except CancelledError:
+                raise
             except Exception as error:
-                run.end = type(error).__name__
+                record.end = type(error).__name__
                 raise
             finally:
-                close = getattr(steps, "close", None)
-                if close is not None:
-                    close()
                 self._metrics.running.dec()
-                self._note(run, photo, settings)
+                self._log(record, photo, settings)
 
         return watched
 
-    def advised(self, advise: Advisor) -> Advisor:
-        """Return an advisor that adds the limit, and knows nothing of checkpoints which are not permitted."""
+    def with_limit(self, status_of: StatusSource) -> StatusSource:
+        """Return the source with this server's limit, silent on checkpoints that it does not load."""
 
-        def advised(size: tuple[int, int], settings: DepthSettings, /) -> Advice:
-            advice = advise(size, settings) if self._may(settings.checkpoint) else Advice()
-            return replace(advice, limit_s=self._limit_s)
+        def status(settings: DepthSettings) -> CheckpointStatus:
+            known = status_of(settings) if self._may(settings.checkpoint) else CheckpointStatus()
+            return replace(known, limit_s=self._limit_s)
 
-        return advised
+        return status
 
-    def admission(self, advise: Advisor) -> Callable[[Photo, DepthSettings], None]:
-        """Return what refuses a run before it waits in line: not permitted, or clearly longer than the limit.
+    def admission(self, status_of: StatusSource) -> Callable[[DepthSettings], None]:
+        """Return what refuses a run before it waits for its turn.
 
-        The returned function raises CheckpointError or RunTooLongError.
+        The returned function raises CheckpointError where the checkpoint is not permitted, RunTooLongError
+        where the last run with the same settings clearly took longer than the limit.
         """
 
-        def admit(photo: Photo, settings: DepthSettings) -> None:
+        def admit(settings: DepthSettings) -> None:
             self._permit(settings)
             if self._limit_s is None:
                 return
-            seconds = advise(photo.size, settings).seconds
+            seconds = status_of(settings).last_s
             if seconds is not None and seconds > CLEARLY * self._limit_s:
                 raise RunTooLongError(
-                    f"This would take about {_minutes(seconds)}, and one run may take "
+                    f"This took {_minutes(seconds)} last time, and one run may take "
                     f"{_minutes(self._limit_s)} here; {_SHORTER}."
                 )
 
@@ -199,42 +206,37 @@ class RunMonitor:
                 f"choose one of {', '.join(sorted(self._permitted or ()))}."
             )
 
-    def _timed(self, steps: Iterator[Step], run: _Run) -> Iterator[Step]:
-        """Pass steps on and add up the seconds until the next one."""
-        stage, since_s = "start", self._clock()
-        for step in steps:
-            now_s = self._clock()
-            run.stages[stage] = run.stages.get(stage, 0.0) + now_s - since_s
-            if isinstance(step, DepthMap):
-                run.end = "done"
-            yield step
-            if isinstance(step, Progress):
-                self._end_early(run, step)
-            stage, since_s = step.stage if isinstance(step, Progress) else "end", self._clock()
+    def _pass_on(self, progress: Progress, record: _Record, run: Run) -> None:
+        """Time the stage that ends here, report to whoever waits, which is not timed, and begin the next."""
+        record.end_stage(self._clock())
+        record.stage = "end"
+        run.report(progress)
+        self._end_early(record, progress)
+        record.stage, record.since_s = progress.stage, self._clock()
 
-    def _end_early(self, run: _Run, step: Progress) -> None:
+    def _end_early(self, record: _Record, step: Progress) -> None:
         """End a run before its next network call where the server ends, or the run's time is over."""
         if self.stopping.is_set():
             raise ServerEndsError("The server is being restarted; try again in a minute.")
         is_last = 0 < step.total <= step.done  # no network call comes after this one
-        if self._limit_s is not None and run.network_s >= self._limit_s and not is_last:
+        if self._limit_s is not None and record.network_s >= self._limit_s and not is_last:
             raise RunTooLongError(
-                f"This run was ended after {_minutes(run.network_s)} in the network, more than "
+                f"This run was ended after {_minutes(record.network_s)} in the network, more than "
                 f"one run may take here; {_SHORTER}."
             )
 
-    def _note(self, run: _Run, photo: Photo, settings: DepthSettings) -> None:
-        seconds = self._clock() - run.began_s
+    def _log(self, record: _Record, photo: Photo, settings: DepthSettings) -> None:
+        seconds = self._clock() - record.began_s
         name = _label(settings.checkpoint)
-        self._metrics.runs.labels(name, run.end).inc()
+        self._metrics.runs.labels(name, record.end).inc()
         self._metrics.run_seconds.labels(name).observe(seconds)
-        for stage, stage_s in run.stages.items():
+        for stage, stage_s in record.stages.items():
             self._metrics.stage_seconds.labels(name, stage).observe(stage_s)
         width, height = photo.size
         log_event(
             _log,
             "run",
-            end=run.end,
+            end=record.end,
             seconds=round(seconds, 3),
             checkpoint=name,
             photo_px=width * height,

@@ -11,10 +11,10 @@ from torch import nn
 
 from marigold_demo.errors import CheckpointError, SettingsError
 from marigold_demo.network.checkpoint import open_pipeline
-from marigold_demo.network.defaults import Defaults
 from marigold_demo.network.empty_prompt import encode_empty_prompt
 from marigold_demo.network.image_encoder import EfficientNetLite, from_published_weights
 from marigold_demo.network.pipeline import DepthPipeline
+from marigold_demo.network.plan import CheckpointDefaults
 from marigold_demo.training.settings import TrainSettings
 
 SD_RESOLUTION = 768
@@ -63,7 +63,7 @@ def from_stable_diffusion(folder: Path) -> DepthPipeline:
         vae=vae,
         scheduler=make_scheduler(),
         empty_prompt=encode_empty_prompt(folder, name=str(folder)),
-        defaults=Defaults(steps=SD_STEPS, resolution=SD_RESOLUTION),
+        defaults=CheckpointDefaults(steps=SD_STEPS, resolution=SD_RESOLUTION),
     )
 
 
@@ -129,7 +129,7 @@ def make_tiny(
         vae=vae,
         scheduler=make_scheduler(),
         empty_prompt=torch.zeros(1, 1, size.prompt_channels),
-        defaults=Defaults(
+        defaults=CheckpointDefaults(
             steps=1, resolution=size.resolution, outlines="photo", same_pixels=True, ensemble=VIEWS
         ),
         image_encoder=image_encoder,

@@ -259,7 +259,7 @@ class DepthTab:
 
     def _settings(self, draft: DepthResult | None, chosen: Sequence[Any]) -> DepthSettings:
         """Return the settings of the fields, or those that refine a draft."""
-        better = refinement(self.models.advise, draft) if draft else None
+        better = refinement(self.models.status_of, draft) if draft else None
         if better:
             return better.settings
         return widgets.read(DepthSettings, dict(zip(self.photo.fields, chosen, strict=True)))

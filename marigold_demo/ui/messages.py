@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import gradio as gr
 
+from marigold_demo.depth import Progress
 from marigold_demo.errors import DemoError
-from marigold_demo.progress import Progress
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 

@@ -7,7 +7,7 @@ import gradio as gr
 from gradio import http_server
 from gradio.themes.utils import colors, sizes
 
-from marigold_demo.advice import Advisor
+from marigold_demo.depth import StatusSource
 from marigold_demo.examples import Example, load_examples
 from marigold_demo.serving.connections import Server
 from marigold_demo.serving.lifecycle import MB, Service
@@ -35,12 +35,12 @@ class Tabs:
     def __init__(
         self,
         store: SessionStore,
-        advise: Advisor | None = None,
+        status_of: StatusSource | None = None,
         *,
         defaults: DepthSettings,
         examples: tuple[Example, ...] = (),
     ) -> None:
-        self.models = ModelPicker(store, advise)
+        self.models = ModelPicker(store, status_of)
         self.photo = PhotoTab(store, self.models, defaults=defaults, examples=examples)
         self.depth = DepthTab(store, self.models)
         self.objects = ObjectTab(store)
@@ -58,7 +58,7 @@ def build_page(
     workflow: Workflow,
     *,
     defaults: DepthSettings | None = None,
-    advise: Advisor | None = None,
+    status_of: StatusSource | None = None,
     store: SessionStore | None = None,
     waiting_most: int = WAITING_MOST,
     listen_s: float = LISTEN_S,
@@ -68,7 +68,7 @@ def build_page(
     Args:
         workflow: Makes depth of photos.
         defaults: What the settings show at first; None: their own defaults.
-        advise: Foresees what a run costs; without it the page says nothing of that.
+        status_of: What is known of a run beforehand; without it the page says nothing of that.
         store: Keeps what visitors made; None: one with its own bounds.
         waiting_most: How many events may wait.
         listen_s: After how many seconds without a reader of its messages an event ends.
@@ -79,7 +79,7 @@ def build_page(
     )
     with page:
         gr.HTML(_MASTHEAD)
-        page.tabs = Tabs(store, advise, defaults=defaults or DepthSettings(), examples=load_examples())
+        page.tabs = Tabs(store, status_of, defaults=defaults or DepthSettings(), examples=load_examples())
         page.tabs.connect(page)
         gr.HTML(_colophon(store.ttl_s))
         add_endpoints(store)
