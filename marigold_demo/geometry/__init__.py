@@ -1,1 +1,1 @@
-"""Depth -> solids and surfaces: heights, triangles, frames, cuts, and the proof that a solid is one."""
+"""Depth -> reliefs and textured meshes: heights, triangles, frames, cut-outs, holes, and their checks."""

@@ -213,10 +213,10 @@ def luminance(rgb: NDArray[np.uint8]) -> Grid:
 
 
 def to_millimeters(
-    shares: Grid, footprint: Footprint, profile: Profile, *, relief_mm: float, base_mm: float
+    unit_heights: Grid, footprint: Footprint, profile: Profile, *, relief_mm: float, base_mm: float
 ) -> Heightfield:
     """Scale heights [R, C] from 0..1 to millimeters above the back, and work the rim of a disc into them."""
-    heights = np.ascontiguousarray(shares * np.float32(relief_mm) + np.float32(base_mm))
+    heights = np.ascontiguousarray(unit_heights * np.float32(relief_mm) + np.float32(base_mm))
     if footprint.kept is not None and profile.rings:  # a disc: other cut-outs have no frame
         heights = _with_rim(heights, footprint, profile)
     return Heightfield(heights, footprint, profile)

@@ -104,13 +104,15 @@ def build_relief(depth: DepthMap, settings: ReliefSettings, *, photo: ReliefPhot
     grid = smoothed(debanded(values), settings.smooth_px, size=size)
     footprint = _footprint(grid, settings, profile, picture_size=(width, height), photo=photo)
     # 2. Heights between 0 and 1, then in millimeters
-    shares = _shares(grid, settings, footprint.picture, size=size, photo=photo)
-    notes += _notes(depth, shares, settings, spots=spots)
+    heights = _unit_heights(grid, settings, footprint.picture, size=size, photo=photo)
+    notes += _notes(depth, heights, settings, spots=spots)
     if settings.mode != "emboss":
-        shares = 1 - shares
+        heights = 1 - heights
     if settings.mode == "mold":
-        shares = shares[:, ::-1]  # so that the cast reads the right way round
-    field = to_millimeters(shares, footprint, profile, relief_mm=settings.relief_mm, base_mm=settings.base_mm)
+        heights = heights[:, ::-1]  # so that the cast reads the right way round
+    field = to_millimeters(
+        heights, footprint, profile, relief_mm=settings.relief_mm, base_mm=settings.base_mm
+    )
     # 3. The solid
     return _relief(field, settings, notes=notes)
 
@@ -158,7 +160,7 @@ def _footprint(
     return subject_footprint(subject, picture_size, width_mm=width_mm)
 
 
-def _shares(
+def _unit_heights(
     grid: Grid,
     settings: ReliefSettings,
     picture: NDArray[np.bool_] | None,
@@ -170,7 +172,7 @@ def _shares(
     if settings.source == "luminance":
         light = smoothed(luminance(need_photo(photo).rgb), settings.smooth_px, size=size)
         return heights_from_brightness(light, kept=picture)
-    shares = heights_from_depth(
+    heights = heights_from_depth(
         grid,
         near=settings.near,
         far=settings.far,
@@ -179,9 +181,9 @@ def _shares(
         kept=picture,
     )
     if photo is not None:
-        shares = with_photo_detail(shares, photo.rgb, amount=settings.photo_detail)
-        shares = shares if picture is None else spread(shares, picture)
-    return shares
+        heights = with_photo_detail(heights, photo.rgb, amount=settings.photo_detail)
+        heights = heights if picture is None else spread(heights, picture)
+    return heights
 
 
 def _relief(field: Heightfield, settings: ReliefSettings, *, notes: tuple[str, ...]) -> Relief:
@@ -220,7 +222,7 @@ def _mounted(field: Heightfield, settings: ReliefSettings) -> Solid:
     return drill(solid, hole) if hole else solid
 
 
-def _notes(depth: DepthMap, shares: Grid, settings: ReliefSettings, *, spots: int) -> tuple[str, ...]:
+def _notes(depth: DepthMap, heights: Grid, settings: ReliefSettings, *, spots: int) -> tuple[str, ...]:
     notes = []
     if settings.source == "depth":
         invalid = float(1 - np.isfinite(depth.values).mean())
@@ -230,7 +232,7 @@ def _notes(depth: DepthMap, shares: Grid, settings: ReliefSettings, *, spots: in
             notes.append(
                 f"{spots} pixels in small spots stood far out of their surroundings and were leveled."
             )
-    if not np.ptp(shares) > 0:
+    if not np.ptp(heights) > 0:
         notes.append(
             "The picture is flat between the near and the far plane, so the relief is a plain plate."
         )

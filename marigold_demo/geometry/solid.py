@@ -19,7 +19,7 @@ from marigold_demo.geometry.rtin import TILE, FaceBudget, compact, triangulate
 
 Points = NDArray[np.float32]
 Indices = NDArray[np.int32]
-Share = NDArray[np.float64]
+Fractions = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 CORNERS = (np.array([0.0, 1.0]),) * 4
 
@@ -64,8 +64,8 @@ def build_solid(field: Heightfield, quality: Quality) -> Solid:
 
 def _framed(field: Heightfield, quality: Quality) -> Solid:
     heights, footprint, rings = field.heights, field.footprint, field.profile.rings
-    shares = _shares(footprint, rings, quality.step_mm)
-    corners = sum(len(side) for side in shares)
+    fractions = _side_fractions(footprint, rings, quality.step_mm)
+    corners = sum(len(side) for side in fractions)
     budget = FaceBudget(quality.max_faces - 2 * corners * (len(rings) + 2), per_border_vertex=3)
     found = triangulate(
         heights, quality.tolerance_mm, forced=_forced(heights, footprint, quality), budget=budget
@@ -73,7 +73,7 @@ def _framed(field: Heightfield, quality: Quality) -> Solid:
     used, faces = compact(found.faces, heights.size)
     border = border_loop(found.active, _numbers(used, heights.size).reshape(heights.shape))
     top = _points(used, heights, footprint)
-    vertices, closing = close_border(top, border, footprint=footprint, rings=rings, shares=shares)
+    vertices, closing = close_border(top, border, footprint=footprint, rings=rings, fractions=fractions)
     return Solid(vertices, np.concatenate([faces, closing]), len(faces), found.tolerance)
 
 
@@ -120,7 +120,9 @@ def _forced(heights: Points, footprint: Footprint, quality: Quality) -> Mask:
     return forced
 
 
-def _shares(footprint: Footprint, rings: Sequence[Ring], step_mm: float | None) -> tuple[Share, ...]:
+def _side_fractions(
+    footprint: Footprint, rings: Sequence[Ring], step_mm: float | None
+) -> tuple[Fractions, ...]:
     """Return where the vertices of the outer rings lie: at the corners; on a curve also along the sides."""
     if step_mm is None:
         return CORNERS
@@ -154,7 +156,7 @@ class Loop:
     """
 
     ids: tuple[Indices, ...]
-    along: tuple[Share, ...]
+    along: tuple[Fractions, ...]
 
 
 def close_border(
@@ -163,7 +165,7 @@ def close_border(
     *,
     footprint: Footprint,
     rings: Sequence[Ring],
-    shares: Sequence[Share] = CORNERS,
+    fractions: Sequence[Fractions] = CORNERS,
 ) -> tuple[Points, Indices]:
     """Return the vertices and faces that turn an open top into a closed solid on z = 0.
 
@@ -172,7 +174,7 @@ def close_border(
         border: The border of the top.
         footprint: Where the picture lies.
         rings: Of the frame, strictly outwards; empty without one.
-        shares: Where the vertices of the outer rings lie along the four sides.
+        fractions: Where the vertices of the outer rings lie along the four sides.
 
     Returns:
         All vertices float32 [V', 3], the first V unchanged, and the added faces int32 [F, 3].
@@ -185,7 +187,7 @@ def close_border(
     all_points, loops = [points], [border]
     count = len(points)
     for k, ring in enumerate(rings):
-        along = border.along if k == 0 else tuple(shares)
+        along = border.along if k == 0 else tuple(fractions)
         loop, corners = _loop(along, start=count)
         placed = _place(along, ring, footprint)
         if ring.outward_mm == 0 and k == 0:
@@ -214,7 +216,7 @@ def border_loop(active: NDArray[np.bool_], number: Indices) -> Loop:
     )
 
 
-def _loop(along: Sequence[Share], *, start: int) -> tuple[Loop, int]:
+def _loop(along: Sequence[Fractions], *, start: int) -> tuple[Loop, int]:
     """Number new vertices side by side; each side's last is the next side's first."""
     ids, first = [], start
     total = sum(len(side) - 1 for side in along)
@@ -226,7 +228,7 @@ def _loop(along: Sequence[Share], *, start: int) -> tuple[Loop, int]:
     return Loop(ids=tuple(ids), along=tuple(along)), total
 
 
-def _place(along: Sequence[Share], ring: Ring, footprint: Footprint) -> Points:
+def _place(along: Sequence[Fractions], ring: Ring, footprint: Footprint) -> Points:
     """Put the vertices of a ring where they belong: float32 [N, 3]."""
     d = ring.outward_mm
     left, right = footprint.left_mm - d, footprint.left_mm + footprint.width_mm + d
@@ -249,7 +251,9 @@ def _strip(inner: Loop, outer: Loop) -> Indices:
     return np.concatenate(parts)
 
 
-def _fill_between(inner: Indices, outer: Indices, *, inner_along: Share, outer_along: Share) -> Indices:
+def _fill_between(
+    inner: Indices, outer: Indices, *, inner_along: Fractions, outer_along: Fractions
+) -> Indices:
     """Fill the band between two chains of vertices: step along the one that lags behind."""
     steps = np.concatenate([inner_along[1:], outer_along[1:]])
     order = np.argsort(steps, kind="stable")
