@@ -79,6 +79,7 @@ class Points:
             [self.before],
             [*self._emptied, self.mesh.fields["near_m"]],
             js=_CLEAR_DOTS,
+            cancels=[scaled],  # the way to the button leaves the field, and its answer may come later
             queue=False,
             **QUIET,
         )
