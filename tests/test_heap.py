@@ -23,7 +23,7 @@ on_glibc = pytest.mark.skipif(heap._glibc() is None, reason="another C library")
 
 @pytest.fixture
 def options(monkeypatch):
-    """Return what glibc was told, in order."""
+    """Return the options that glibc was given, in order."""
     told = []
 
     class Library:

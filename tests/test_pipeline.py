@@ -195,7 +195,7 @@ def test_views_of_a_large_photo_are_those_of_all_its_pixels(monkeypatch):
 
 
 def test_depth_of_views_turns_with_the_photo():
-    """With both mirror images among the views, a mirrored photo has the mirrored depth."""
+    """With both mirror images among the augmented views, a mirrored photo has the mirrored depth."""
     pipeline, photo = make_pipeline_without_chance(), make_photo(48, 64)
     mirror = replace(photo, rgb=np.ascontiguousarray(photo.rgb[:, ::-1]))
     settings = DepthSettings(ensemble=2)
@@ -211,7 +211,7 @@ def test_progress_over_views_is_that_of_one_prediction():
 
 
 class Average(torch.nn.Module):
-    """Stand-in for an image encoder: the mean color of each cell, twice."""
+    """Fake of an image encoder: the mean color of each cell, twice."""
 
     out_channels = 6
 
@@ -317,7 +317,7 @@ def test_large_pictures_begin_in_stripes(monkeypatch):
     pipeline(make_photo(128, 64), DepthSettings(resolution=128, steps=1))
     monkeypatch.setattr("marigold_demo.network.memory.free_bytes", lambda _: 0)
     pipeline(make_photo(128, 64), DepthSettings(resolution=128, steps=1))
-    assert (heights[0], max(heights[1:])) == (128, 64 + 1)  # two stripes, with a row of the other
+    assert (heights[0], max(heights[1:])) == (128, 64 + 1)  # two chunks, with a row of the other
 
 
 def test_what_does_not_fit_at_all_is_computed_smaller_and_told():

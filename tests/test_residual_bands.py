@@ -176,7 +176,7 @@ def test_whole_networks_give_the_same_with_stripes_or_without(narrow):
 
 @torch.no_grad()
 def test_in_sixteen_bits_stripes_still_save_memory(narrow):
-    """Bands are for float32; a folded block in another format is one for stripes again, and comes back."""
+    """Bands are for float32; a folded block in another format is one for row chunks again, and comes back."""
     vae = toys.make_vae().requires_grad_(False)
     fold_residuals(vae)
     vae.bfloat16()

@@ -1,4 +1,4 @@
-"""Stripes give what the whole map gives, in less memory."""
+"""Chunks of rows give what the whole map gives, in less memory."""
 
 import pytest
 import torch
