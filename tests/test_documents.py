@@ -48,7 +48,7 @@ def anchors(text: str) -> set[str]:
 @documents
 def test_links_lead_to_files_and_sections_that_exist(path):
     text = path.read_text()
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+    for target in re.findall(r"(?:\]\(|src=\")([^)\s\"]+)", text):
         if "://" in target:
             continue
         name, _, anchor = target.partition("#")
@@ -81,7 +81,7 @@ def test_make_targets_that_are_named_exist(path):
 
 
 def test_the_animation_of_the_readme_is_small():
-    [name] = re.findall(r"\(([^)]+\.gif)\)", (ROOT / "README.md").read_text())
+    [name] = re.findall(r"src=\"([^\"]+\.gif)\"", (ROOT / "README.md").read_text())
     assert (ROOT / name).stat().st_size < LARGEST_ANIMATION_BYTES
 
 
