@@ -176,25 +176,25 @@ def streamed(predict: Callable[[Run], DepthMap]) -> Steps:
     The prediction waits while the caller works on what was yielded. Closing the generator cancels it before
     its next network call and returns when it has ended.
     """
-    told: SimpleQueue[Progress | DepthMap | BaseException] = SimpleQueue()
+    steps: SimpleQueue[Progress | DepthMap | BaseException] = SimpleQueue()
     go_on = threading.Semaphore(0)
 
     def report(progress: Progress) -> None:
-        told.put(progress)
+        steps.put(progress)
         go_on.acquire()
 
     def work() -> None:
         try:
-            told.put(predict(run))
+            steps.put(predict(run))
         except BaseException as error:  # raised again by the generator
-            told.put(error)
+            steps.put(error)
 
     run = Run(report)
     thread = threading.Thread(target=copy_context().run, args=(work,), name="prediction", daemon=True)
     thread.start()
     try:
         while True:
-            step = told.get()
+            step = steps.get()
             if isinstance(step, BaseException):
                 raise step
             yield step
@@ -217,7 +217,7 @@ class FifoLock:
         """Make a lock that nobody waits for.
 
         Args:
-            poll_s: How often a waiting run is told how many are before it, which is when it can leave.
+            poll_s: How often a waiting run reports how many are before it, which is when it can leave.
             waiting_per_visitor: How many tickets of one visitor may wait, 1 or more; None: any number.
         """
         self._poll_s, self._most = poll_s, waiting_per_visitor

@@ -1,4 +1,4 @@
-"""What whoever runs the server may choose, as environment variables. Knows nothing of what reads it.
+"""The configuration of the server, from environment variables.
 
 Each field is one variable: MARIGOLD_ and the field's name, or the name that Gradio or uvicorn already gave
 it. Defaults, units, limits and words stand here; `marigold-demo config` prints them.
@@ -109,7 +109,7 @@ class Configuration:
     decode_mb: int = _variable(
         1500, "Memory of each process that decodes an uploaded file", unit="MB", limits=(500, 100_000)
     )
-    queue: int = _variable(24, "Visitors who may wait; the next one is told to come back", limits=(1, 10_000))
+    queue: int = _variable(24, "Visitors who may wait; the next one is asked to come back later", limits=(1, 10_000))
     waiting_per_visitor: int = _variable(
         2, "Runs of one visitor that may wait while others are served; 0: no limit", limits=(0, 10_000)
     )
