@@ -21,7 +21,7 @@ from marigold_demo.serving.connections import Connections, Server, most_connecti
 from marigold_demo.serving.lifecycle import Service
 from marigold_demo.serving.listening import AddressError, Place, listen
 from marigold_demo.ui import build_page, launch, queue
-from marigold_demo.ui.strict_blocks import Calls
+from marigold_demo.ui.strict_blocks import CallFilter
 from marigold_demo.workflow import Workflow
 from tests.pages import LENIENT, Ball, draw_photo, small_app
 
@@ -563,7 +563,7 @@ def test_a_stream_whose_session_goes_away_ends_like_others():
 
     scope = {"type": "http", "method": "GET", "path": "/gradio_api/queue/data", "headers": []}
     scope |= {"query_string": b"session_hash=s", "app": SimpleNamespace(blocks=blocks)}
-    asyncio.run(Calls(gradio)(scope, None, send))
+    asyncio.run(CallFilter(gradio)(scope, None, send))
     assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
 
 

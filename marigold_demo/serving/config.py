@@ -109,7 +109,9 @@ class Configuration:
     decode_mb: int = _variable(
         1500, "Memory of each process that decodes an uploaded file", unit="MB", limits=(500, 100_000)
     )
-    queue: int = _variable(24, "Visitors who may wait; the next one is asked to come back later", limits=(1, 10_000))
+    queue: int = _variable(
+        24, "Visitors who may wait; the next one is asked to come back later", limits=(1, 10_000)
+    )
     waiting_per_visitor: int = _variable(
         2, "Runs of one visitor that may wait while others are served; 0: no limit", limits=(0, 10_000)
     )

@@ -21,7 +21,7 @@ from marigold_demo.ui.object_tab import ObjectTab
 from marigold_demo.ui.photo_tab import PhotoTab
 from marigold_demo.ui.queue import LISTEN_S
 from marigold_demo.ui.session_store import SessionStore
-from marigold_demo.ui.strict_blocks import Calls, Streams, StrictBlocks
+from marigold_demo.ui.strict_blocks import CallFilter, OpenStreams, StrictBlocks
 from marigold_demo.ui.widgets import MAX_WORKERS
 from marigold_demo.workflow import Workflow
 
@@ -209,7 +209,7 @@ def launch_options(service: Service | None = None, *, on_spaces: bool = False) -
     service = service or Service()
     here = files("marigold_demo.ui")
     app_options = service.app_options(on_spaces=on_spaces)
-    app_options["middleware"] += [(Calls, (), {}), (Streams, (), {})]
+    app_options["middleware"] += [(CallFilter, (), {}), (OpenStreams, (), {})]
     script = (here / "page.js").read_text(encoding="utf-8")
     return {
         "theme": Theme(),

@@ -136,7 +136,7 @@ class _Nothing(dict[int, dict[str, Any]]):
 _NOTHING = _Nothing()
 
 
-class Calls:
+class CallFilter:
     """ASGI middleware that checks the body of a call against what the page has, and which streams exist.
 
     What passes has the right form; whether values fit their fields is checked by the event.
@@ -151,14 +151,12 @@ class Calls:
         path = route(scope).rstrip("/") if scope["type"] == "http" and blocks is not None else ""
         if path and scope["method"] == "POST" and (call := _CALL.fullmatch(path)):
             body = await Request(scope, receive).body()  # RequestFilter bounds it
-            if problem := _wrong_with_call(blocks, call, body):
+            if problem := _call_problem(blocks, call, body):
                 await refusal(*problem)(scope, receive, send)
             else:
                 await self._app(scope, replay(body, receive), send)
         elif (
-            path
-            and scope["method"] in ("GET", "HEAD")
-            and (problem := _wrong_with_stream(blocks, path, scope))
+            path and scope["method"] in ("GET", "HEAD") and (problem := _stream_problem(blocks, path, scope))
         ):
             await refusal(*problem)(scope, receive, send)
         elif _STREAM.fullmatch(path):
@@ -186,7 +184,7 @@ class Calls:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _wrong_with_call(blocks: Any, call: re.Match[str], body: bytes) -> Problem | None:
+def _call_problem(blocks: Any, call: re.Match[str], body: bytes) -> Problem | None:
     """Return how the body of a call is refused, None where it has the right form."""
     try:
         values = json.loads(body)
@@ -203,7 +201,7 @@ def _wrong_with_call(blocks: Any, call: re.Match[str], body: bytes) -> Problem |
         return 422, 'The body of this request must be a JSON object, such as {"data": []}.'
     _, kind, name = call.groups()
     if kind == "call/v2":
-        return _wrong_with_names(blocks, name, values)
+        return _names_problem(blocks, name, values)
     session, index = values.get("session_hash"), values.get("fn_index")
     if session is not None and not (isinstance(session, str) and NAME.fullmatch(session)):
         return 422, "session_hash must be a text of at most 100 letters and digits."
@@ -253,7 +251,7 @@ def _endpoints(blocks: Any) -> set[str]:
     return {fn.api_name for fn in blocks.fns.values() if fn.api_visibility != "private"}
 
 
-def _wrong_with_names(blocks: Any, name: str, values: Mapping[str, Any]) -> Problem | None:
+def _names_problem(blocks: Any, name: str, values: Mapping[str, Any]) -> Problem | None:
     """Hold parameters by name against an endpoint."""
     if name not in _endpoints(blocks):
         return 404, _NO_ENDPOINT
@@ -269,7 +267,7 @@ def _wrong_with_names(blocks: Any, name: str, values: Mapping[str, Any]) -> Prob
     return (422, f"Send {missing[0]} too; this endpoint cannot work without it.") if missing else None
 
 
-def _wrong_with_stream(blocks: Any, path: str, scope: Scope) -> Problem | None:
+def _stream_problem(blocks: Any, path: str, scope: Scope) -> Problem | None:
     """Return how a request for news of something that is not there is refused."""
     queue = blocks._queue
     if path.startswith(f"{API}heartbeat/") and not NAME.fullmatch(path.removeprefix(f"{API}heartbeat/")):
@@ -286,7 +284,7 @@ def _wrong_with_stream(blocks: Any, path: str, scope: Scope) -> Problem | None:
     return None
 
 
-class Streams:
+class OpenStreams:
     """ASGI middleware that notes in the sessions which pages are open."""
 
     def __init__(self, app: ASGIApp) -> None:
