@@ -22,10 +22,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.relief_pictures import rasterize, rotated
+from marigold_demo import load_photo, make_relief
 from marigold_demo.colormap import colorize
 from marigold_demo.examples import load_examples
-from marigold_demo.geometry.relief import build_relief
-from marigold_demo.io.photo import load_photo
 from marigold_demo.presets import RELIEF_PRESETS
 
 EXAMPLE = "astronaut"
@@ -53,7 +52,7 @@ def main() -> None:
     framed = replace(RELIEF_PRESETS["portrait"], tolerance_mm=0.005)
     plain = replace(framed, frame="none")
     rgb, colors = Image.fromarray(photo.rgb), Image.fromarray(colorize(depth.values))
-    solids = [build_relief(depth, settings, photo=photo).mesh for settings in (framed, plain)]
+    solids = [make_relief(depth, settings, photo=photo).mesh for settings in (framed, plain)]
 
     strip = [square(rgb, PANEL_PX), square(colors, PANEL_PX), render(solids[0], PANEL_PX, turn=20, tilt=-16)]
     joined = Image.new("RGB", (3 * PANEL_PX, PANEL_PX))
