@@ -58,7 +58,7 @@ class Footprint:
 
     @property
     def outer_mm(self) -> tuple[float, float]:
-        """Width and depth with the frame; of no use for a cut-out."""
+        """Width and depth with the frame on all sides; meaningless for a cut-out, which has none."""
         return self.width_mm + 2 * self.left_mm, self.depth_mm + 2 * self.front_mm
 
     def pitch_mm(self, cells: Mask) -> tuple[float, float]:

@@ -75,7 +75,8 @@ def bend(solid: Solid, radius: float, *, anchor_x: float) -> tuple[Solid, Points
     """Bend a solid and move it back to the corner at the origin.
 
     Returns:
-        The bent solid, and where the point at `anchor_x` on the front edge of the back went: float32 [3].
+        The bent solid, and where the point at `anchor_x` on the front edge of the back went: float32 [3]. The
+        anchor counts among the points of which the lowest comes to lie on z = 0, also without a hole.
     """
     anchor = np.array([[anchor_x, 0, 0]], dtype=np.float32)
     points = _bent(np.concatenate([solid.vertices, anchor]), radius)
