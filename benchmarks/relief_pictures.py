@@ -23,8 +23,7 @@ from marigold_demo.io import export
 from marigold_demo.io.mesh_files import from_stl
 from marigold_demo.io.photo import Photo, load_photo
 from marigold_demo.network.checkpoint import load_pipeline
-from marigold_demo.presets import RELIEF_PRESETS
-from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
+from marigold_demo.settings import RELIEF_PRESETS, DepthSettings, MeshSettings, ReliefSettings
 
 LIGHT = np.array([-0.55, 0.55, 0.62]) / np.linalg.norm([-0.55, 0.55, 0.62])
 CLAY = np.array([0.86, 0.84, 0.8])

@@ -25,7 +25,7 @@ from benchmarks.relief_pictures import rasterize, rotated
 from marigold_demo import load_photo, make_relief
 from marigold_demo.colormap import colorize
 from marigold_demo.examples import load_examples
-from marigold_demo.presets import RELIEF_PRESETS
+from marigold_demo.settings import RELIEF_PRESETS
 
 EXAMPLE = "astronaut"
 PANEL_PX, GIF_PX = 480, 264

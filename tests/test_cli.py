@@ -299,7 +299,7 @@ def test_every_setting_has_a_flag_that_tells_unit_limits_and_default(capsys):
 
 def test_flags_said_override_a_preset_and_the_rest_of_it_stays():
     from marigold_demo.cli.flags import from_flags
-    from marigold_demo.presets import RELIEF_PRESETS
+    from marigold_demo.settings import RELIEF_PRESETS
 
     said = make_parser().parse_args(["relief", "x", "--out", "y", "--width-mm", "33", "--resolution", "512"])
     settings = from_flags(said, RELIEF_PRESETS["coin"])

@@ -22,8 +22,7 @@ from marigold_demo.geometry.print_report import build_report
 from marigold_demo.io import export
 from marigold_demo.io.formats import formats_of
 from marigold_demo.io.photo import load_photo
-from marigold_demo.presets import RELIEF_PRESETS
-from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
+from marigold_demo.settings import RELIEF_PRESETS, DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.ui import layers, widgets
 from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.messages import size_in_words

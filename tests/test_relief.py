@@ -16,8 +16,7 @@ from marigold_demo.geometry.mesh_check import check_mesh
 from marigold_demo.geometry.relief import Relief, build_relief, reduced
 from marigold_demo.io import export
 from marigold_demo.io.mesh_files import from_stl
-from marigold_demo.presets import RELIEF_PRESETS
-from marigold_demo.settings import ReliefSettings
+from marigold_demo.settings import RELIEF_PRESETS, ReliefSettings
 from tests.depths import KINDS, REAL_NAMES, blob, depth_map, hills, kinds, noise, real
 
 SMALL = ReliefSettings(resolution=128)

@@ -5,8 +5,7 @@ from dataclasses import fields, replace
 import pytest
 
 from marigold_demo.errors import SettingsError
-from marigold_demo.presets import RELIEF_PRESETS
-from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings, options_of
+from marigold_demo.settings import RELIEF_PRESETS, DepthSettings, MeshSettings, ReliefSettings, options_of
 
 CLASSES = (DepthSettings, ReliefSettings, MeshSettings)
 

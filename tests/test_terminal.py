@@ -26,8 +26,13 @@ from marigold_demo.depth import DepthMap, Progress
 from marigold_demo.errors import SettingsError
 from marigold_demo.io.photo import Photo
 from marigold_demo.network.augment import MOST_VIEWS
-from marigold_demo.presets import RELIEF_PRESETS
-from marigold_demo.settings import KEYHOLE_BASE_MM, DepthSettings, MeshSettings, ReliefSettings
+from marigold_demo.settings import (
+    KEYHOLE_BASE_MM,
+    RELIEF_PRESETS,
+    DepthSettings,
+    MeshSettings,
+    ReliefSettings,
+)
 from marigold_demo.training.settings import TrainSettings
 from tests.predictors import stepwise
 

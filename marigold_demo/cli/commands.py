@@ -15,10 +15,9 @@ from marigold_demo.errors import PhotoError, SettingsError
 from marigold_demo.geometry.print_report import build_report
 from marigold_demo.io.formats import formats_of
 from marigold_demo.io.photo import Photo
-from marigold_demo.presets import RELIEF_PRESETS
 from marigold_demo.recipe import Recipe
 from marigold_demo.serving.config import Configuration, read_configuration, shown
-from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
+from marigold_demo.settings import RELIEF_PRESETS, DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.training.settings import TrainSettings
 from marigold_demo.workflow import Predictor, Workflow, check_same_shape, phone_depth
 

@@ -17,8 +17,7 @@ from marigold_demo.cli.flags import Parser, add_file_flags, add_flags
 from marigold_demo.cli.terminal import PROGRAM, print_err, undelivered
 from marigold_demo.errors import DemoError, SettingsError
 from marigold_demo.io.formats import formats_of
-from marigold_demo.presets import RELIEF_PRESETS
-from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
+from marigold_demo.settings import RELIEF_PRESETS, DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.training.settings import TrainSettings
 
 if TYPE_CHECKING:

@@ -17,8 +17,7 @@ from marigold_demo.geometry.print_report import build_report
 from marigold_demo.io import export
 from marigold_demo.io.formats import formats_of, page_files, page_formats
 from marigold_demo.io.mesh_files import to_zip
-from marigold_demo.presets import RELIEF_PRESETS
-from marigold_demo.settings import MeshSettings, ReliefSettings
+from marigold_demo.settings import RELIEF_PRESETS, MeshSettings, ReliefSettings
 from marigold_demo.ui import widgets
 from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.messages import size_in_words, user_errors
