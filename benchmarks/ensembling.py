@@ -19,7 +19,7 @@ import torch
 from diffusers import MarigoldDepthPipeline
 from PIL import Image
 
-from marigold_demo.affine import fit_affine
+from marigold_demo.evaluation.evaluate import fit_affine
 from marigold_demo.network import ensemble
 
 MEMBER_SIZE = (576, 768)

@@ -40,15 +40,33 @@ import marigold_demo.network.pipeline
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import CheckpointError
 from marigold_demo.io.photo import Photo
-from marigold_demo.network import architecture, ensemble
+from marigold_demo.network import ensemble
 from marigold_demo.network.checkpoint import open_pipeline
+from marigold_demo.network.cpu.optimize import restore
 from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.network.plan import CheckpointDefaults
-from marigold_demo.network.settling import unsettle
 from marigold_demo.settings import DepthSettings
 
 PHOTO_SIZE = (768, 1024)  # H, W
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# Stable Diffusion 2 as a Marigold: networks of its size, for random weights.
+UNET = {
+    "sample_size": 96,
+    "in_channels": 8,
+    "out_channels": 4,
+    "attention_head_dim": (5, 10, 20, 20),
+    "cross_attention_dim": 1024,
+    "use_linear_projection": True,
+}
+VAE = {
+    "_class_name": "AutoencoderKL",
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "latent_channels": 4,
+}
+TINY_VAE = {"_class_name": "AutoencoderTiny"}  # TAESD: the class's defaults
 
 
 def main() -> None:
@@ -124,7 +142,7 @@ def time_checkpoint(
     ours, theirs, drafts = {}, {}, {}
     for dtype in dtypes:
         pipeline = open_checkpoint(name, dtype=DTYPES[dtype])
-        ours[dtype] = pipeline.settle(choices.device).to(choices.device)
+        ours[dtype] = pipeline.optimize(choices.device).to(choices.device)
         # The large random networks are shared and changed over between runs, for want of memory.
         reference = pipeline if name == "random" else open_checkpoint(name, dtype=DTYPES[dtype])
         theirs[dtype] = Reference(reference.to(choices.device), photo=photo)
@@ -146,7 +164,7 @@ def time_checkpoint(
             programs["ours", dtype] = Program(
                 partial(ours[dtype].settle, choices.device), partial(ours[dtype], photo)
             )
-            programs["diffusers", dtype] = Program(theirs[dtype].unsettle, theirs[dtype].run)
+            programs["diffusers", dtype] = Program(theirs[dtype].restore, theirs[dtype].run)
         for dtype, draft in drafts.items():
             programs["draft", dtype] = Program(partial(draft.settle, choices.device), partial(draft, photo))
         results = in_turns(programs, case, choices=choices)
@@ -208,8 +226,8 @@ def open_checkpoint(name: str, *, dtype: torch.dtype) -> DepthPipeline:
 def make_random_pipeline(dtype: torch.dtype) -> DepthPipeline:
     """Make a Marigold of Stable Diffusion 2's size with random weights."""
     torch.manual_seed(0)
-    unet = UNet2DConditionModel.from_config(architecture.UNET).eval()
-    vae = AutoencoderKL.from_config(architecture.VAE).eval()
+    unet = UNet2DConditionModel.from_config(UNET).eval()
+    vae = AutoencoderKL.from_config(VAE).eval()
     scheduler = DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -235,7 +253,7 @@ def make_random_draft(pipeline: DepthPipeline, device: str) -> DepthPipeline:
     torch.manual_seed(1)
     return DepthPipeline(
         unet=pipeline.unet,
-        vae=AutoencoderTiny.from_config(architecture.TINY_VAE).eval().to(device, pipeline.dtype),
+        vae=AutoencoderTiny.from_config(TINY_VAE).eval().to(device, pipeline.dtype),
         scheduler=pipeline.scheduler,
         empty_prompt=pipeline.empty_prompt,
         defaults=pipeline.defaults,
@@ -268,9 +286,9 @@ class Reference:
         if pipeline.dtype == torch.bfloat16 and pipeline.device.type == "cpu":
             self.diffusers.image_processor.preprocess = preprocess_in_float32
 
-    def unsettle(self) -> None:
+    def restore(self) -> None:
         """Undo what ours does to networks."""
-        unsettle(self.pipeline.networks)
+        restore(self.pipeline.networks)
 
     def run(self, settings: DepthSettings) -> DepthMap:
         """Estimate the depth of the photo."""
@@ -395,7 +413,7 @@ def matrix_rate(dtype: torch.dtype, choices: argparse.Namespace) -> float:
 
 def count_flop(pipeline: DepthPipeline, photo: Photo, case: DepthSettings) -> float:
     """Count the multiplications and additions of one prediction by networks as they come, nothing folded."""
-    unsettle(pipeline.networks)
+    restore(pipeline.networks)
     with FlopCounterMode(display=False) as counter:
         pipeline(photo, case)
     return float(counter.get_total_flops())

@@ -4,7 +4,7 @@ import os
 import sys
 
 from marigold_demo.errors import DemoError
-from marigold_demo.network.heap import share_one_heap
+from marigold_demo.network.cpu.memory import share_one_arena
 from marigold_demo.serving.config import Configuration, read_configuration
 
 GRADIO_DEFAULTS = {
@@ -44,7 +44,7 @@ def prepare(*, host: str | None = None, port: int | None = None) -> Configuratio
     except DemoError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(2) from None
-    share_one_heap()
+    share_one_arena()
     for name, value in GRADIO_DEFAULTS.items():
         os.environ.setdefault(name, value)
     return configuration

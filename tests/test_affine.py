@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marigold_demo.affine import Affine, fit_affine
+from marigold_demo.evaluation.evaluate import Affine, fit_affine
 
 DEPTH = np.random.default_rng(0).uniform(0, 1, (7, 9))  # [H, W]
 

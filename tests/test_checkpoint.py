@@ -141,7 +141,7 @@ def test_folder_that_cannot_be_written_to_still_loads(folder, monkeypatch):
     def refuse(*_):
         raise PermissionError("read-only")
 
-    monkeypatch.setattr("marigold_demo.network.empty_prompt.save_file", refuse)
+    monkeypatch.setattr("marigold_demo.network.weights.save_file", refuse)
     before = sorted(os.listdir(folder))
     assert read_pipeline(folder, name="x").empty_prompt.shape == (1, 2, toys.PROMPT_WIDTH)
     assert sorted(os.listdir(folder)) == before

@@ -421,7 +421,7 @@ def test_prompt_that_may_not_be_read_is_made_again_where_the_text_encoder_is(
 ):
     prompt = toy_folder / "empty_prompt.safetensors"
     prompt.write_bytes(b"of another user")
-    monkeypatch.setattr("marigold_demo.network.empty_prompt.may_read", lambda path: path != prompt)
+    monkeypatch.setattr("marigold_demo.network.weights.may_read", lambda path: path != prompt)
     assert np.abs(load_pipeline(str(toy_folder))(PHOTO, SETTINGS).values - expected).max() < 1e-5
 
 

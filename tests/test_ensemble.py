@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marigold_demo.affine import fit_affine
+from marigold_demo.evaluation.evaluate import fit_affine
 from marigold_demo.network.ensemble import align, reduce_members
 
 H, W = 48, 64

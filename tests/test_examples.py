@@ -8,7 +8,7 @@ from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DataError
 from marigold_demo.examples import FOLDER, load_examples
 from marigold_demo.io.photo import load_photo
-from marigold_demo.network.revision import revision_of
+from marigold_demo.network.checkpoint import revision_of
 from marigold_demo.settings import DepthSettings, ReliefSettings
 
 FREE = {"CC0-1.0", "public domain"}

@@ -332,7 +332,7 @@ def test_read_only_cache_that_holds_a_checkpoint_is_read(served, monkeypatch):
     def refuse(*_, **__):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr("marigold_demo.network.empty_prompt.save_file", refuse)
+    monkeypatch.setattr("marigold_demo.network.weights.save_file", refuse)
     monkeypatch.setattr(hub, "snapshot_download", refuse)
     assert read_pipeline(folder, name=NAME).empty_prompt.shape[-1] == toys.PROMPT_WIDTH
     (folder / "vae" / "config.json").unlink()

@@ -12,7 +12,6 @@ PACKAGE = "marigold_demo"
 # A module stands in the row of the longest name that it is or lies under; what is not named stands in row 2.
 ROWS = {
     "errors": 0,
-    "affine": 1,
     "catalog": 1,
     "depth": 1,
     "settings": 1,
@@ -43,12 +42,11 @@ LIBRARIES = {
     "workflow": {"numpy"},
     "network": NETWORKS,
     "network.ensemble": ALIGNMENT,
-    "network.guided": ALIGNMENT,
-    "network.order_statistics": {"numpy"},
+    "network.guided_filter": ALIGNMENT,
     "network.hub": LIGHT,
     "network.hub_cache": LIGHT,
-    "network.hub_errors": LIGHT,
     "network.weights": NETWORKS | {"huggingface_hub"},
+    "network.cpu.memory": set(),
     "serving": {"fastapi", "prometheus_client", "python_multipart", "starlette", "uvicorn"},
     "training": NETWORKS | LIGHT | {"h5py", "synthetic"},
     "ui": LIGHT | {"gradio", "starlette"},

@@ -257,11 +257,11 @@ def test_depth_that_overflows_in_half_precision_is_computed_again_in_float32():
 
 @pytest.mark.parametrize("tiny_vae", [False, True])
 def test_settling_does_not_change_the_depth_or_the_weights(tiny_vae, monkeypatch):
-    monkeypatch.setattr("marigold_demo.network.upsampling.LEAST_CHANNELS", 1)
+    monkeypatch.setattr("marigold_demo.network.cpu.conv.LEAST_CHANNELS", 1)
     photo, settings = make_photo(37, 53), DepthSettings(ensemble=3, steps=3)
     pipeline = toys.make_pipeline(tiny_vae=tiny_vae)
     plain, names = pipeline(photo, settings), list(pipeline.unet.state_dict())
-    settled = pipeline.settle()(photo, settings)
+    settled = pipeline.optimize()(photo, settings)
     assert np.abs(settled.values - plain.values).max() < 1e-4
     assert list(pipeline.unet.state_dict()) == names
 
@@ -269,7 +269,7 @@ def test_settling_does_not_change_the_depth_or_the_weights(tiny_vae, monkeypatch
 def test_settled_pipeline_can_still_be_cast():
     photo = make_photo(37, 53)
     exact = toys.make_pipeline()(photo, DepthSettings())
-    pipeline = toys.make_pipeline().settle().to(torch.float64).to(torch.float32)
+    pipeline = toys.make_pipeline().optimize().to(torch.float64).to(torch.float32)
     assert np.abs(pipeline(photo, DepthSettings()).values - exact.values).max() < 1e-4
 
 
@@ -300,7 +300,7 @@ def greedy(network, *, most_rows):
 
 
 def test_vae_that_does_not_fit_works_in_stripes_and_the_depth_stays_the_same(monkeypatch):
-    monkeypatch.setattr("marigold_demo.network.stripes.ROWS", 8)
+    monkeypatch.setattr("marigold_demo.network.memory.ROWS", 8)
     pipeline, photo = toys.make_pipeline(), make_photo(64, 64)
     expected = pipeline(photo, DepthSettings(ensemble=2))
     greedy(pipeline.vae.encoder.down_blocks[0].resnets[0].conv1, most_rows=10)

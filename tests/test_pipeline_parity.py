@@ -5,8 +5,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from marigold_demo.affine import fit_affine
 from marigold_demo.depth import DepthMap
+from marigold_demo.evaluation.evaluate import fit_affine
 from marigold_demo.settings import DepthSettings
 from tests import toys
 from tests.conftest import make_photo

@@ -15,7 +15,7 @@ from marigold_demo.cli.main import main
 from marigold_demo.errors import SettingsError
 from marigold_demo.examples import load_examples
 from marigold_demo.io.photo import load_photo
-from marigold_demo.network.revision import revision_of
+from marigold_demo.network.checkpoint import revision_of
 from marigold_demo.recipe import LIBRARIES, Recipe, libraries, load_recipe, recipe_from_json
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.ui.session_store import DepthResult, SessionStore

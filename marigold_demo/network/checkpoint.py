@@ -1,5 +1,6 @@
-"""The name of a checkpoint -> its DepthPipeline on a device, loaded once. Knows nothing of widgets."""
+"""The name of a checkpoint -> its DepthPipeline on a device, loaded once."""
 
+import hashlib
 import logging
 import os
 import threading
@@ -8,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -22,15 +23,6 @@ from marigold_demo.io.photo import Photo
 from marigold_demo.network.checkpoint_config import INSTEAD
 from marigold_demo.network.checkpoint_files import changed_file, check_complete, find_folder
 from marigold_demo.network.checkpoint_folder import read_pipeline, save_pipeline, sketch_pipeline
-from marigold_demo.network.draft import (
-    TAESD_BYTES,
-    check_draft,
-    draft_folder,
-    drafted,
-    find_draft,
-    is_draft,
-    is_tiny,
-)
 from marigold_demo.network.hub import (
     MB,
     answers,
@@ -43,7 +35,15 @@ from marigold_demo.network.hub import (
 )
 from marigold_demo.network.memory import retry_at_lower_resolution
 from marigold_demo.network.pipeline import DepthPipeline
-from marigold_demo.network.revision import revision_of
+from marigold_demo.network.tiny_vae import (
+    TAESD_BYTES,
+    check_latents,
+    find_tiny_vae,
+    folder_has_tiny_vae,
+    has_tiny_vae,
+    tiny_vae_folder,
+    with_tiny_vae,
+)
 from marigold_demo.network.weights import READ_ERRORS
 from marigold_demo.settings import DepthSettings
 
@@ -105,13 +105,13 @@ def _ready_pipeline(settings: DepthSettings, run: Run) -> DepthPipeline:
             fetch_checkpoint(name, half=_half(device), check=check, run=run)
         run.report(Progress("load", 0, 0))
     pipeline = load_pipeline(name, device=device)
-    if settings.quality == "full" or is_draft(pipeline):
+    if settings.quality == "full" or has_tiny_vae(pipeline):
         return pipeline
-    check_draft(pipeline, name=name)
+    check_latents(pipeline, name=name)
     if pipeline not in _drafts:
-        folder = draft_folder(local_folder(name) or fetched(name), run)
+        folder = tiny_vae_folder(local_folder(name) or fetched(name), run)
         run.report(Progress("load", 0, 0))
-        _drafts[pipeline] = drafted(pipeline, folder)
+        _drafts[pipeline] = with_tiny_vae(pipeline, folder)
     return _drafts[pipeline]
 
 
@@ -135,7 +135,7 @@ def _missing_bytes(settings: DepthSettings) -> int | None:
             folder = None
     draft = TAESD_BYTES if settings.quality == "draft" else 0
     if folder is not None:
-        return 0 if not draft or is_tiny(folder) or find_draft(folder) else draft
+        return 0 if not draft or folder_has_tiny_vae(folder) or find_tiny_vae(folder) else draft
     known = find(name)
     if known is None:
         return None
@@ -176,7 +176,7 @@ def load_pipeline(name: str, *, device: str | None = None, dtype: torch.dtype | 
         if key not in _loaded:
             pipeline = open_pipeline(name, dtype=dtype, device=device)
             with _unknown_networks(name):
-                _loaded[key] = pipeline.settle(device).to(torch.device(device))
+                _loaded[key] = pipeline.optimize(device).to(torch.device(device))
         _loaded.move_to_end(key)
         while len(_loaded) > MOST_LOADED:
             _loaded.popitem(last=False)
@@ -305,3 +305,25 @@ def _check_embedded() -> None:
             f"The embedded checkpoint is damaged: {changed} is not as it was installed. Install the app "
             "again, or name another checkpoint."
         )
+
+
+WEIGHTS = (".safetensors", ".json")
+
+
+def revision_of(folder: Path) -> str:
+    """Return the hub's commit for a folder of its cache, else a digest of all weights and configs."""
+    if folder.parent.name == "snapshots":
+        return folder.name
+    files = sorted(file for file in folder.rglob("*") if file.suffix in WEIGHTS and file.is_file())
+    stamps = tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+    return _digest(folder, stamps)
+
+
+@lru_cache(maxsize=8)
+def _digest(folder: Path, stamps: tuple[tuple[Path, int, int], ...]) -> str:
+    total = hashlib.sha256()
+    for file, _, _ in stamps:
+        with file.open("rb") as opened:
+            content = hashlib.file_digest(opened, "sha256").digest()
+        total.update(file.relative_to(folder).as_posix().encode() + b"\0" + content)
+    return f"sha256:{total.hexdigest()[:32]}"

@@ -27,12 +27,11 @@ from marigold_demo.network.checkpoint_config import (
     scheduler_kind,
 )
 from marigold_demo.network.checkpoint_files import SCHEDULER, describe, write_sums
-from marigold_demo.network.empty_prompt import read_empty_prompt
 from marigold_demo.network.image_encoder import EfficientNetLite
 from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.network.plan import CheckpointDefaults, make_scheduler
 from marigold_demo.network.weight_files import EMPTY_PROMPT, INDEX, LAYOUT, read_json
-from marigold_demo.network.weights import READ_ERRORS, read_config, read_network
+from marigold_demo.network.weights import READ_ERRORS, read_config, read_empty_prompt, read_network
 
 VAES = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 SCHEDULERS = {"DDIMScheduler": DDIMScheduler, "LCMScheduler": LCMScheduler}

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from marigold_demo.depth import DepthMap, Progress, Run
 from marigold_demo.errors import CheckpointError
 from marigold_demo.io.photo import Photo
+from marigold_demo.network.cpu.optimize import move, optimize
 from marigold_demo.network.depth_head import depth_decoder
 from marigold_demo.network.ensemble import reduce_members
-from marigold_demo.network.guided import follow_photo
+from marigold_demo.network.guided_filter import guided_upsample
 from marigold_demo.network.image_grid import (
     Grid,
     fit_grid,
@@ -31,7 +32,6 @@ from marigold_demo.network.image_grid import (
 )
 from marigold_demo.network.memory import MemoryFallback, batch_size, in_batches, keep_allocations
 from marigold_demo.network.plan import CheckpointDefaults, Plan, longest_edge, make_plan, make_scheduler
-from marigold_demo.network.settling import move, settle
 from marigold_demo.settings import DepthSettings
 
 DENOISE_SHARE, DECODE_SHARE = 256, 32  # what part of a GPU's memory the first layer of a batch may take
@@ -93,12 +93,12 @@ class DepthPipeline:
         self.empty_prompt = self.empty_prompt.to(target)
         return self
 
-    def settle(self, device: str = "cpu") -> "DepthPipeline":
+    def optimize(self, device: str = "cpu") -> "DepthPipeline":
         """Make predictions on a device faster; training is over then.
 
         Weights freeze, constants are folded in. This is done before the networks are moved there with `to`.
         """
-        settle(self.networks, unet=self.unet, prompt=self.empty_prompt, device=device)
+        optimize(self, device)
         return self
 
     @property
@@ -135,7 +135,7 @@ class DepthPipeline:
             )
         depth = reduce_members(members.cpu().numpy(), center="median" if plan.is_random else "mean")
         if plan.guided:
-            values = follow_photo(depth.values, photo_on_grid(photo.rgb, plan.grid), photo.rgb)
+            values = guided_upsample(depth.values, photo_on_grid(photo.rgb, plan.grid), photo.rgb)
         else:
             values = to_photo_size(depth.values, plan.grid)
         uncertainty = None if depth.uncertainty is None else to_photo_size(depth.uncertainty, plan.grid)

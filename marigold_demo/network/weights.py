@@ -1,21 +1,35 @@
-"""The folder of one network -> the network on the CPU. Knows nothing of what the network is for.
+"""The folder of one network -> the network on the CPU, and the embedding of the empty prompt.
 
-Only safetensors are read, and no code that comes with a checkpoint is ever run.
+Only safetensors are read, and no code that comes with a checkpoint is ever run. The empty prompt is the only
+text these networks see: read, or encoded once and kept.
 """
 
+import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
-from diffusers.utils import logging
+from diffusers.utils import logging as diffusers_logging
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from marigold_demo.errors import CheckpointError
 from marigold_demo.network.checkpoint_config import QUANTIZERS, check_numbers, check_quantization
-from marigold_demo.network.weight_files import find_weights, part_of, read_json
+from marigold_demo.network.checkpoint_files import check_tokenizer
+from marigold_demo.network.weight_files import (
+    EMPTY_PROMPT,
+    INDEX,
+    check_bytes,
+    find_weights,
+    may_read,
+    part_of,
+    read_json,
+)
 
 # What diffusers, transformers and safetensors raise on files that are cut off, mixed up or edited by hand.
 READ_ERRORS = (
@@ -70,13 +84,13 @@ def read_network(kind: Any, folder: Path, *, name: str, dtype: torch.dtype) -> A
 @contextmanager
 def _no_progress_bar() -> Iterator[None]:
     """Keep diffusers from drawing a bar of the shards it reads."""
-    was_enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    was_enabled = diffusers_logging.is_progress_bar_enabled()
+    diffusers_logging.disable_progress_bar()
     try:
         yield
     finally:
         if was_enabled:
-            logging.enable_progress_bar()
+            diffusers_logging.enable_progress_bar()
 
 
 def read_config(folder: Path, *, name: str) -> dict[str, Any]:
@@ -106,3 +120,76 @@ def missing_library(part: str, error: ImportError, *, name: str) -> CheckpointEr
     package = next((package for package in QUANTIZERS.values() if package in told), error.name)
     wanted = f"{package}, which is not installed: `pip install {package}`" if package else "another library"
     return CheckpointError(f"{part} of {name} needs {wanted}, or take the checkpoint that is not quantized.")
+
+
+logger = logging.getLogger(__name__)
+
+LONGEST_PROMPT = 512  # words
+
+
+def read_empty_prompt(folder: Path, *, name: str) -> Tensor:
+    """Return the embedding of the empty prompt [1, L, D]; kept beside the weights where possible.
+
+    Raises:
+        CheckpointError: It is damaged, or there is no text encoder to make it.
+    """
+    path = folder / EMPTY_PROMPT
+    if not path.is_file():
+        embedding = encode_empty_prompt(folder, name=name)
+        _keep_prompt(embedding, path, name=name)
+        return embedding
+    if not may_read(path) and (folder / "text_encoder").is_dir():
+        return encode_empty_prompt(folder, name=name)  # another user kept it for himself
+    check_bytes(path, name=name)
+    try:
+        stored: Tensor = load_file(path)["empty_prompt"]
+    except READ_ERRORS as error:
+        raise CheckpointError(
+            f"{EMPTY_PROMPT} of {name} is damaged; download the checkpoint again."
+        ) from error
+    if stored.ndim != 3 or len(stored) != 1 or not 1 <= stored.shape[1] <= LONGEST_PROMPT:
+        raise CheckpointError(f"{EMPTY_PROMPT} of {name} does not hold one prompt; delete or replace it.")
+    return stored
+
+
+def _keep_prompt(embedding: Tensor, path: Path, *, name: str) -> None:
+    fresh = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        save_file({"empty_prompt": embedding}, fresh)
+        fresh.chmod((path.parent / INDEX).stat().st_mode & 0o777)  # whoever reads the others reads this
+        fresh.rename(path)
+    except (OSError, SafetensorError) as error:  # read-only: the next start runs the text encoder again
+        logger.info("The empty prompt of %s could not be kept beside the weights: %s", name, error)
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)
+
+
+def encode_empty_prompt(folder: Path, *, name: str) -> Tensor:
+    """Run the text encoder on the empty prompt; it is dropped afterwards.
+
+    Raises:
+        CheckpointError: Text encoder or tokenizer are missing or damaged.
+    """
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    check_tokenizer(folder, name=name)
+    read_config(folder / "text_encoder", name=name)
+    variant = variant_of(folder / "text_encoder", name=name)
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        text_encoder = CLIPTextModel.from_pretrained(
+            folder / "text_encoder",
+            variant=variant,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+        )
+        ids = tokenizer("", padding="do_not_pad", truncation=True, return_tensors="pt").input_ids  # [1, 2]
+        with torch.no_grad():
+            return text_encoder(ids)[0].clone()  # type: ignore[no-any-return]
+    except ImportError as error:
+        raise missing_library("text_encoder", error, name=name) from error
+    except READ_ERRORS as error:
+        raise CheckpointError(
+            f"text_encoder or tokenizer of {name} is damaged; download the checkpoint again."
+        ) from error

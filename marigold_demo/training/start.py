@@ -11,10 +11,10 @@ from torch import nn
 
 from marigold_demo.errors import CheckpointError, SettingsError
 from marigold_demo.network.checkpoint import open_pipeline
-from marigold_demo.network.empty_prompt import encode_empty_prompt
 from marigold_demo.network.image_encoder import EfficientNetLite, from_published_weights
 from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.network.plan import CheckpointDefaults
+from marigold_demo.network.weights import encode_empty_prompt
 from marigold_demo.training.settings import TrainSettings
 
 SD_RESOLUTION = 768

@@ -7,14 +7,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from marigold_demo.network import packing
+from marigold_demo.network.cpu import conv as cpu_conv
+from marigold_demo.network.cpu.conv import FusedTinyBlock, PackedConv, pack_convolutions
+from marigold_demo.network.cpu.forward_patch import patches_of
+from marigold_demo.network.cpu.optimize import restore
 from marigold_demo.network.image_encoder import SameConv
-from marigold_demo.network.packing import FusedTinyBlock, PackedConv, fold_packing
-from marigold_demo.network.settling import unsettle
-from marigold_demo.network.stand_in import stand_ins
 from tests import toys
 
-pytestmark = pytest.mark.skipif(not packing._can_pack(), reason="torch has no oneDNN for x86 here")
+pytestmark = pytest.mark.skipif(not cpu_conv._can_pack(), reason="torch has no oneDNN for x86 here")
 
 
 def draw(*shape, seed=0):
@@ -62,7 +62,7 @@ def test_packed_convolutions_equal_convolutions(
     if last:
         x = x.contiguous(memory_format=torch.channels_last)
     expected = conv(x)
-    PackedConv(conv).put()
+    PackedConv(conv).install()
     result = conv(x)
     assert result.shape == expected.shape
     assert torch.allclose(result, expected, atol=2e-5)
@@ -75,7 +75,7 @@ def test_a_convolution_that_pads_by_itself_still_does():
     conv = SameConv(6, 8, kernel=3, stride=2)
     x = draw(1, 6, 9, 12)
     expected = conv(x)
-    fold_packing(conv.requires_grad_(False))
+    pack_convolutions(conv.requires_grad_(False))
     assert isinstance(conv._conv_forward, PackedConv)
     assert torch.allclose(conv(x), expected, atol=1e-5)
     assert conv(x).shape == (1, 8, 5, 6)
@@ -89,7 +89,7 @@ def test_relu6_is_part_of_a_convolution_that_asks_for_it():
     expected = conv(x)
     assert expected.min() == 0
     assert expected.max() == 6
-    fold_packing(conv)
+    pack_convolutions(conv)
     assert torch.allclose(conv(x), expected, atol=1e-5)
 
 
@@ -100,7 +100,7 @@ def test_blocks_of_a_tiny_vae(inputs, outputs):
     block = AutoencoderTinyBlock(inputs, outputs, "relu").requires_grad_(False)
     x = draw(2, inputs, 11, 13)
     expected, kept = block(x), x.clone()
-    fold_packing(block)
+    pack_convolutions(block)
     assert isinstance(block.forward, FusedTinyBlock)
     assert torch.allclose(block(x), expected, atol=1e-5)
     assert torch.equal(x, kept)  # the sum is another map
@@ -112,7 +112,7 @@ def test_a_tiny_vae_with_another_activation_is_left_as_it_is():
     block = AutoencoderTinyBlock(4, 4, "gelu").requires_grad_(False)
     x = draw(1, 4, 6, 5)
     expected = block(x)
-    fold_packing(block)
+    pack_convolutions(block)
     assert "forward" not in vars(block)
     assert torch.allclose(block(x), expected, atol=1e-5)
 
@@ -120,7 +120,7 @@ def test_a_tiny_vae_with_another_activation_is_left_as_it_is():
 @torch.no_grad()
 def test_what_comes_out_is_laid_out_for_the_next_convolution():
     conv = make_conv(16, 16, kernel_size=3, padding=1)
-    fold_packing(conv)
+    pack_convolutions(conv)
     for size in [(6, 8), (40, 30)]:
         x = draw(1, 16, *size).contiguous(memory_format=torch.channels_last)
         assert conv(x).is_contiguous(memory_format=torch.channels_last)
@@ -130,7 +130,7 @@ def test_what_comes_out_is_laid_out_for_the_next_convolution():
 def test_after_a_cast_the_weights_are_the_modules_own():
     conv = make_conv(4, 4, kernel_size=3, padding=1)
     x = draw(1, 4, 5, 5).double()
-    fold_packing(conv)
+    pack_convolutions(conv)
     assert torch.equal(conv.double()(x), nn.Conv2d.forward(conv, x))
     assert conv.to("meta").float()(torch.empty(1, 4, 7, 5, device="meta")).shape == (1, 4, 7, 5)
 
@@ -141,19 +141,19 @@ def test_other_convolutions_are_left_alone(change, monkeypatch):
     padding_mode = "reflect" if change == "reflecting" else "zeros"
     conv = make_conv(4, 4, kernel_size=3, padding=padding, padding_mode=padding_mode)
     if change == "large":
-        monkeypatch.setattr(packing, "MOST_BYTES", 4 * (4 * 4 * 9 + 4) - 1)
+        monkeypatch.setattr(cpu_conv, "MOST_BYTES", 4 * (4 * 4 * 9 + 4) - 1)
     if change == "bfloat16":
         conv.bfloat16()
     if change == "no oneDNN":
-        monkeypatch.setattr(packing, "_can_pack", lambda: False)
-    fold_packing(conv)
-    assert not list(stand_ins(conv))
+        monkeypatch.setattr(cpu_conv, "_can_pack", lambda: False)
+    pack_convolutions(conv)
+    assert not list(patches_of(conv))
 
 
 def test_a_settled_pipeline_packs_all_its_networks_and_is_unsettled_again(monkeypatch):
     pipeline = toys.make_pipeline()
     before = {name: weight.clone() for name, weight in pipeline.unet.state_dict().items()}
-    pipeline.settle("cpu")
+    pipeline.optimize("cpu")
     for network in pipeline.networks:
         convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
         assert convolutions
@@ -161,5 +161,5 @@ def test_a_settled_pipeline_packs_all_its_networks_and_is_unsettled_again(monkey
     after = pipeline.unet.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], before[name]) for name in before)
-    unsettle(pipeline.networks)
-    assert not any(list(stand_ins(network)) for network in pipeline.networks)
+    restore(pipeline.networks)
+    assert not any(list(patches_of(network)) for network in pipeline.networks)

@@ -1,8 +1,8 @@
-"""Memory that a prediction frees and takes again stays with the process in between. Knows no networks.
+"""The C library's allocator: memory that a prediction frees and takes again stays with the process.
 
 glibc hands large blocks back to the system as soon as they are free, and what is taken anew comes page by
-page, filled with zeros (mallopt(3)). The maps of a VAE are such blocks: in 16 bits a tenth of a prediction's
-time went into it (measured). Other C libraries are left alone.
+page, filled with zeros (mallopt(3)). The activations of a VAE are such blocks: in 16 bits a tenth of a
+prediction's time went into it (measured). Other C libraries are left alone. No torch is imported here.
 """
 
 import ctypes
@@ -13,16 +13,16 @@ from typing import Any
 
 # From malloc.h, and what glibc's own thresholds, which grow with the blocks that are freed, come to at last.
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -3, -4, -8
-AS_EVER = {MMAP_MAX: 65536, MMAP_THRESHOLD: 2**25, TRIM_THRESHOLD: 2**26}
+DEFAULTS = {MMAP_MAX: 65536, MMAP_THRESHOLD: 2**25, TRIM_THRESHOLD: 2**26}
 KEPT = {MMAP_MAX: 0, TRIM_THRESHOLD: -1}
-RETURNED_BYTES = AS_EVER[TRIM_THRESHOLD]  # from here on free memory goes back to the system
+RETURNED_BYTES = DEFAULTS[TRIM_THRESHOLD]  # from here on free memory goes back to the system
 
 _lock = threading.Lock()
 _keeping = 0
 
 
 @contextmanager
-def kept_heap() -> Iterator[None]:
+def freed_memory_kept() -> Iterator[None]:
     """Keep freed memory meanwhile, and hand it back at the end of the last one that does so."""
     global _keeping
     with _lock:
@@ -34,12 +34,12 @@ def kept_heap() -> Iterator[None]:
         with _lock:
             _keeping -= 1
             if _keeping == 0:
-                _set(AS_EVER)
+                _set(DEFAULTS)
                 if (library := _glibc()) is not None:
                     library.malloc_trim(0)
 
 
-def share_one_heap() -> None:
+def share_one_arena() -> None:
     """Let all threads take memory where the main thread does; to be called before there are any.
 
     Heaps of other threads cannot keep blocks of more than 64 MB, and each holds free memory of its own. A

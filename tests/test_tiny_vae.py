@@ -12,7 +12,7 @@ from marigold_demo.errors import CheckpointError, SettingsError
 from marigold_demo.network import checkpoint
 from marigold_demo.network.checkpoint import load_pipeline, predict
 from marigold_demo.network.checkpoint_folder import save_pipeline
-from marigold_demo.network.draft import DRAFT_VAE, TAESD, TAESD_FILES, drafted
+from marigold_demo.network.tiny_vae import TAESD, TAESD_FILES, TINY_VAE_FOLDER, with_tiny_vae
 from marigold_demo.settings import DepthSettings
 from tests import toys
 from tests.conftest import make_photo
@@ -38,7 +38,7 @@ def depth_of(settings):
 
 
 def test_draft_is_what_diffusers_gives_with_the_tiny_vae_in_place(toy_folder, taesd):
-    taesd.rename(toy_folder / DRAFT_VAE)
+    taesd.rename(toy_folder / TINY_VAE_FOLDER)
     reference = MarigoldDepthPipeline.from_pretrained(toy_folder, vae=toys.make_tiny_vae())
     reference.set_progress_bar_config(disable=True)
     expected = reference(PHOTO.rgb, generator=torch.Generator().manual_seed(2024)).prediction[0, ..., 0]
@@ -49,7 +49,7 @@ def test_draft_is_what_diffusers_gives_with_the_tiny_vae_in_place(toy_folder, ta
 
 
 def test_draft_shares_the_unet_and_full_quality_stays_as_it_was(toy_folder, taesd):
-    taesd.rename(toy_folder / DRAFT_VAE)
+    taesd.rename(toy_folder / TINY_VAE_FOLDER)
     settings = DepthSettings(checkpoint=str(toy_folder))
     before = depth_of(settings)
     depth_of(DepthSettings(checkpoint=str(toy_folder), quality="draft"))
@@ -94,6 +94,6 @@ def test_latents_of_another_kind_are_refused(toy_folder):
 def test_draft_and_full_quality_may_differ_in_number_format(taesd):
     """After an overflow the shared UNet is in float32 and the VAE of the other pipeline is not."""
     pipeline = toys.make_pipeline().to(torch.bfloat16)
-    draft = drafted(pipeline, taesd)
+    draft = with_tiny_vae(pipeline, taesd)
     draft.to(torch.float32)
     assert np.isfinite(pipeline(PHOTO, DepthSettings()).values).all()

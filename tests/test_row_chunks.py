@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from marigold_demo.network import stripes
+from marigold_demo.network import memory
+from marigold_demo.network.cpu.conv import fold_upsampling
 from marigold_demo.network.depth_head import depth_decoder
-from marigold_demo.network.stripes import in_stripes
-from marigold_demo.network.upsampling import fold_upsampling
+from marigold_demo.network.memory import in_row_chunks
 from tests import toys
 
 VAES = {"usual": toys.make_vae, "tiny": toys.make_tiny_vae}
@@ -14,7 +14,7 @@ VAES = {"usual": toys.make_vae, "tiny": toys.make_tiny_vae}
 
 @pytest.fixture(autouse=True)
 def thin_stripes(monkeypatch):
-    monkeypatch.setattr(stripes, "ROWS", 8)
+    monkeypatch.setattr(memory, "ROWS", 8)
 
 
 @pytest.mark.parametrize("kind", VAES)
@@ -27,7 +27,7 @@ def test_stripes_do_not_change_what_a_vae_encodes_and_decodes(kind, size):
     latent = torch.randn(2, 4, *encoded.shape[2:], generator=torch.Generator().manual_seed(1))
     head = depth_decoder(vae.decoder)
     decoded, depth = vae.decoder(latent), head(latent)
-    with in_stripes(vae), in_stripes(head):
+    with in_row_chunks(vae), in_row_chunks(head):
         assert (vae.encoder(rgb) - encoded).abs().max() < 1e-5 * encoded.abs().max()
         assert (vae.decoder(latent) - decoded).abs().max() < 1e-5 * decoded.abs().max()
         assert (head(latent) - depth).abs().max() < 1e-5 * depth.abs().max()
@@ -41,7 +41,7 @@ def test_statistics_are_those_of_the_whole_picture_and_no_seam_is_left():
     latent = torch.randn(1, 4, 32, 8, generator=torch.Generator().manual_seed(0))
     latent[:, :, 16:] = 4 * latent[:, :, 16:] + 3
     whole = vae.decoder(latent)
-    with in_stripes(vae.decoder):
+    with in_row_chunks(vae.decoder):
         striped = vae.decoder(latent)
     halves = torch.cat([vae.decoder(half) for half in latent.split(16, dim=2)], dim=2)
     assert (striped - whole).abs().max() < 1e-4 * whole.abs().max()
@@ -50,13 +50,13 @@ def test_statistics_are_those_of_the_whole_picture_and_no_seam_is_left():
 
 @torch.no_grad()
 def test_folded_upsamplers_stay_folded(monkeypatch):
-    monkeypatch.setattr("marigold_demo.network.upsampling.LEAST_CHANNELS", 1)
+    monkeypatch.setattr("marigold_demo.network.cpu.conv.LEAST_CHANNELS", 1)
     vae = toys.make_vae()
     latent = torch.randn(1, 4, 9, 5, generator=torch.Generator().manual_seed(0))
     plain = vae.decoder(latent)
     fold_upsampling(vae)
     folded = [vars(module).get("forward") for module in vae.modules()]
-    with in_stripes(vae):
+    with in_row_chunks(vae):
         assert (vae.decoder(latent) - plain).abs().max() < 1e-5 * plain.abs().max()
     assert [vars(module).get("forward") for module in vae.modules()] == folded
 
@@ -67,9 +67,9 @@ def test_layers_see_stripes_only():
     for block in vae.decoder.up_blocks:
         for resnet in block.resnets:
             resnet.conv1.register_forward_pre_hook(lambda _, inputs: heights.append(inputs[0].shape[2]))
-    with in_stripes(vae.decoder, keep=torch.device("cpu")):
+    with in_row_chunks(vae.decoder, keep=torch.device("cpu")):
         vae.decoder(torch.zeros(1, 4, 32, 8))
-    assert max(heights) == stripes.ROWS + 2
+    assert max(heights) == memory.ROWS + 2
 
 
 @torch.no_grad()
@@ -78,6 +78,6 @@ def test_half_precision_is_normalised_in_float32():
     latent = torch.randn(1, 4, 16, 8, generator=torch.Generator().manual_seed(0))
     exact = vae.decoder(latent)
     rough = vae.to(torch.bfloat16).decoder(latent.bfloat16())
-    with in_stripes(vae.decoder):
+    with in_row_chunks(vae.decoder):
         striped = vae.decoder(latent.bfloat16())
     assert (striped - exact).abs().mean() < 1.5 * (rough - exact).abs().mean()

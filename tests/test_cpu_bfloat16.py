@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from marigold_demo.network.precision import FloatNorm, FloatResult, fold_precision
-from marigold_demo.network.settling import unsettle
-from marigold_demo.network.stand_in import stand_ins, take_off
+from marigold_demo.network.cpu.forward_patch import patches_of, remove_patches
+from marigold_demo.network.cpu.optimize import FloatNorm, FloatResult, keep_float32_between_products, restore
 from tests import toys
 
 
@@ -19,12 +18,12 @@ def test_rounding_less_is_nearer_to_float32():
     exact = toys.make_unet()(latents, 500, encoder_hidden_states=prompt).sample
     unet = toys.make_unet().bfloat16()
     rounded = unet(latents.bfloat16(), 500, encoder_hidden_states=prompt.bfloat16()).sample
-    fold_precision(unet)
+    keep_float32_between_products(unet)
     folded = unet(latents.bfloat16(), 500, encoder_hidden_states=prompt.bfloat16()).sample
     assert folded.dtype == torch.float32
     assert (folded - exact).norm() < 0.9 * (rounded - exact).norm()
     assert {parameter.dtype for parameter in unet.parameters()} == {torch.bfloat16}
-    take_off(unet)
+    remove_patches(unet)
     assert torch.equal(unet(latents.bfloat16(), 500, encoder_hidden_states=prompt.bfloat16()).sample, rounded)
 
 
@@ -33,18 +32,18 @@ def test_settling_for_a_cpu_rounds_less_and_is_undone():
     pipeline = toys.make_pipeline().to(torch.bfloat16)
     latents, prompt = draw(1, 8, 8, 8).bfloat16(), pipeline.empty_prompt
     before = pipeline.unet(latents, 1, encoder_hidden_states=prompt).sample
-    pipeline.settle("cpu")
+    pipeline.optimize("cpu")
     assert pipeline.dtype == torch.bfloat16
     after = pipeline.unet(latents, 1, encoder_hidden_states=prompt).sample
     assert after.dtype == torch.float32
     assert torch.allclose(after, before.float(), atol=0.05 * float(before.abs().max()))
-    unsettle(pipeline.networks)
-    assert not list(stand_ins(pipeline.unet))
+    restore(pipeline.networks)
+    assert not list(patches_of(pipeline.unet))
     assert torch.equal(pipeline.unet(latents, 1, encoder_hidden_states=prompt).sample, before)
 
 
 @pytest.mark.parametrize(("dtype", "device"), [(torch.float16, "cuda"), (torch.float32, "cpu")])
 def test_on_a_gpu_and_in_float32_nothing_is_widened(dtype, device):
-    unet = toys.make_pipeline().to(dtype).settle(device).unet
-    assert not any(isinstance(stand_in, (FloatResult, FloatNorm)) for stand_in in stand_ins(unet))
+    unet = toys.make_pipeline().to(dtype).optimize(device).unet
+    assert not any(isinstance(patch, (FloatResult, FloatNorm)) for patch in patches_of(unet))
     assert {parameter.dtype for parameter in unet.parameters()} == {dtype}

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from marigold_demo.network.order_statistics import lower_median, median_network
+from marigold_demo.network.ensemble import lower_median, median_network
 
 
 @pytest.mark.parametrize("count", range(1, 21))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from marigold_demo.network.guided import follow_photo
+from marigold_demo.network.guided_filter import guided_upsample
 
 
 def at_size(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -37,21 +37,21 @@ def test_the_outline_of_depth_moves_onto_the_photos(shift):
     def misplaced(depth: np.ndarray) -> float:
         return float(np.mean((depth < 0.5) != (truth < 0.5)))
 
-    followed = follow_photo(coarse, at_size(photo, coarse.shape), photo)
+    followed = guided_upsample(coarse, at_size(photo, coarse.shape), photo)
     assert misplaced(followed) < 0.1 * misplaced(plain(coarse, truth.shape))
 
 
 def test_an_edge_becomes_as_narrow_as_the_photos():
     truth, photo, coarse = scene()
     row = truth.shape[0] // 2
-    steepest = np.abs(np.diff(follow_photo(coarse, at_size(photo, coarse.shape), photo)[row])).max()
+    steepest = np.abs(np.diff(guided_upsample(coarse, at_size(photo, coarse.shape), photo)[row])).max()
     assert steepest > 5 * np.abs(np.diff(plain(coarse, truth.shape)[row])).max()
 
 
 def test_a_photo_without_edges_leaves_no_trace_but_smoothing():
     _, photo, coarse = scene()
     grey = np.full_like(photo, 128)
-    followed = follow_photo(coarse, at_size(grey, coarse.shape), grey)
+    followed = guided_upsample(coarse, at_size(grey, coarse.shape), grey)
     smooth = gaussian_filter(coarse, 4)
     assert np.abs(followed - plain(coarse, photo.shape[:2])).max() < 1.2 * np.abs(smooth - coarse).max()
 
@@ -70,17 +70,17 @@ def test_depth_may_be_scaled_and_shifted_and_never_leaves_its_range(seed, scale,
     large = tuple(max(1, round(edge * factor)) for edge in size)
     photo = rng.integers(0, 256, (*large, 3), dtype=np.uint8)
     small = at_size(photo, size)
-    followed = follow_photo(depth, small, photo)
+    followed = guided_upsample(depth, small, photo)
     assert followed.shape == large
     assert followed.dtype == np.float32
     assert depth.min() - 1e-6 <= followed.min()
     assert followed.max() <= depth.max() + 1e-6
-    moved = follow_photo((depth * scale + shift).astype(np.float32), small, photo)
+    moved = guided_upsample((depth * scale + shift).astype(np.float32), small, photo)
     assert np.allclose((moved - shift) / scale, followed, atol=1e-4 * (1 + abs(shift) / scale))
 
 
 def test_rows_at_a_time_make_no_seams(monkeypatch):
     _, photo, coarse = scene()
-    whole = follow_photo(coarse, at_size(photo, coarse.shape), photo)
-    monkeypatch.setattr("marigold_demo.network.guided.ROWS", 7)
-    assert np.array_equal(follow_photo(coarse, at_size(photo, coarse.shape), photo), whole)
+    whole = guided_upsample(coarse, at_size(photo, coarse.shape), photo)
+    monkeypatch.setattr("marigold_demo.network.guided_filter.ROWS", 7)
+    assert np.array_equal(guided_upsample(coarse, at_size(photo, coarse.shape), photo), whole)

@@ -4,7 +4,6 @@ A small network draws edges of depth some pixels wide. The guided filter makes d
 photo's colors in every small window, so an edge of depth moves onto the edge of color beside it; where the
 photo has none, depth stays smooth. He, Sun and Tang, "Guided Image Filtering", TPAMI 2013, eq. (14) to (16);
 what is found on the coarse grid is applied on the fine one, as in He and Sun, "Fast Guided Filter", 2015.
-Knows nothing of networks.
 """
 
 import numpy as np
@@ -18,7 +17,7 @@ ROWS = 256  # of the photo at a time, so that memory stays bounded
 Plane = NDArray[np.float32]
 
 
-def follow_photo(depth: Plane, small: NDArray[np.uint8], photo: NDArray[np.uint8]) -> Plane:
+def guided_upsample(depth: Plane, small: NDArray[np.uint8], photo: NDArray[np.uint8]) -> Plane:
     """Enlarge depth to the size of a photo with edges that follow the photo's.
 
     Args:

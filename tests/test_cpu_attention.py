@@ -2,8 +2,8 @@ import pytest
 import torch
 from diffusers.models.attention_processor import Attention
 
-from marigold_demo.network.constant_prompt import ConstantPrompt, fold_prompt
-from marigold_demo.network.stand_in import stand_ins, take_off
+from marigold_demo.network.cpu.attention import ConstantPrompt, fold_constant_prompt
+from marigold_demo.network.cpu.forward_patch import patches_of, remove_patches
 from tests import toys
 
 
@@ -19,7 +19,7 @@ def test_folded_attention_equals_attention(tokens, bias):
     prompt, positions = draw(1, tokens, 20), draw(2, 7, 48, seed=1)
     with torch.no_grad():
         expected = attention(positions, encoder_hidden_states=prompt.expand(2, -1, -1))
-        ConstantPrompt(attention, prompt).put()
+        ConstantPrompt(attention, prompt).install()
         assert torch.allclose(attention(positions, encoder_hidden_states=prompt), expected, atol=1e-5)
 
 
@@ -29,12 +29,12 @@ def test_folded_unet_equals_the_unet_and_unfolds_again(tokens):
     prompts = prompt.expand(2, -1, -1)
     with torch.no_grad():
         expected = unet(latents, 500, encoder_hidden_states=prompts).sample
-        fold_prompt(unet, prompt)
+        fold_constant_prompt(unet, prompt)
         assert (
-            len(list(stand_ins(unet))) == len(unet.attn_processors) // 2
+            len(list(patches_of(unet))) == len(unet.attn_processors) // 2
         )  # self-attention stays what it was
         assert torch.allclose(unet(latents, 500, encoder_hidden_states=prompts).sample, expected, atol=1e-5)
-        take_off(unet)
+        remove_patches(unet)
         assert torch.equal(unet(latents, 500, encoder_hidden_states=prompts).sample, expected)
 
 
@@ -42,7 +42,7 @@ def test_folding_saves_work_where_there_are_two_tokens():
     unet, latents = toys.make_unet(), draw(1, 8, 8, 6)
     prompt = draw(1, 2, toys.PROMPT_WIDTH)
     attention = next(m for m in unet.modules() if isinstance(m, Attention) and m.is_cross_attention)
-    fold_prompt(unet, prompt)
+    fold_constant_prompt(unet, prompt)
     calls = []
     attention.to_q.register_forward_hook(lambda *_: calls.append("to_q"))
     with torch.no_grad():
@@ -55,12 +55,12 @@ def test_attention_of_another_kind_is_left_alone():
     unet = toys.make_unet()
     attention = next(m for m in unet.modules() if isinstance(m, Attention) and m.is_cross_attention)
     attention.residual_connection = True
-    fold_prompt(unet, draw(1, 2, toys.PROMPT_WIDTH))
+    fold_constant_prompt(unet, draw(1, 2, toys.PROMPT_WIDTH))
     assert "forward" not in vars(attention)
 
 
 def test_folding_adds_nothing_to_the_weights():
     unet = toys.make_unet()
     names = list(unet.state_dict())
-    fold_prompt(unet, draw(1, 2, toys.PROMPT_WIDTH))
+    fold_constant_prompt(unet, draw(1, 2, toys.PROMPT_WIDTH))
     assert list(unet.state_dict()) == names

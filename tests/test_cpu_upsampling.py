@@ -3,10 +3,10 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.upsampling import Upsample2D
 
-from marigold_demo.network import upsampling
-from marigold_demo.network.settling import move
-from marigold_demo.network.stand_in import take_off
-from marigold_demo.network.upsampling import FoldedUpsampling, fold_upsampling
+from marigold_demo.network.cpu import conv as cpu_conv
+from marigold_demo.network.cpu.conv import FoldedUpsampling, fold_upsampling
+from marigold_demo.network.cpu.forward_patch import remove_patches
+from marigold_demo.network.cpu.optimize import move
 
 
 def draw(*shape):
@@ -43,7 +43,7 @@ def test_unfolding_brings_the_upsampler_back():
     with torch.no_grad():
         expected = module(small)
         fold_upsampling(module)
-        take_off(module)
+        remove_patches(module)
         assert torch.equal(module(small), expected)
 
 
@@ -64,7 +64,7 @@ def test_narrow_and_unusual_upsamplers_are_left_alone(module):
 
 def test_networks_of_diffusers_give_the_same_when_folded(monkeypatch):
     """Odd sizes too, where the UNet asks its upsamplers for other sizes than the double."""
-    monkeypatch.setattr(upsampling, "LEAST_CHANNELS", 1)
+    monkeypatch.setattr(cpu_conv, "LEAST_CHANNELS", 1)
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
         block_out_channels=(8, 8, 8), norm_num_groups=4, cross_attention_dim=4, attention_head_dim=2,
@@ -86,4 +86,4 @@ def test_networks_of_diffusers_give_the_same_when_folded(monkeypatch):
             )
             assert torch.allclose(vae.decode(latent).sample, expected[1], atol=1e-5)
             for network in (unet, vae):
-                take_off(network)
+                remove_patches(network)

@@ -6,11 +6,10 @@ from diffusers.models.resnet import ResnetBlock2D
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marigold_demo.network import residual_bands, winograd
-from marigold_demo.network.residual_bands import ResidualBands, fold_residuals
-from marigold_demo.network.stand_in import take_off
-from marigold_demo.network.stripes import in_stripes
-from marigold_demo.network.winograd import Winograd
+from marigold_demo.network.cpu import resnet
+from marigold_demo.network.cpu.forward_patch import remove_patches
+from marigold_demo.network.cpu.resnet import FusedResnet, Winograd, fuse_resnets
+from marigold_demo.network.memory import in_row_chunks
 from tests import toys
 
 
@@ -20,8 +19,8 @@ def draw(*shape, seed=0):
 
 @pytest.fixture
 def narrow(monkeypatch):
-    monkeypatch.setattr(residual_bands, "LEAST_CHANNELS", 1)
-    monkeypatch.setattr(residual_bands, "LEAST_PIXELS", 1)
+    monkeypatch.setattr(resnet, "LEAST_CHANNELS", 1)
+    monkeypatch.setattr(resnet, "LEAST_PIXELS", 1)
 
 
 def make_block(inputs, outputs, **choices):
@@ -45,7 +44,7 @@ def convolve(conv, image):
         first, last = max(0, top - 1), min(height, top + convolution.rows + 1)
         convolution.seen[:] = 0
         for left, part in convolution.columns:
-            part[first - top + 1 : last - top + 1] = x[first:last, left :: winograd.SIDE]
+            part[first - top + 1 : last - top + 1] = x[first:last, left :: resnet.SIDE]
         convolution.convolve(out[top : top + convolution.rows])
     return out.permute(2, 0, 1)
 
@@ -60,7 +59,7 @@ def test_a_convolution_of_any_size_in_bands_and_blocks_of_any_size(height, width
     conv = torch.nn.Conv2d(channels, 5, 3, padding=1)
     image = torch.randn(channels, height, width)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(winograd, "TILES", tiles)
+        patch.setattr(resnet, "TILES", tiles)
         result = convolve(conv, image)
     assert torch.allclose(result, conv(image[None])[0], atol=2e-5)
 
@@ -88,11 +87,11 @@ def test_blocks_in_bands_equal_blocks(size, channels, scale, narrow):
     block = make_block(*channels, output_scale_factor=scale)
     x = draw(2, channels[0], *size) * draw(2, channels[0], 1, 1, seed=1) + 3  # channels unlike each other
     expected, kept = block(x, None), x.clone()
-    fold_residuals(block)
-    assert isinstance(block.forward, ResidualBands)
+    fuse_resnets(block)
+    assert isinstance(block.forward, FusedResnet)
     assert torch.allclose(block(x, None), expected, atol=1e-4)
     assert torch.equal(x, kept)
-    take_off(block)
+    remove_patches(block)
     assert torch.equal(block(x, None), expected)
 
 
@@ -102,7 +101,7 @@ def test_blocks_of_a_unet_see_the_time(skip_time_act, narrow):
     block = make_block(8, 8, temb_channels=6, skip_time_act=skip_time_act)
     x, time = draw(2, 8, 9, 7), 3 * draw(2, 6, seed=1)
     expected = block(x, time)
-    fold_residuals(block)
+    fuse_resnets(block)
     assert torch.allclose(block(x, time), expected, atol=1e-4)
     assert not torch.allclose(block(x, -time), expected, atol=1e-2)
 
@@ -110,7 +109,7 @@ def test_blocks_of_a_unet_see_the_time(skip_time_act, narrow):
 @torch.no_grad()
 def test_the_map_may_lie_in_memory_in_any_way_and_what_comes_out_is_laid_out_for_convolutions(narrow):
     block, x = make_block(8, 8), draw(2, 8, 10, 12)
-    fold_residuals(block)
+    fuse_resnets(block)
     expected = block(x, None)
     for same in (
         x.contiguous(memory_format=torch.channels_last),
@@ -126,7 +125,7 @@ def test_other_number_formats_work_as_ever(narrow):
     block = make_block(8, 8).double()
     x = draw(1, 8, 9, 7).double()
     expected = block(x, None)
-    fold_residuals(block)
+    fuse_resnets(block)
     assert torch.equal(block(x, None), expected)
 
 
@@ -135,7 +134,7 @@ def test_small_maps_and_maps_that_are_only_counted_work_as_ever():
     block = make_block(128, 128)
     x = draw(1, 128, 8, 8)
     expected = block(x, None)
-    fold_residuals(block)
+    fuse_resnets(block)
     assert torch.equal(block(x, None), expected)
     assert block.to("meta")(torch.empty(1, 128, 64, 64, device="meta"), None).shape == (1, 128, 64, 64)
 
@@ -144,7 +143,7 @@ def test_small_maps_and_maps_that_are_only_counted_work_as_ever():
     "block", [make_block(8, 8), make_block(128, 128, up=True), make_block(128, 128, non_linearity="gelu")]
 )
 def test_narrow_and_unusual_blocks_are_left_alone(block):
-    fold_residuals(block)
+    fuse_resnets(block)
     assert "forward" not in vars(block)
 
 
@@ -164,10 +163,10 @@ def test_whole_networks_give_the_same_with_stripes_or_without(narrow):
 
     expected = run()
     for network in (unet, vae):
-        fold_residuals(network)
-    assert sum(isinstance(vars(m).get("forward"), ResidualBands) for m in vae.modules()) > 10
+        fuse_resnets(network)
+    assert sum(isinstance(vars(m).get("forward"), FusedResnet) for m in vae.modules()) > 10
     with_bands = run()
-    with in_stripes(vae):
+    with in_row_chunks(vae):
         with_stripes = run()
     for plain, bands, stripes in zip(expected, with_bands, with_stripes, strict=True):
         assert torch.allclose(bands, plain, atol=1e-4 * float(plain.abs().max()))
@@ -178,16 +177,16 @@ def test_whole_networks_give_the_same_with_stripes_or_without(narrow):
 def test_in_sixteen_bits_stripes_still_save_memory(narrow):
     """Bands are for float32; a folded block in another format is one for row chunks again, and comes back."""
     vae = toys.make_vae().requires_grad_(False)
-    fold_residuals(vae)
+    fuse_resnets(vae)
     vae.bfloat16()
     latent = draw(1, 4, 19, 9).bfloat16()
     plain = vae.decode(latent).sample
     block = vae.decoder.mid_block.resnets[0]
-    with in_stripes(vae):
-        assert not isinstance(block.forward, ResidualBands)
+    with in_row_chunks(vae):
+        assert not isinstance(block.forward, FusedResnet)
         striped = vae.decode(latent).sample
-    assert isinstance(block.forward, ResidualBands)
+    assert isinstance(block.forward, FusedResnet)
     assert (striped - plain).abs().max() < 0.05 * plain.abs().max()
     vae.float()
-    with in_stripes(vae):
-        assert isinstance(block.forward, ResidualBands)
+    with in_row_chunks(vae):
+        assert isinstance(block.forward, FusedResnet)

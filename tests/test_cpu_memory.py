@@ -10,15 +10,16 @@ import pytest
 import torch
 
 from marigold_demo.depth import CancelledError, Run
-from marigold_demo.network import heap, memory
-from marigold_demo.network.heap import kept_heap, share_one_heap
+from marigold_demo.network import memory
+from marigold_demo.network.cpu import memory as allocator
+from marigold_demo.network.cpu.memory import freed_memory_kept, share_one_arena
 from marigold_demo.network.memory import keep_allocations
 from marigold_demo.settings import DepthSettings
 from tests import toys
 from tests.conftest import make_photo
 
 CPU = torch.device("cpu")
-on_glibc = pytest.mark.skipif(heap._glibc() is None, reason="another C library")
+on_glibc = pytest.mark.skipif(allocator._glibc() is None, reason="another C library")
 
 
 @pytest.fixture
@@ -33,21 +34,21 @@ def options(monkeypatch):
         def malloc_trim(self, pad):
             told.append("trim")
 
-    monkeypatch.setattr(heap, "_glibc", Library)
+    monkeypatch.setattr(allocator, "_glibc", Library)
     return told
 
 
 def test_the_last_one_hands_memory_back(options):
-    with kept_heap():
-        with kept_heap():
+    with freed_memory_kept():
+        with freed_memory_kept():
             pass
         assert "trim" not in options
-        assert options[-1] == (heap.TRIM_THRESHOLD, -1)
-    assert options[-4:] == [*heap.AS_EVER.items(), "trim"]
+        assert options[-1] == (allocator.TRIM_THRESHOLD, -1)
+    assert options[-4:] == [*allocator.DEFAULTS.items(), "trim"]
 
 
 def test_memory_goes_back_after_an_error_too(options):
-    with pytest.raises(KeyError), kept_heap():
+    with pytest.raises(KeyError), freed_memory_kept():
         raise KeyError
     assert options[-1] == "trim"
 
@@ -56,7 +57,7 @@ def test_several_threads_count_together(options):
     begun, end = threading.Barrier(4, timeout=30), threading.Event()
 
     def keep():
-        with kept_heap():
+        with freed_memory_kept():
             begun.wait()
             end.wait(30)
 
@@ -74,9 +75,9 @@ def test_several_threads_count_together(options):
 
 def test_another_c_library_is_left_alone(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
-    with kept_heap():
+    with freed_memory_kept():
         pass
-    share_one_heap()
+    share_one_arena()
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_freed_blocks_are_not_taken_anew(where):
     """A block of 200 MB that is freed and taken again costs thousands of page faults; a kept one none."""
     script = f"""
         import ctypes, resource, threading
-        from marigold_demo.network.heap import kept_heap, share_one_heap
+        from marigold_demo.network.cpu.memory import freed_memory_kept, share_one_arena
 
         malloc = ctypes.CDLL(None).malloc
         malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
@@ -135,12 +136,12 @@ def test_freed_blocks_are_not_taken_anew(where):
 
         def run():
             print(faults())
-            with kept_heap():
+            with freed_memory_kept():
                 faults()
                 print(faults())
             print(faults())
 
-        share_one_heap()
+        share_one_arena()
         if {where == "main thread"}:
             run()
         else:

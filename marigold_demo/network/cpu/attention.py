@@ -1,4 +1,4 @@
-"""Cross-attention to a prompt that never changes, folded into thin matrices. Knows nothing of photos.
+"""Cross-attention to a prompt that never changes, folded into thin matrices.
 
 Marigold's UNet always attends to the empty prompt (Ke et al., CVPR 2024, section 3.1): L = 2 tokens, the same
 at each step of each photo. With W_q, W_k, W_v, W_o the projections, x a position, p_l a token and h a head,
@@ -15,14 +15,14 @@ import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from torch import Tensor
 
-from marigold_demo.network.stand_in import StandIn
+from marigold_demo.network.cpu.forward_patch import ForwardPatch
 
 
-def fold_prompt(unet: Any, prompt: Tensor) -> None:
+def fold_constant_prompt(unet: Any, prompt: Tensor) -> None:
     """Let a UNet attend to a constant prompt [1, L, D], whatever prompt it is given."""
     for module in list(unet.modules()):
         if isinstance(module, Attention) and module.is_cross_attention and _is_plain(module):
-            ConstantPrompt(module, prompt).put()
+            ConstantPrompt(module, prompt).install()
 
 
 def _is_plain(attention: Any) -> bool:
@@ -36,7 +36,7 @@ def _is_plain(attention: Any) -> bool:
     )
 
 
-class ConstantPrompt(StandIn):
+class ConstantPrompt(ForwardPatch):
     """What one layer of cross-attention does, with the prompt folded in.
 
     Attributes:

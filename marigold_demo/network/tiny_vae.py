@@ -2,7 +2,7 @@
 
 At one step the VAE of Stable Diffusion costs several times as much as the UNet. TAESD is an AutoencoderTiny
 distilled from it. It reads and writes the same latents *after* scaling, so its own scaling factor is 1, and
-the mean of its three colors is depth as before. Knows nothing of devices or photos.
+the mean of its three colors is depth as before.
 """
 
 from pathlib import Path
@@ -16,25 +16,25 @@ from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.network.weight_files import read_json
 from marigold_demo.network.weights import read_network
 
-DRAFT_VAE = "draft_vae"  # a folder beside vae/, where a checkpoint has a tiny VAE of its own
+TINY_VAE_FOLDER = "draft_vae"  # a folder beside vae/, where a checkpoint has a tiny VAE of its own
 TAESD = "madebyollin/taesd"  # for all that use the latents of Stable Diffusion 1 and 2
 TAESD_FILES = ["config.json", "diffusion_pytorch_model.safetensors"]
 TAESD_BYTES = 9_800_000
 LATENT_SCALE = 0.18215  # by which these latents are known
 
 
-def is_draft(pipeline: DepthPipeline) -> bool:
+def has_tiny_vae(pipeline: DepthPipeline) -> bool:
     """Tell whether the checkpoint's own VAE is a tiny one, so that its depth is a draft already."""
     return isinstance(pipeline.vae, AutoencoderTiny)
 
 
-def is_tiny(checkpoint: Path) -> bool:
+def folder_has_tiny_vae(checkpoint: Path) -> bool:
     """Tell the same of a checkpoint folder."""
     config = read_json(checkpoint / "vae" / "config.json", name=checkpoint.name)
     return config.get("_class_name") == "AutoencoderTiny"
 
 
-def check_draft(pipeline: DepthPipeline, *, name: str) -> None:
+def check_latents(pipeline: DepthPipeline, *, name: str) -> None:
     """See to it that the latents of a checkpoint are those of Stable Diffusion.
 
     Raises:
@@ -47,22 +47,22 @@ def check_draft(pipeline: DepthPipeline, *, name: str) -> None:
         )
 
 
-def find_draft(checkpoint: Path) -> Path | None:
+def find_tiny_vae(checkpoint: Path) -> Path | None:
     """Return the folder of the tiny VAE for a checkpoint folder if it is on this machine."""
-    own = checkpoint / DRAFT_VAE
+    own = checkpoint / TINY_VAE_FOLDER
     if own.is_dir():
         return own
     folders = [cached(TAESD, file=file) for file in TAESD_FILES]
     return folders[0] if all(folders) else None
 
 
-def draft_folder(checkpoint: Path, run: Run) -> Path:
+def tiny_vae_folder(checkpoint: Path, run: Run) -> Path:
     """Download the tiny VAE for a checkpoint folder where it is not here yet, and return its folder.
 
     Raises:
         CheckpointError: It is not here and the hub cannot be reached.
     """
-    here = find_draft(checkpoint)
+    here = find_tiny_vae(checkpoint)
     if here is not None:
         return here
     try:
@@ -74,7 +74,7 @@ def draft_folder(checkpoint: Path, run: Run) -> Path:
         ) from error
 
 
-def drafted(pipeline: DepthPipeline, folder: Path) -> DepthPipeline:
+def with_tiny_vae(pipeline: DepthPipeline, folder: Path) -> DepthPipeline:
     """Return a pipeline that shares the UNet, but encodes and decodes with the tiny VAE of a folder.
 
     Raises:
@@ -88,4 +88,4 @@ def drafted(pipeline: DepthPipeline, folder: Path) -> DepthPipeline:
         defaults=pipeline.defaults,
         image_encoder=pipeline.image_encoder,
     )
-    return draft.settle(pipeline.device.type).to(pipeline.device)
+    return draft.optimize(pipeline.device.type).to(pipeline.device)

@@ -1,0 +1,175 @@
+"""Convolutions on a CPU: weights packed for oneDNN, and upsampling folded into the convolution behind it.
+
+On a CPU torch lets oneDNN convolve, which brings the weights into an order of its own at each call; maps of a
+few pixels it gives to a slower routine. On small maps that takes up to as long as the multiplications. Here
+it is done once, beforehand, and what follows a convolution, a ReLU or a sum, is done in the same pass. What
+is called are the operations that torch.compile puts into its own graphs.
+
+After an enlargement by nearest neighbor a 3x3 filter sees each pixel of the small map up to four times. For
+each of the four positions within a 2x2 block the weights that fall on one pixel are added up beforehand: 16
+multiplications per small pixel instead of 36, and the large map is never stored. Exact but for rounding.
+"""
+
+import platform
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
+from diffusers.models.upsampling import Upsample2D
+from torch import Tensor, nn
+from torch.nn import functional
+
+from marigold_demo.network.cpu.forward_patch import ForwardPatch
+
+MOST_BYTES = 2**28  # of a network's weights, for they are held twice; large networks gain less than 3 %
+
+# What follows a convolution: a name, numbers and a variant of oneDNN's.
+NOTHING: tuple[str, list[float], str] = ("none", [], "")
+RELU: tuple[str, list[float], str] = ("relu", [], "")
+RELU6: tuple[str, list[float], str] = ("hardtanh", [0.0, 6.0], "")
+
+
+def pack_convolutions(network: nn.Module) -> None:
+    """Let the convolutions of a small network in float32 work on weights in oneDNN's order.
+
+    Networks that are large, in another format or on a machine without oneDNN for x86 are left as they are.
+    """
+    weights = list(network.parameters())
+    small = sum(weight.nbytes for weight in weights) <= MOST_BYTES
+    plain = {(weight.dtype, weight.device.type) for weight in weights} == {(torch.float32, "cpu")}
+    if not (small and plain and _can_pack()):
+        return
+    modules = list(network.modules())
+    for module in modules:
+        if (
+            isinstance(module, nn.Conv2d)
+            and module.padding_mode == "zeros"
+            and not isinstance(module.padding, str)
+        ):
+            PackedConv(module).install()
+    for module in modules:
+        if isinstance(module, AutoencoderTinyBlock) and isinstance(module.conv[1], nn.ReLU):
+            FusedTinyBlock(module).install()
+
+
+def _can_pack() -> bool:
+    there = hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    built: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return there and built and platform.machine() in ("x86_64", "AMD64")
+
+
+class PackedConv(ForwardPatch):
+    """What one convolution does, with packed weights; where its `relu6` is true, with that behind it."""
+
+    method = "_conv_forward"
+
+    def __init__(self, module: Any) -> None:
+        super().__init__(module)
+        self.how = [[*module.padding], [*module.stride], [*module.dilation], module.groups]
+        packed = module.weight.detach().to_mkldnn()
+        self.weight = torch.ops.aten.mkldnn_reorder_conv2d_weight(packed, *self.how, None)
+        self.then = RELU6 if getattr(module, "relu6", False) else NOTHING
+
+    def suits(self, x: Tensor) -> bool:
+        """Tell whether these are numbers that it can work on."""
+        return x.dtype == self.module.weight.dtype == torch.float32 and not x.is_meta
+
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Convolve float32 [B, C, H, W] to [B, C', H', W']; other formats are left to the module."""
+        return self.convolve(x, then=self.then) if self.suits(x) else self.original(x, weight, bias)
+
+    def convolve(self, x: Tensor, *, then: tuple[str, list[float], str]) -> Tensor:
+        """Convolve, and do what follows."""
+        result: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x, self.weight, self.module.bias, *self.how, *then
+        )
+        return result
+
+    def convolve_and_add(self, x: Tensor, other: Tensor, *, then: tuple[str, list[float], str]) -> Tensor:
+        """Convolve, add another map, and do what follows."""
+        result: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
+            x, other, self.weight, self.module.bias, *self.how, "add", 1.0, *then
+        )
+        return result
+
+
+class FusedTinyBlock(ForwardPatch):
+    """What one residual block of a tiny VAE does, in a pass for each of its three convolutions."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map [B, C, H, W] to [B, C', H, W]."""
+        first, second, third = (vars(self.module.conv[place])[PackedConv.method] for place in (0, 2, 4))
+        if not first.suits(x):
+            return self.original(x)
+        hidden = second.convolve(first.convolve(x, then=RELU), then=RELU)
+        fused: Tensor = third.convolve_and_add(hidden, self.module.skip(x), then=RELU)
+        return fused
+
+
+POSITIONS = ((0, 0), (0, 1), (1, 0), (1, 1))  # within a block: row, column
+LEAST_CHANNELS = 64  # below that the copying costs more than the multiplications save (measured)
+
+
+def fold_upsampling(network: Any) -> None:
+    """Let all wide enough upsamplers of a network work on small maps."""
+    for module in list(network.modules()):
+        if isinstance(module, Upsample2D) and _is_plain(module):
+            FoldedUpsampling(module).install()
+
+
+def _is_plain(module: Any) -> bool:
+    """Tell whether an upsampler does nothing but enlarge by nearest neighbor and convolve 3x3."""
+    conv = getattr(module, "conv", None)
+    return (
+        type(module) is Upsample2D
+        and bool(module.use_conv and module.interpolate)
+        and module.norm is None
+        and isinstance(conv, torch.nn.Conv2d)
+        and (conv.kernel_size, conv.stride, conv.padding) == ((3, 3), (1, 1), (1, 1))
+        and conv.in_channels >= LEAST_CHANNELS
+    )
+
+
+class FoldedUpsampling(ForwardPatch):
+    """What one upsampler does, with the weights added up.
+
+    Attributes:
+        filters: [C', C, 2, 2] each, for upper left, upper right, lower left and lower right of a block.
+    """
+
+    def __init__(self, module: Any) -> None:
+        super().__init__(module)
+        weight = module.conv.weight.detach()
+        self.filters = [
+            part.to(weight.dtype).contiguous(memory_format=torch.channels_last)
+            for half in _add_up(weight.float(), dim=2)
+            for part in _add_up(half, dim=3)
+        ]
+
+    def to(self, target: torch.device | torch.dtype | str) -> None:
+        """Move or cast the filters."""
+        self.filters = [part.to(target) for part in self.filters]
+
+    def __call__(self, hidden_states: Tensor, output_size: Any = None, *_: Any, **__: Any) -> Tensor:
+        """Enlarge [B, C, h, w] to [B, C', 2h, 2w]; other sizes are left to the upsampler itself."""
+        batch, height, width = len(hidden_states), *hidden_states.shape[2:]
+        if output_size is not None and tuple(output_size) != (2 * height, 2 * width):
+            return self.original(hidden_states, output_size)
+        out = torch.empty(
+            (batch, len(self.filters[0]), 2 * height, 2 * width),
+            dtype=hidden_states.dtype,
+            device=hidden_states.device,
+            memory_format=torch.channels_last,
+        )
+        # Its format is not always that of the weights, see `precision`.
+        small = hidden_states.to(self.filters[0].dtype)
+        for (below, right), weight in zip(POSITIONS, self.filters, strict=True):
+            padded = functional.pad(small, (1 - right, right, 1 - below, below))
+            out[:, :, below::2, right::2] = functional.conv2d(padded, weight, self.module.conv.bias)
+        return out
+
+
+def _add_up(weight: Tensor, *, dim: int) -> tuple[Tensor, Tensor]:
+    """Add up the weights of a side of three that fall on the same pixel: first and second half of a block."""
+    first, middle, last = weight.unbind(dim)
+    return torch.stack([first, middle + last], dim), torch.stack([first + middle, last], dim)
