@@ -35,7 +35,7 @@ from marigold_demo.errors import DemoError
 from marigold_demo.geometry.relief import build_relief
 from marigold_demo.geometry.textured_mesh import build_surface
 from marigold_demo.io import export
-from marigold_demo.io.depth_file import is_depth_file, read_depth_file
+from marigold_demo.io.depth_file import depth_form, read_depth_file
 from marigold_demo.io.photo import Photo, load_photo
 from marigold_demo.recipe import Recipe, load_recipe
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
@@ -299,7 +299,7 @@ def repair_checksums(data: bytearray) -> None:
 
 def read_as_visitor(path: Path, *, recipe: bool = False) -> str:
     """Read a file as a recipe, or as photo and, where it looks like one, as depth; return what came out."""
-    outcome = "recipe" if recipe else "depth" if is_depth_file(path) else "photo"
+    outcome = "recipe" if recipe else "depth" if depth_form(path) else "photo"
     try:
         if recipe:
             assert isinstance(load_recipe(path), Recipe)

@@ -10,8 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError
-from marigold_demo.io.depth_file import is_depth_file, load_depth, read_depth_file
+from marigold_demo.io.depth_file import depth_form, read_depth_file
+
+
+def depth_in(path: Path) -> DepthMap:
+    return read_depth_file(path).depth
 
 
 def ramp(height: int = 20, width: int = 30) -> np.ndarray:
@@ -43,8 +48,8 @@ def test_floats_in_0_1_are_taken_as_they_are(tmp_path, kind, order):
 def test_sixteen_bits_come_back_within_half_a_step(tmp_path):
     levels = np.round(ramp() * 65535).astype(np.uint16)
     for path in (png(tmp_path, levels), npy(tmp_path, levels)):
-        np.testing.assert_allclose(load_depth(path).values, ramp(), atol=0.5 / 65535 + 1e-7)
-        assert is_depth_file(path)
+        np.testing.assert_allclose(depth_in(path).values, ramp(), atol=0.5 / 65535 + 1e-7)
+        assert depth_form(path) is not None
 
 
 def test_eight_bits_are_taken_with_a_word_about_stairs(tmp_path):
@@ -65,12 +70,12 @@ def test_any_other_range_becomes_0_to_1(tmp_path_factory, scale, shift):
 
 
 def test_the_largest_floats_do_not_overflow(tmp_path):
-    values = load_depth(npy(tmp_path, np.where(ramp() > 0.5, 1.7e308, -1.7e308))).values
+    values = depth_in(npy(tmp_path, np.where(ramp() > 0.5, 1.7e308, -1.7e308))).values
     assert set(np.unique(values)) == {0.0, 1.0}
 
 
 def test_a_constant_depth_beyond_1_is_flat(tmp_path):
-    assert (load_depth(npy(tmp_path, np.full((20, 30), 7.0))).values == 0).all()
+    assert (depth_in(npy(tmp_path, np.full((20, 30), 7.0))).values == 0).all()
 
 
 @pytest.mark.parametrize("hole", [np.nan, -np.inf])
@@ -88,19 +93,19 @@ def test_an_npz_may_tell_uncertainty_and_what_is_valid(tmp_path):
     valid[3, 4] = False
     depth = np.where(valid, 10 * ramp() + 5, -999)
     np.savez_compressed(path, depth=depth, uncertainty=np.full((20, 30), 0.5), valid=valid)
-    read = load_depth(path)
+    read = depth_in(path)
     np.testing.assert_allclose(read.values[valid], ramp()[valid], atol=1e-6)
     np.testing.assert_allclose(read.uncertainty, 0.05, rtol=1e-5)  # rescaled with the depth
 
 
 def test_a_single_array_of_an_npz_is_the_depth_whatever_its_name(tmp_path):
     np.savez(tmp_path / "one.npz", ramp())
-    np.testing.assert_allclose(load_depth(tmp_path / "one.npz").values, ramp(), atol=1e-7)
+    np.testing.assert_allclose(depth_in(tmp_path / "one.npz").values, ramp(), atol=1e-7)
 
 
 @pytest.mark.parametrize("shape", [(1, 20, 30), (20, 30, 1), (1, 20, 30, 1)])
 def test_axes_of_one_are_left_out(tmp_path, shape):
-    np.testing.assert_allclose(load_depth(npy(tmp_path, ramp().reshape(shape))).values, ramp(), atol=1e-7)
+    np.testing.assert_allclose(depth_in(npy(tmp_path, ramp().reshape(shape))).values, ramp(), atol=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +126,7 @@ def test_axes_of_one_are_left_out(tmp_path, shape):
 )
 def test_arrays_that_are_no_depth_are_refused(tmp_path, array, reason):
     with pytest.raises(DepthFileError, match=reason):
-        load_depth(npy(tmp_path, array))
+        depth_in(npy(tmp_path, array))
 
 
 class Bomb:
@@ -134,13 +139,13 @@ class Bomb:
 def test_pickles_are_refused_unopened(tmp_path):
     path = npy(tmp_path, np.array([[Bomb()] * 20] * 20, dtype=object), allow_pickle=True)
     with pytest.raises(DepthFileError, match="plain numbers"):
-        load_depth(path)
+        depth_in(path)
     np.savez(tmp_path / "bomb.npz", depth=np.array([[Bomb()] * 20] * 20, dtype=object), allow_pickle=True)
     with pytest.raises(DepthFileError):
-        load_depth(tmp_path / "bomb.npz")
+        depth_in(tmp_path / "bomb.npz")
     (tmp_path / "bare.npy").write_bytes(pickle.dumps([1, 2]))
     with pytest.raises(DepthFileError, match="not a depth file"):
-        load_depth(tmp_path / "bare.npy")
+        depth_in(tmp_path / "bare.npy")
 
 
 def npy_header(shape: str, kind: str = "<f8") -> bytes:
@@ -160,7 +165,7 @@ def test_announced_sizes_are_checked_before_anything_is_allocated(tmp_path, shap
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for name in ("announced.npy", "announced.npz"):
         with pytest.raises(DepthFileError, match=reason):
-            load_depth(tmp_path / name)
+            depth_in(tmp_path / name)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # KB
 
 
@@ -168,22 +173,22 @@ def test_headers_are_read_and_never_evaluated(tmp_path):
     path = tmp_path / "evil.npy"
     path.write_bytes(npy_header("__import__('os').abort()"))
     with pytest.raises(DepthFileError, match="damaged"):
-        load_depth(path)
+        depth_in(path)
 
 
 def test_arrays_of_one_archive_must_be_of_one_size(tmp_path):
     np.savez(tmp_path / "two.npz", depth=ramp(), valid=np.ones((20, 31), dtype=bool))
     with pytest.raises(DepthFileError, match="30 × 20, valid 31 × 20"):
-        load_depth(tmp_path / "two.npz")
+        depth_in(tmp_path / "two.npz")
 
 
 def test_pictures_with_colors_are_no_depth(tmp_path):
     color = png(tmp_path, np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3))
-    assert not is_depth_file(color)
+    assert depth_form(color) is None
     with pytest.raises(DepthFileError, match="not gray"):
-        load_depth(color)
+        depth_in(color)
     Image.new("L", (30, 20)).save(tmp_path / "gray.jpg")
-    assert not is_depth_file(tmp_path / "gray.jpg")
+    assert depth_form(tmp_path / "gray.jpg") is None
 
 
 @pytest.mark.parametrize(
@@ -193,19 +198,19 @@ def test_what_is_cut_off_is_refused(tmp_path, content):
     path = tmp_path / "depth.npy"
     path.write_bytes(content)
     with pytest.raises(DepthFileError):
-        load_depth(path)
+        depth_in(path)
 
 
 def test_what_is_not_there_is_no_depth_file(tmp_path):
-    assert not is_depth_file(tmp_path / "missing.npy") and not is_depth_file(tmp_path)
+    assert depth_form(tmp_path / "missing.npy") is None and depth_form(tmp_path) is None
     with pytest.raises(DepthFileError, match="no such file"):
-        load_depth(tmp_path / "missing.npy")
+        depth_in(tmp_path / "missing.npy")
 
 
 def test_negative_uncertainty_is_refused(tmp_path):
     np.savez(tmp_path / "odd.npz", depth=ramp(), uncertainty=-ramp())
     with pytest.raises(DepthFileError, match="uncertainty"):
-        load_depth(tmp_path / "odd.npz")
+        depth_in(tmp_path / "odd.npz")
 
 
 def test_files_of_our_own_come_back(tmp_path):
@@ -215,6 +220,6 @@ def test_files_of_our_own_come_back(tmp_path):
     depth = DepthMap(ramp().astype(np.float32))
     (tmp_path / "a.npy").write_bytes(export.depth_npy(depth))
     (tmp_path / "a.png").write_bytes(export.depth_png16(depth))
-    np.testing.assert_array_equal(load_depth(tmp_path / "a.npy").values, depth.values)
-    np.testing.assert_array_equal(load_depth(tmp_path / "a.png").to_uint16(), depth.to_uint16())
+    np.testing.assert_array_equal(depth_in(tmp_path / "a.npy").values, depth.values)
+    np.testing.assert_array_equal(depth_in(tmp_path / "a.png").to_uint16(), depth.to_uint16())
     assert np.load(io.BytesIO(export.depth_npy(depth))).dtype == np.float32

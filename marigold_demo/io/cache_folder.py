@@ -79,11 +79,6 @@ class CacheFolder:
         with self._counting:
             return self._used_bytes + sum(map(self._charge, self._receiving.values()))
 
-    @property
-    def is_tight(self) -> bool:
-        """Return whether the disk has less room than it should."""
-        return not self._has_free(0)
-
     def new_folder(self) -> Path:
         """Return a new empty folder with a name nobody can guess.
 

@@ -16,7 +16,7 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any, BinaryIO
 
@@ -281,24 +281,30 @@ def read_exr(file: BinaryIO) -> StoredDepth:
         raise DepthFileError(f"The OpenEXR file has too many channels; {_SAVE}.")
     wanted = _wanted(channels)
     planes = [np.empty((height, width), dtype=channel.dtype) for channel in wanted]
-    count = -(-height // lines)
-    for offset in struct.unpack(f"<{count}Q", file.read(8 * count)):
-        file.seek(offset)
-        y, size = struct.unpack("<iI", file.read(8))
-        if not top <= y <= bottom or (y - top) % lines:
-            raise ValueError("a chunk outside the picture")
-        rows = slice(y - top, min(y - top + lines, height))
-        raw_bytes = (rows.stop - rows.start) * width * pixel_bytes
-        packed = file.read(min(size, raw_bytes))
-        pixels = _unpacked(packed, raw_bytes, compression).reshape(-1, width * pixel_bytes)
+    for rows, data in _chunks(file, top, height, lines=lines, row_bytes=width * pixel_bytes):
+        pixels = _unpacked(data, (rows.stop - rows.start) * width * pixel_bytes, compression)
         for channel, plane in zip(wanted, planes, strict=True):
             start = width * channel.offset
-            line = pixels[:, start : start + width * channel.dtype.itemsize]
+            line = pixels.reshape(-1, width * pixel_bytes)[:, start : start + width * channel.dtype.itemsize]
             plane[rows] = np.ascontiguousarray(line).view(channel.dtype)
     if not all(np.array_equal(planes[0], plane, equal_nan=True) for plane in planes[1:]):
         raise DepthFileError(f"The OpenEXR file holds colors and no depth; {_SAVE}.")
     is_disparity = wanted[0].name == "disparity"
     return StoredDepth(planes[0], origin="disparity" if is_disparity else "other")
+
+
+def _chunks(
+    file: BinaryIO, top: int, height: int, *, lines: int, row_bytes: int
+) -> Iterator[tuple[slice, bytes]]:
+    """Yield the rows and the packed bytes of every chunk of so many lines."""
+    count = -(-height // lines)
+    for offset in struct.unpack(f"<{count}Q", file.read(8 * count)):
+        file.seek(offset)
+        y, size = struct.unpack("<iI", file.read(8))
+        if not top <= y < top + height or (y - top) % lines:
+            raise ValueError("a chunk outside the picture")
+        rows = slice(y - top, min(y - top + lines, height))
+        yield rows, file.read(min(size, (rows.stop - rows.start) * row_bytes))
 
 
 def _attributes(file: BinaryIO) -> dict[str, bytes]:

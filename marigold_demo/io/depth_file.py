@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError
 from marigold_demo.io import tiff_tags
 from marigold_demo.io.depth_arrays import EXR, NPY, ZIP, read_exr, read_npy, read_npz
@@ -45,8 +44,6 @@ __all__ = [
     "Near",
     "decode_depth",
     "depth_form",
-    "is_depth_file",
-    "load_depth",
     "may_be_depth",
     "read_depth_file",
 ]
@@ -54,15 +51,6 @@ __all__ = [
 MAX_BYTES = 600_000_000
 _HEAD_BYTES = 4096
 _GRAY, _GRAY_ALPHA = 0, 4  # color types of PNG
-
-
-def load_depth(path: Path | str) -> DepthMap:
-    """Read a depth file; `read_depth_file` returns its notes as well.
-
-    Raises:
-        DepthFileError: As `read_depth_file`.
-    """
-    return read_depth_file(path).depth
 
 
 def read_depth_file(
@@ -137,11 +125,6 @@ def depth_form(path: Path | str) -> Literal["array", "gray picture"] | None:
     elif start.startswith(PGM):
         is_gray = _pgm_maximum(start) > 255
     return "gray picture" if is_gray else None
-
-
-def is_depth_file(path: Path | str) -> bool:
-    """Return whether a file has a form that is taken for depth; see `depth_form`."""
-    return depth_form(path) is not None
 
 
 def may_be_depth(path: Path | str, rgb: NDArray[np.uint8], *, remedy: str) -> tuple[str, ...]:
