@@ -155,7 +155,7 @@ class App:
             store=store,
             waiting_most=configuration.queue,
         )
-        service.metrics.watch_queue(lambda: page.waiting_events)
+        service.metrics.watch_queue(lambda: len(page.event_queue))
         service.metrics.watch_bytes("visitors", lambda: store.used_bytes)
         service.metrics.watch_bytes("finished", lambda: workflow.kept_bytes)
         return page

@@ -65,7 +65,7 @@ def test_a_write_without_room_leaves_nothing(tmp_path):
 
 def through_the_api(store, folder):
     photo = folder / "holiday.jpg"
-    return list(api._depth(store, DepthSettings(), photo=str(photo), colormap="Spectral"))[-1]
+    return list(api.predict_depth(store, DepthSettings(), photo=str(photo), colormap="Spectral"))[-1]
 
 
 def through_the_page(store, folder):

@@ -695,7 +695,7 @@ def test_memory_of_uploads_and_of_their_progress_is_bounded(tmp_path, monkeypatc
 
     for number in range(50):
         asyncio.run(post(number))
-    assert len(line.uploads._known) == 10
+    assert len(line.uploads.known) == 10
 
 
 @on_server

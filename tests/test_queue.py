@@ -88,7 +88,7 @@ def url(page, predict):
 
 
 def is_idle(page) -> bool:
-    return not len(page._queue) and not any(page._queue.active_jobs)
+    return not len(page.event_queue) and not any(page.event_queue.active_jobs)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_runs_that_nobody_listens_to_leave_the_line_and_the_late_listener_reads_
     with Visit(url, address="127.0.2.1") as one, Visit(url, address="127.0.2.2") as other:
         started = [post_depth(visit, photo) for visit in (one, other) for photo in photos[:OWN]]
         assert eventually(lambda: predict.running == 1, within_s=10)
-        monkeypatch.setattr(page._queue, "listen_s", LISTEN_S)
+        monkeypatch.setattr(page.event_queue, "listen_s", LISTEN_S)
         assert eventually(lambda: is_idle(page), within_s=15 * LISTEN_S)
         assert predict.running == 0
         monkeypatch.undo()
@@ -135,7 +135,7 @@ def test_runs_that_nobody_listens_to_leave_the_line_and_the_late_listener_reads_
 def test_a_run_with_a_listener_goes_on_for_longer_than_that(url, page, predict, photos, monkeypatch):
     with Visit(url) as visit, visit.watching(post_depth(visit, photos[0])) as events:
         next(events)
-        monkeypatch.setattr(page._queue, "listen_s", LISTEN_S)
+        monkeypatch.setattr(page.event_queue, "listen_s", LISTEN_S)
         until = time.monotonic() + 4 * LISTEN_S
         assert all(kind == "generating" for kind, _ in take_until(events, until))
         predict.hurry.set()
@@ -221,13 +221,13 @@ def test_a_session_whose_messages_overflow_ends(url, page, predict, photos, monk
 def test_all_unread_messages_together_are_bounded(url, page, monkeypatch):
     monkeypatch.setattr(queue, "ALL_SESSIONS", 5)
     monkeypatch.setattr(queue, "ALL_BYTES", 3000)
-    boxes = page._queue.pending_messages_per_session
+    boxes = page.event_queue.pending_messages_per_session
     with httpx.Client(base_url=url, timeout=60) as web:
         for _ in range(20):
             assert web.post("/gradio_api/call/v2/depth", json={"photo": None}).status_code == 200
             time.sleep(0.05)
     assert eventually(lambda: len(boxes) <= 5 and boxes.size_bytes() <= 3000, within_s=10)
-    assert eventually(lambda: page._queue.pending_event_ids_session.keys() <= boxes.keys(), within_s=10)
+    assert eventually(lambda: page.event_queue.pending_event_ids_session.keys() <= boxes.keys(), within_s=10)
     with httpx.Client(base_url=url, timeout=60) as web:
         known = [session for session, box in boxes.items() if box.qsize()]
         assert known
@@ -256,7 +256,7 @@ def test_refusals_of_what_is_large_leave_nothing_behind(url, page):
         assert len(bodies) <= 4  # of 12
     finally:
         gc.enable()
-    assert page._queue.pending_messages_per_session.size_bytes() < 50_000
+    assert page.event_queue.pending_messages_per_session.size_bytes() < 50_000
     states = page.state_holder.session_data.values()
     assert not any(list(state.config_values) for state in states)
 
@@ -383,13 +383,13 @@ def test_one_visitor_has_so_many_photos_waiting_and_another_one_gets_in(url, pag
         running = threads.submit(depth, greedy, photos[0])
         assert eventually(lambda: predict.running == 1, within_s=10)
         waiting = [threads.submit(depth, greedy, photo) for photo in photos[1 : 1 + OWN]]
-        assert eventually(lambda: page._queue.get_active_worker_count() == 1 + OWN, within_s=10)
+        assert eventually(lambda: page.event_queue.get_active_worker_count() == 1 + OWN, within_s=10)
         with Visit(url, address="127.0.2.3") as again, pytest.raises(RefusedError) as caught:
             depth(again, photos[4])
         assert "You have 2 photos waiting already" in str(caught.value)
         with Visit(url, address="127.0.2.4") as other:
             after = threads.submit(depth, other, photos[5])
-            assert eventually(lambda: page._queue.get_active_worker_count() == 2 + OWN, within_s=10)
+            assert eventually(lambda: page.event_queue.get_active_worker_count() == 2 + OWN, within_s=10)
             predict.hurry.set()
             assert [done.result().shape for done in (running, *waiting, after)] == [
                 (40, 60),
@@ -408,7 +408,7 @@ def test_one_visitor_never_takes_all_places_in_the_queue(tmp_path, predict, phot
     page = build_page(workflow, store=SessionStore(workflow, files=service.cache), waiting_most=WAITING)
     url = launch(page, service, listen("127.0.0.1", 0))
     try:
-        line = page._queue.event_queue_per_concurrency_id
+        line = page.event_queue.event_queue_per_concurrency_id
         with Visit(url, address="127.0.2.5") as greedy, Visit(url, address="127.0.2.6") as other:
             photo, its_photo = greedy.upload("a.png", photos[0]), other.upload("b.png", photos[1])
             refused = []
@@ -417,8 +417,8 @@ def test_one_visitor_never_takes_all_places_in_the_queue(tmp_path, predict, phot
                     greedy.start("depth", photo=photo, seed=number)
                 except RefusedError as error:
                     refused.append(str(error))
-                assert eventually(lambda: page._queue.get_active_worker_count() == 1, within_s=10)
-            assert len(page._queue) == WAITING // 2
+                assert eventually(lambda: page.event_queue.get_active_worker_count() == 1, within_s=10)
+            assert len(page.event_queue) == WAITING // 2
             assert len(refused) == WAITING // 2 + 1 and "Many of your requests" in refused[0]
             other.start("depth", photo=its_photo)
             hosts = [event.request.client.host for event in line["network"].queue]
@@ -432,7 +432,7 @@ def test_one_visitor_never_takes_all_places_in_the_queue(tmp_path, predict, phot
 
 @on_server
 def test_a_proxy_that_is_not_believed_is_told_to_the_log_once(url, page, monkeypatch, caplog):
-    monkeypatch.setattr(page._queue, "_knows_proxy", False)
+    monkeypatch.setattr(page.event_queue, "has_logged_proxy", False)
     for told in ("127.0.0.1", "192.0.2.1", "192.0.2.2"):
         body, headers = {"photo": None}, {"x-forwarded-for": told}
         httpx.post(

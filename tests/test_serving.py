@@ -22,7 +22,7 @@ from marigold_demo.depth import CheckpointStatus, DepthMap, Progress
 from marigold_demo.errors import CheckpointError, PhotoError
 from marigold_demo.serving import requests
 from marigold_demo.serving.config import Configuration
-from marigold_demo.serving.lifecycle import Service, _crashed
+from marigold_demo.serving.lifecycle import Service, crash_answer
 from marigold_demo.serving.logs import JsonLine, PlainLine, RepeatFilter
 from marigold_demo.serving.middleware import HEADERS, State
 from marigold_demo.serving.monitor import Metrics, RunMonitor, RunTooLongError, ServerEndsError
@@ -460,7 +460,7 @@ def test_below_a_path_of_a_proxy_the_same_paths_are_known():
 
 
 def test_an_answer_to_a_crash_has_security_headers_and_no_details():
-    answer = _crashed(None, ValueError("secret"))
+    answer = crash_answer(None, ValueError("secret"))
     assert answer.status_code == 500
     assert HEADERS.items() <= dict(answer.headers).items()
     assert b"secret" not in answer.body

@@ -122,7 +122,7 @@ def check(site: Site, event: Any, inputs: list[Any], data: Any) -> str | None:
     except gr.Error as error:
         sentence = str(error.message)
     opened, site.opened = site.opened, None
-    assert sentence != messages._UNFORESEEN, (event.name, inputs)
+    assert sentence != messages.UNFORESEEN, (event.name, inputs)
     assert sentence is None or sentence.strip()
     assert not [path for path in opened if path in (str(site.secret), "/etc/passwd")]
     return sentence

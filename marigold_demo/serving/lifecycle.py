@@ -78,14 +78,14 @@ class Service:
             (Files, (), {"root": root}),
             (Compression, (), {}),
         ]
-        misfit = {RequestValidationError: _misfit}
+        misfit = {RequestValidationError: misfit_answer}
         if on_spaces:
             return {"middleware": within, "exception_handlers": misfit}
         health = (HealthEndpoints, (), shared | {"health": self.health})
         # As starlette.middleware.Middleware unpacks: class, positional and named arguments.
         return {
             "middleware": [(SecurityHeaders, (), {}), health, *within],
-            "exception_handlers": {Exception: _crashed} | misfit,
+            "exception_handlers": {Exception: crash_answer} | misfit,
         }
 
     def server(self, app: ASGIApp, place: Place) -> Server:
@@ -116,13 +116,13 @@ class Service:
         self.runs.stopping.set()
 
 
-def _misfit(_: Request, __: Exception) -> JSONResponse:
+def misfit_answer(_: Request, __: Exception) -> JSONResponse:
     """Answer for a request that has not the form of its address; FastAPI's own words repeat all of it."""
     detail = "This request does not have the form that its address takes; /gradio_api/info describes it."
     return JSONResponse({"detail": detail}, status_code=422)
 
 
-def _crashed(_: Request, __: Exception) -> JSONResponse:
+def crash_answer(_: Request, __: Exception) -> JSONResponse:
     """Answer for what nobody foresaw; the server logs it. Middleware does not see this answer."""
     detail = "Something went wrong on our side and has been noted."
     return JSONResponse({"detail": detail}, status_code=500, headers=HEADERS)

@@ -66,7 +66,7 @@ class Uploads:
     def __init__(self, app: ASGIApp, *, cache: CacheFolder, metrics: Metrics) -> None:
         self._app, self._cache, self._metrics = app, cache, metrics
         self._at_once: Counter[str] = Counter()  # uploads that are under way, by address
-        self._known: OrderedDict[str, _Progress] = OrderedDict()
+        self.known: OrderedDict[str, _Progress] = OrderedDict()
         logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it quotes what visitors send
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -136,15 +136,15 @@ class Uploads:
 
     def _remember(self, upload_id: str, progress: _Progress) -> None:
         if upload_id:
-            self._known[upload_id] = progress
-            while len(self._known) > KNOWN_MOST:
-                self._known.popitem(last=False)
+            self.known[upload_id] = progress
+            while len(self.known) > KNOWN_MOST:
+                self.known.popitem(last=False)
 
     async def _progress(self, upload_id: str) -> _Progress | None:
         """Return how far an upload is; the page may ask a little before it sends."""
         for _ in range(round(FOUND_WITHIN_S / REPORT_EVERY_S) if upload_id else 0):
-            if upload_id in self._known:
-                return self._known[upload_id]
+            if upload_id in self.known:
+                return self.known[upload_id]
             await asyncio.sleep(REPORT_EVERY_S)
         return None
 

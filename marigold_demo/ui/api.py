@@ -64,7 +64,7 @@ def _endpoints() -> list[_Endpoint]:
             },
             gives=[gr.File(label=label) for label in ("Depth .npy", "Depth 16-bit PNG", "Colored PNG")],
             settings=DepthSettings(),
-            work=_depth,
+            work=predict_depth,
         ),
         _Endpoint(
             name="relief",
@@ -77,7 +77,7 @@ def _endpoints() -> list[_Endpoint]:
             },
             gives=[gr.File(label="Relief, STL")],
             settings=ReliefSettings(),
-            work=_relief,
+            work=make_relief,
             options=_file_options,
         ),
         _Endpoint(
@@ -91,7 +91,7 @@ def _endpoints() -> list[_Endpoint]:
             },
             gives=[gr.File(label="Mesh, GLB")],
             settings=MeshSettings(),
-            work=_mesh,
+            work=make_mesh,
             options=_file_options,
         ),
     ]
@@ -156,7 +156,7 @@ def _doc(endpoint: _Endpoint, options: dict[str, Component]) -> str:
     return "\n".join([endpoint.about, "", "Args:", *files, *about])
 
 
-def _depth(
+def predict_depth(
     store: SessionStore, settings: DepthSettings, *, photo: str | None, colormap: str
 ) -> Iterator[tuple[Any, ...]]:
     """Yield no news before each network call, which is when a client that left is noticed, then the files."""
@@ -176,17 +176,19 @@ def _depth(
             yield tuple(write_file(folder, name, data) for name, data in files)
 
 
-def _relief(
+def make_relief(
     store: SessionStore, settings: ReliefSettings, *, depth: str | None, photo: str | None, **options: Any
 ) -> Iterator[str]:
+    """Yield the path of the STL."""
     values = _depth_map(depth, **options)
     relief = store.workflow.relief(values, settings, photo=_photo(photo) if photo else None)
     yield write_file(store.folder(), *formats_of("relief")["stl"].write(relief, _stem(depth)))
 
 
-def _mesh(
+def make_mesh(
     store: SessionStore, settings: MeshSettings, *, depth: str | None, photo: str | None, **options: Any
 ) -> Iterator[str]:
+    """Yield the path of the GLB."""
     values = _depth_map(depth, **options)
     shot = _photo(photo) if photo else Photo(colorize(values.values))
     surface = store.workflow.surface(values, shot, settings)

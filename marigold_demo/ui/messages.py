@@ -21,7 +21,7 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 _log = logging.getLogger(__name__)
 TITLE, _TOAST_S = "That did not work", 12
-_UNFORESEEN = "Something went wrong on our side and has been noted. Try again, or try another photo."
+UNFORESEEN = "Something went wrong on our side and has been noted. Try again, or try another photo."
 
 
 def user_errors(handler: Handler, *, also: Callable[[str], Any] | None = None) -> Handler:
@@ -61,7 +61,7 @@ def message(error: Exception) -> gr.Error:
         _log.info("user error", extra={"facts": {"kind": type(error).__name__}})
         return gr.Error(_text(error), title=TITLE, print_exception=False, duration=_TOAST_S)
     _log.error("unforeseen error in an event handler", exc_info=error)
-    return gr.Error(_UNFORESEEN, title=TITLE, print_exception=False)
+    return gr.Error(UNFORESEEN, title=TITLE, print_exception=False)
 
 
 def warn(error: DemoError) -> None:

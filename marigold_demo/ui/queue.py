@@ -153,7 +153,7 @@ class BoundedQueue(Queue):  # type: ignore[misc]  # gradio is not typed
             default_concurrency_limit=plain.default_concurrency_limit,
         )
         self.listen_s, self._share_out = listen_s, share_out
-        self._has_logged_proxy = False
+        self.has_logged_proxy = False
         self._errors: dict[str, Exception] = {}  # that ended an event which is not over yet, by its id
         self.pending_messages_per_session = Mailboxes()
         self.pending_event_ids_session = _EventIds()
@@ -206,11 +206,11 @@ class BoundedQueue(Queue):  # type: ignore[misc]  # gradio is not typed
         forwarded = request.headers.get("x-forwarded-for", "")
         if (
             forwarded
-            and not self._has_logged_proxy
+            and not self.has_logged_proxy
             and request.client
             and request.client.host not in forwarded
         ):
-            self._has_logged_proxy = True
+            self.has_logged_proxy = True
             log_event(
                 _log,
                 "all visitors of a proxy share what one may have; name it in FORWARDED_ALLOW_IPS",

@@ -67,9 +67,10 @@ class StrictBlocks(gr.Blocks):  # type: ignore[misc]  # gradio is not typed
         self._queue = BoundedQueue(self._queue, listen_s=listen_s, share_out=share_out)
 
     @property
-    def waiting_events(self) -> int:
-        """How many events wait in the queue."""
-        return len(self._queue)
+    def event_queue(self) -> BoundedQueue:
+        """The queue; its length is the number of events that wait."""
+        queue: BoundedQueue = self._queue
+        return queue
 
     async def process_api(self, *about: Any, **named: Any) -> Any:
         """Run an event.
