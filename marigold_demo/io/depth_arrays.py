@@ -41,7 +41,7 @@ _DEPTH_NAMES = (
 )  # fmt: skip
 _DISPARITY_NAMES = ("disparity", "disparities", "disp", "inverse_depth", "inv_depth", "idepth")
 EXR = b"v/1\x01"
-
+# OpenEXR: flags of the version field, compressions, types of channels.
 _TILED, _DEEP, _PARTS = 0x200, 0x800, 0x1000
 _NONE, _RLE, _ZIP_LINE, _ZIP = 0, 1, 2, 3
 _LINES = {_NONE: 1, _RLE: 1, _ZIP_LINE: 1, _ZIP: 16}  # in a chunk

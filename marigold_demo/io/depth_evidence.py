@@ -23,14 +23,8 @@ _FEWEST_LEVELS = 16  # with fewer different values, a gap between them means not
 _WIDE_GAP, _HUGE_GAP = 0.05, 20.0
 _UNUSUAL, _NEXT_GAPS = 1.5, 5  # how many times larger than the next so many gaps it has to be as well
 _FEW, _MANY = 0.01, 0.98  # share of the values that may be cut off though no tool is known to write them
-_NO_VALUE = (
-    32767.0,
-    65504.0,
-    65535.0,
-    2.0**31 - 1,
-    2.0**32 - 1,
-    1e10,
-)  # besides 0 and whole numbers below it
+# What tools write for "no value", besides 0 and whole numbers below it.
+_NO_VALUE = (32767.0, 65504.0, 65535.0, 2.0**31 - 1, 2.0**32 - 1, 1e10)
 _FLAT, _FLAT_TOP, _FLAT_AREA = 0.01, 0.3, 0.03  # within 1 % of an end; of the top border; of the picture
 
 _SHORTEST_COLUMN = 5

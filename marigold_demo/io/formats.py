@@ -73,7 +73,7 @@ class Format:
         return name, _named(self.writer)(thing, **{key: options[key] for key in self.takes})
 
     def read(self, data: bytes) -> Any:
-        """Return what the bytes hold: a StoredDepth's DepthFile, or triangles float32 [F, 3, 3].
+        """Return what the bytes hold: a DepthFile, or triangles float32 [F, 3, 3].
 
         Raises:
             DepthFileError: The depth cannot be used.

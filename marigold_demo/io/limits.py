@@ -27,12 +27,12 @@ READ_ERRORS = (
     OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, AttributeError,
     RuntimeError, MemoryError, struct.error, zlib.error,
 )  # fmt: skip
-_one_at_a_time = threading.Lock()
-Part = bytes | tuple[int, int]  # bytes that are put in, or where a range of the file begins and ends
-
-MAX_PIXELS, MAX_JPEG_PIXELS = 100_000_000, 250_000_000
+MAX_PIXELS, MAX_JPEG_PIXELS = 100_000_000, 250_000_000  # of a photo
 SAVE_AS = "save it as JPEG or PNG and try again"
 _BLOCK = 2**20
+_one_at_a_time = threading.Lock()
+
+Part = bytes | tuple[int, int]  # bytes that are put in, or where a range of the file begins and ends
 
 
 @contextmanager

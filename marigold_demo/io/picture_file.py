@@ -73,7 +73,8 @@ _AVIF_BRANDS = (b"avif", b"avis")
 _PICTURE_BRANDS = (*_AVIF_BRANDS, b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 # What may stand before the first element of an XML text, and how it ends (XML 1.0, 2.8).
 _PROLOG = ((b"<?xml", b"?>"), (b"<!--", b"-->"), (b"<!doctype", b">"))
-_TRAILER, _IMAGE, _EXTENSION, _CONTROL = b";", b",", b"!", 0xF9
+# Blocks of a GIF.
+_GIF_END, _GIF_IMAGE, _GIF_EXTENSION, _GIF_CONTROL = b";", b",", b"!", 0xF9
 _MOST_FRAMES = 10_000
 
 
@@ -162,12 +163,12 @@ def _tiff(file: BinaryIO) -> Picture:
 
 
 def _gif(file: BinaryIO) -> Picture:
-    view, frames = _first_frame(file)
+    view, frames = _gif_first_frame(file)
     return _with_frames(_loaded(GifImagePlugin.GifImageFile(view)), frames)
 
 
 def _heif(file: BinaryIO, start: bytes) -> tuple[Picture, PhoneDepth | None]:
-    # Not a word on further pictures: phones put gain maps and previews beside the one picture.
+    # No note on further pictures: phones put gain maps and previews beside the one picture.
     try:
         image = HeifImageFile(file)
     except SyntaxError as error:
@@ -259,8 +260,8 @@ def _kind_of_markup(text: bytes) -> str | None:
         at = after + len(ending)
 
 
-def _first_frame(file: BinaryIO) -> tuple[BinaryIO, int]:
-    """Return the file up to the end of its first frame, and how many frames it has."""
+def _gif_first_frame(file: BinaryIO) -> tuple[BinaryIO, int]:
+    """Return a GIF up to the end of its first frame, without comments, and how many frames it has."""
     file.seek(0)
     header = file.read(13)
     at = 13 + _table_bytes(header[10:11])
@@ -269,19 +270,19 @@ def _first_frame(file: BinaryIO) -> tuple[BinaryIO, int]:
     while frames < _MOST_FRAMES:
         file.seek(at)
         kind = file.read(1)
-        if kind == _IMAGE:
+        if kind == _GIF_IMAGE:
             head = file.read(9)
             end = _end_of_blocks(file, at + 11 + _table_bytes(head[8:9]))
             parts += [(at, end)] if not frames else []
             frames += 1
-        elif kind == _EXTENSION:
+        elif kind == _GIF_EXTENSION:
             label = file.read(1)
             end = _end_of_blocks(file, at + 2)
-            parts += [(at, end)] if label == bytes([_CONTROL]) and not frames else []
+            parts += [(at, end)] if label == bytes([_GIF_CONTROL]) and not frames else []
         else:
             break
         at = end
-    return spliced(file, [*parts, _TRAILER]), frames
+    return spliced(file, [*parts, _GIF_END]), frames
 
 
 def _table_bytes(flags: bytes) -> int:
