@@ -176,7 +176,7 @@ class ReliefSettings:
 
     width_mm: float = option(
         100.0,
-        "Longest side of the whole piece, frame included, before it is bent",
+        "Longest side of the whole relief, frame included, before it is bent",
         unit="mm",
         limits=(10, 1000),
     )

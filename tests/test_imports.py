@@ -54,7 +54,18 @@ LIBRARIES = {
 BY_ROW: dict[int, set[str]] = {0: set(), 1: {"numpy"}, 2: LIGHT, 3: LIGHT, 4: set(), 5: LIGHT, 6: {"gradio"}}
 
 SERVING = ("workflow", "ui", "serving", "io", "network", "geometry", "catalog", "examples")
-WITHOUT_TORCH = ("workflow", "ui", "serving", "cli", "io", "geometry", "evaluation.evaluate")
+WITHOUT_TORCH = (
+    "workflow",
+    "ui",
+    "serving",
+    "cli",
+    "io",
+    "geometry",
+    "evaluation.evaluate",
+    "api",
+    "app",
+    "launcher",
+)
 
 
 @cache

@@ -31,7 +31,7 @@ def crop_and_resize(sample: Sample, *, size: tuple[int, int], rng: np.random.Gen
     Args:
         sample: Of any size.
         size: Width and height in pixels.
-        rng: Source of the chances.
+        rng: Random generator.
     """
     height, width = sample.depth.shape
     largest = min(width / size[0], height / size[1])
@@ -143,7 +143,7 @@ class BatchPlan:
         size: Pictures in a batch.
         shapes: Widths and heights; each batch has one of them.
         fresh: Share of a batch taken from endless sources that was never seen before.
-        seed: Start of all chances.
+        seed: Start of all random numbers.
         augment: Whether photos are disturbed.
     """
 

@@ -127,7 +127,7 @@ class RunFolder:
 
 
 def save_checkpoint(pipeline: DepthPipeline, folder: Path, *, end_to_end: bool, init: Path) -> None:
-    """Write a checkpoint folder in float16, told to start from zeros in one step where it was trained so.
+    """Write a checkpoint folder in float16, set to start from zeros in one step where it was trained so.
 
     The text encoder of `init`, where it has one, comes along, so that diffusers' pipeline loads the folder.
     It replaces a folder of that name at the very end.

@@ -60,7 +60,7 @@ class TrainSettings:
     validate_every: int = option(250, "Steps from one validation to the next", limits=(1, 1_000_000))
     validation_batches: int = option(4, "Batches that are held out for validation", limits=(1, 1000))
     workers: int = option(2, "Threads that prepare pictures", limits=(1, 64))
-    seed: int = option(2024, "Start of all chances: weights, pictures, noise", limits=(0, 2**31 - 1))
+    seed: int = option(2024, "Start of all random numbers: weights, pictures, noise", limits=(0, 2**31 - 1))
 
     def __post_init__(self) -> None:
         check(self)

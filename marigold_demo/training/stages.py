@@ -103,7 +103,7 @@ def multi_resolution_noise(
     Args:
         like: A tensor of the shape wanted.
         strength: Weight of each coarser level relative to the one before, 0 (white) to 1; one number or [B].
-        generator: Source of the chances.
+        generator: Random generator.
     """
     batch, channels, height, width = like.shape
     power = torch.as_tensor(strength, dtype=torch.float32).reshape(-1, 1, 1, 1).expand(batch, 1, 1, 1)

@@ -126,7 +126,7 @@ class StageRun:
         self.losses: list[float] = []
 
     def state(self) -> dict[str, Any]:
-        """Return all that has to be kept to go on exactly here; all chances follow from the step."""
+        """Return all that has to be kept to go on exactly here; all random numbers follow from the step."""
         return {
             "stage": self.stage.name,
             "step": self.step,
@@ -170,7 +170,7 @@ class StageRun:
         return batches_from(self.plan.training, numbers, workers=self.settings.workers)
 
     def _move(self, batches: Iterator[Batch]) -> float:
-        """Move the weights once; return the mean loss of the batches that told where."""
+        """Move the weights once; return the mean loss of its batches."""
         settings, total = self.settings, 0.0
         self._set_rates()
         for micro in range(settings.accumulate):
