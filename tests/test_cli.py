@@ -322,7 +322,7 @@ def test_progress_is_shown_on_a_terminal_and_nowhere_else(monkeypatch):
 
 
 def test_long_times_are_told_in_minutes_and_hours():
-    assert [terminal._duration(s) for s in (0.4, 99, 600, 7500)] == ["0 s", "99 s", "10 min", "2 h 5 min"]
+    assert [terminal.duration(s) for s in (0.4, 99, 600, 7500)] == ["0 s", "99 s", "10 min", "2 h 5 min"]
 
 
 def write_pairs(root: Path, count: int = 3) -> None:

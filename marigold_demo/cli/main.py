@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from marigold_demo.workflow import Predictor
 
 DONE, WRONG, STOPPED = 0, 2, 130
+COMMANDS = ("app", "depth", "relief", "mesh", "evaluate", "train", "config")
 MESH_FORMATS, RELIEF_FORMATS = tuple(formats_of("mesh")), tuple(formats_of("relief"))
 DEPTH_FILES = tuple(formats_of("depth", "picture"))
 COLORMAPS = ("viridis", "magma", "inferno", "plasma", "cividis", "gray", "turbo", "Spectral")
@@ -88,15 +89,7 @@ def _run(args: argparse.Namespace, predict: "Predictor | None") -> None:
         _start_app(args)
     from marigold_demo.cli import commands
 
-    work = {
-        "depth": commands.depth,
-        "relief": commands.relief,
-        "mesh": commands.mesh,
-        "evaluate": commands.evaluate,
-        "train": commands.train,
-        "config": commands.config,
-    }
-    work[args.command](args, predict)
+    getattr(commands, args.command)(args, predict)
 
 
 def _start_app(args: argparse.Namespace) -> NoReturn:

@@ -74,9 +74,9 @@ class ProgressLine:
         if not self._shown:
             return
         spent_s = time.monotonic() - self._start
-        left = f", {_duration(spent_s * (total - done) / done)} left" if 0 < done < total else ""
+        left = f", {duration(spent_s * (total - done) / done)} left" if 0 < done < total else ""
         counted = f" {done}/{total}" if total else ""
-        state = f": {stage}{counted}, {_duration(spent_s)}{left}"
+        state = f": {stage}{counted}, {duration(spent_s)}{left}"
         # A line that wraps could not be erased. Letters of some scripts take two columns.
         room = max((shutil.get_terminal_size().columns - 1 - len(state)) // 2, 8)
         _to_stderr(f"{_ERASE}{self._label[:room]}{state}")
@@ -150,7 +150,8 @@ def _on_one_line(text: str) -> str:
     )
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a duration as people read it, such as "10 min"."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
