@@ -32,6 +32,8 @@ from marigold_demo.ui.queue import forget_session, visitor
 from marigold_demo.ui.session_store import SessionStore, write_file
 from marigold_demo.ui.widgets import MAX_NETWORK, MAX_READING, NETWORK, READ
 
+_DEPTH_FILE = "Depth: .npy, .npz, PNG, TIFF, PGM, PFM, OpenEXR, or any gray picture"
+
 
 @dataclass(frozen=True)
 class _Endpoint:
@@ -70,9 +72,7 @@ def _endpoints() -> list[_Endpoint]:
             name="relief",
             about="Turn depth into a watertight relief in millimeters: a binary STL.",
             takes={
-                "depth": gr.File(
-                    label="Depth: .npy, .npz, PNG, TIFF, PGM, PFM, OpenEXR, or any gray picture"
-                ),
+                "depth": gr.File(label=_DEPTH_FILE),
                 "photo": gr.File(label="Photo; only where brightness becomes height"),
             },
             gives=[gr.File(label="Relief, STL")],
@@ -84,9 +84,7 @@ def _endpoints() -> list[_Endpoint]:
             name="mesh",
             about="Turn depth and its photo into a textured surface: a GLB.",
             takes={
-                "depth": gr.File(
-                    label="Depth: .npy, .npz, PNG, TIFF, PGM, PFM, OpenEXR, or any gray picture"
-                ),
+                "depth": gr.File(label=_DEPTH_FILE),
                 "photo": gr.File(label="Photo; without it the depth wears its colors"),
             },
             gives=[gr.File(label="Mesh, GLB")],
