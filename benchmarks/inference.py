@@ -5,6 +5,7 @@ Usage:
     python benchmarks/inference.py --quick           embedded checkpoint and ensembling, as `ratio NAME VALUE`
     python benchmarks/inference.py                   embedded checkpoint, more settings, memory and floor
     python benchmarks/inference.py --random          random weights of Stable Diffusion 2's size (15 GB)
+    python benchmarks/inference.py --gpu             the same in float16 on a GPU; 1, 4 steps; 1, 10 members
     python benchmarks/inference.py FOLDER_OR_NAME    a checkpoint on disk or in the hub's cache
 
 A ratio is diffusers' time by ours; more than 1 means that ours is faster. The floor is the time that the
@@ -28,6 +29,7 @@ from diffusers import (
     AutoencoderKL,
     AutoencoderTiny,
     DDIMScheduler,
+    LCMScheduler,
     MarigoldDepthPipeline,
     UNet2DConditionModel,
 )
@@ -72,7 +74,7 @@ TINY_VAE = {"_class_name": "AutoencoderTiny"}  # TAESD: the class's defaults
 def main() -> None:
     choices = _parse()
     torch.manual_seed(0)
-    print(f"torch {torch.__version__}, {choices.device}, {torch.get_num_threads()} threads")
+    print(f"torch {torch.__version__}, {device_name(choices.device)}")
     if choices.quick:
         cases = [DepthSettings(ensemble=members, outlines="network") for members in (1, 10)]
         time_checkpoint("embedded", cases=cases, dtypes=["float32"], choices=choices)
@@ -96,6 +98,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("checkpoints", nargs="*", default=["embedded"])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--random", action="store_true")
+    parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--ensemble", type=int, nargs="+", default=[1, 5, 10])
     parser.add_argument(
@@ -105,6 +108,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
+        "--diffusers-batch",
+        type=int,
+        default=1,
+        help="members that diffusers takes together; 1 is its default",
+    )
+    parser.add_argument(
         "--cpu-time",
         dest="clock",
         action="store_const",
@@ -112,7 +121,20 @@ def _parse() -> argparse.Namespace:
         default=time.perf_counter,
         help="processor time instead of wall time, for a busy machine (with OMP_WAIT_POLICY=passive)",
     )
-    return parser.parse_args()
+    choices = parser.parse_args()
+    if choices.gpu:
+        if not torch.cuda.is_available():
+            parser.error("--gpu: torch finds no CUDA device here")
+        choices.random, choices.device, choices.dtypes = True, "cuda", ["float16"]
+        choices.steps, choices.ensemble = [1, 4], [1, 10]
+    return choices
+
+
+def device_name(device: str) -> str:
+    """Return what the numbers depend on."""
+    if device.startswith("cuda"):
+        return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
+    return f"{device}, {torch.get_num_threads()} threads"
 
 
 @dataclass(frozen=True)
@@ -145,7 +167,9 @@ def time_checkpoint(
         ours[dtype] = pipeline.optimize(choices.device).to(choices.device)
         # The large random networks are shared and changed over between runs, for want of memory.
         reference = pipeline if name == "random" else open_checkpoint(name, dtype=DTYPES[dtype])
-        theirs[dtype] = Reference(reference.to(choices.device), photo=photo)
+        theirs[dtype] = Reference(
+            reference.to(choices.device), photo=photo, batch_size=choices.diffusers_batch
+        )
         if name == "random":
             drafts[dtype] = make_random_draft(pipeline, choices.device)
     rates = {dtype: matrix_rate(DTYPES[dtype], choices) for dtype in dtypes}
@@ -162,12 +186,15 @@ def time_checkpoint(
         programs: dict[tuple[str, str], Program] = {}
         for dtype in dtypes:
             programs["ours", dtype] = Program(
-                partial(ours[dtype].settle, choices.device), partial(ours[dtype], photo)
+                partial(ours[dtype].optimize, choices.device), partial(ours[dtype], photo)
             )
             programs["diffusers", dtype] = Program(theirs[dtype].restore, theirs[dtype].run)
         for dtype, draft in drafts.items():
-            programs["draft", dtype] = Program(partial(draft.settle, choices.device), partial(draft, photo))
+            programs["draft", dtype] = Program(partial(draft.optimize, choices.device), partial(draft, photo))
         results = in_turns(programs, case, choices=choices)
+        for dtype in dtypes:
+            if ours[dtype].dtype != DTYPES[dtype]:
+                sys.exit(f"{name} overflows in {dtype}: the app runs it in float32; leave {dtype} out.")
         flop = count_flop(ours[dtypes[0]], photo, case)
         label = name.rstrip("/").rpartition("/")[2]
         for mine, other in [(a, b) for a in dtypes for b in dtypes if a == b or b == "float32"]:
@@ -263,8 +290,8 @@ def make_random_draft(pipeline: DepthPipeline, device: str) -> DepthPipeline:
 class Reference:
     """diffusers' pipeline over the networks of one of ours, with its own processors and layout."""
 
-    def __init__(self, pipeline: DepthPipeline, *, photo: Photo) -> None:
-        self.pipeline, self.photo = pipeline, photo
+    def __init__(self, pipeline: DepthPipeline, *, photo: Photo, batch_size: int = 1) -> None:
+        self.pipeline, self.photo, self.batch_size = pipeline, photo, batch_size
         self.unet = WithFeatures(pipeline) if pipeline.image_encoder is not None else pipeline.unet
         self.diffusers = MarigoldDepthPipeline(
             unet=self.unet,
@@ -291,19 +318,22 @@ class Reference:
         restore(self.pipeline.networks)
 
     def run(self, settings: DepthSettings) -> DepthMap:
-        """Estimate the depth of the photo."""
-        start: dict[str, object] = {"generator": torch.Generator().manual_seed(settings.seed)}
-        if self.pipeline.defaults.start == "zeros":
-            grid = self.pipeline._fit_grid(self.photo, settings.resolution)
-            shape = [side // self.pipeline.multiple for side in grid.padded]
-            zeros = torch.zeros(settings.ensemble, 4, *shape, device=self.pipeline.device)
-            start = {"latents": zeros.to(self.pipeline.dtype)}
+        """Estimate the depth of the photo, from the same first latents as ours in every number format."""
+        pipeline, generator = self.pipeline, torch.Generator().manual_seed(settings.seed)
+        start: dict[str, object] = {"generator": generator}  # diffusers takes one or the other
+        if not isinstance(pipeline.scheduler, LCMScheduler):
+            grid = pipeline.plan(self.photo.size, settings).grid
+            shape = (settings.ensemble, 4, *(side // pipeline.multiple for side in grid.padded))
+            zeros = pipeline.defaults.start == "zeros"
+            latents = torch.zeros(shape) if zeros else torch.randn(shape, generator=generator)
+            start = {"latents": latents.to(pipeline.device, pipeline.dtype)}
         output = self.diffusers(
             Image.fromarray(self.photo.rgb),
             num_inference_steps=settings.steps,
             ensemble_size=settings.ensemble,
             processing_resolution=settings.resolution,
             output_uncertainty=settings.ensemble > 1,
+            batch_size=self.batch_size,
             **start,
         )
         return DepthMap(values=output.prediction[0, ..., 0])

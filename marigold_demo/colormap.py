@@ -1,4 +1,4 @@
-"""Values [H, W] -> a coloured picture, through matplotlib's colormaps. Knows nothing of files or depth."""
+"""Values [H, W] -> a colored image, through matplotlib's colormaps."""
 
 from functools import cache
 
@@ -11,7 +11,7 @@ COLORMAPS = ("viridis", "magma", "inferno", "plasma", "cividis", "gray", "turbo"
 DEFAULT_COLORMAP = "Spectral"
 MOST_CONTOURS = 40
 _LEVELS = 1024
-_LINE_PX = 1.3  # width of a contour on a picture for the screen
+_LINE_PX = 1.3  # width of a contour on a image for the screen
 _SCREEN_PX = 1280
 _BAND = 64  # rows
 
@@ -25,14 +25,14 @@ def colorize(
     invert: bool = False,
     contours: int = 0,
 ) -> NDArray[np.uint8]:
-    """Color values from `near` (first colour of the map) to `far` (its last); all beyond takes the end ones.
+    """Color values from `near` (first color of the map) to `far` (its last); all beyond takes the end ones.
 
     Args:
         values: [H, W]; depth 0 near .. 1 far, or anything else on one scale. NaN is colored as near.
         colormap: One of `COLORMAPS`.
-        near: Value of the first colour.
-        far: Value of the last colour; greater than `near`.
-        invert: Run through the colours backwards.
+        near: Value of the first color.
+        far: Value of the last color; greater than `near`.
+        invert: Run through the colors backwards.
         contours: Lines of equal depth, evenly spaced between `near` and `far`.
 
     Returns:
@@ -48,15 +48,15 @@ def colorize(
     levels = np.clip(np.nan_to_num(scaled, copy=False, nan=0.0), 0, _LEVELS - 1)
     levels = np.rint(levels, out=levels).astype(np.int16)  # [H, W]
     table = table[::-1] if invert else table
-    picture: NDArray[np.uint8] = np.take(table, levels, axis=0)  # [H, W, 3]
+    image: NDArray[np.uint8] = np.take(table, levels, axis=0)  # [H, W, 3]
     if contours:
         steps = (values.astype(np.float32) - np.float32(near)) * np.float32((contours + 1) / (far - near))
-        _draw_contours(picture, steps, table=table, count=contours)
-    return picture
+        _draw_contours(image, steps, table=table, count=contours)
+    return image
 
 
 def _draw_contours(
-    picture: NDArray[np.uint8], steps: NDArray[np.float32], *, table: NDArray[np.uint8], count: int
+    image: NDArray[np.uint8], steps: NDArray[np.float32], *, table: NDArray[np.uint8], count: int
 ) -> None:
     """Draw a line where `steps` [H, W] is a whole number from 1 to `count`, dark on light and light on dark.
 
@@ -76,9 +76,9 @@ def _draw_contours(
         share, level = _coverage(steps[above : bottom + 1], count=count, longest=max(rows, columns))
         share, level = share[top - above :][: bottom - top], level[top - above :][: bottom - top]
         y, x = np.nonzero(share > 0)
-        under = picture[top + y, x].astype(np.float32)  # [N, 3]
+        under = image[top + y, x].astype(np.float32)  # [N, 3]
         line = ink[level[y, x].astype(np.intp), None]
-        picture[top + y, x] = np.rint(under + (line - under) * (0.75 * share[y, x, None])).astype(np.uint8)
+        image[top + y, x] = np.rint(under + (line - under) * (0.75 * share[y, x, None])).astype(np.uint8)
 
 
 def _coverage(

@@ -23,7 +23,7 @@ class DepthMap:
             checkpoint did.
         device: What computed it, such as "CPU (AVX512, 2 threads, float32)"; None where not known. Only the
             same device gives the same bytes.
-        notes: Sentences on what was done otherwise than wished for, such as a lower resolution.
+        notes: Sentences on what was done otherwise than asked for, such as a lower resolution.
     """
 
     values: Depth  # [H, W]

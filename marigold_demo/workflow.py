@@ -132,7 +132,7 @@ class Workflow:
 
 
 def same_shape(photo: Photo, depth: DepthMap) -> bool:
-    """Tell whether a photo and a depth map are equally wide for their heights; their sizes may differ."""
+    """Return whether a photo and a depth map are equally wide for their heights; their sizes may differ."""
     (width, height), (depth_width, depth_height) = photo.size, depth.size
     return abs(width * depth_height / (height * depth_width) - 1) <= SAME_SHAPE
 

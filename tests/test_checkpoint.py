@@ -94,7 +94,7 @@ def test_only_the_checkpoints_used_last_stay_in_memory(toy_folder, tmp_path, mon
     assert load_pipeline(str(folders[0])) is not first
 
 
-def test_loaded_pipeline_is_settled_and_an_opened_one_can_be_trained(folder):
+def test_loaded_pipeline_is_optimized_and_an_opened_one_can_be_trained(folder):
     loaded, opened = load_pipeline(str(folder)), open_pipeline(str(folder))
     assert not any(weight.requires_grad for weight in loaded.unet.parameters())
     assert all(weight.requires_grad for weight in opened.unet.parameters())

@@ -150,7 +150,7 @@ def test_other_convolutions_are_left_alone(change, monkeypatch):
     assert not list(patches_of(conv))
 
 
-def test_a_settled_pipeline_packs_all_its_networks_and_is_unsettled_again(monkeypatch):
+def test_an_optimized_pipeline_packs_all_its_networks_and_is_restored(monkeypatch):
     pipeline = toys.make_pipeline()
     before = {name: weight.clone() for name, weight in pipeline.unet.state_dict().items()}
     pipeline.optimize("cpu")

@@ -256,7 +256,7 @@ def test_depth_that_overflows_in_half_precision_is_computed_again_in_float32():
 
 
 @pytest.mark.parametrize("tiny_vae", [False, True])
-def test_settling_does_not_change_the_depth_or_the_weights(tiny_vae, monkeypatch):
+def test_optimizing_does_not_change_the_depth_or_the_weights(tiny_vae, monkeypatch):
     monkeypatch.setattr("marigold_demo.network.cpu.conv.LEAST_CHANNELS", 1)
     photo, settings = make_photo(37, 53), DepthSettings(ensemble=3, steps=3)
     pipeline = toys.make_pipeline(tiny_vae=tiny_vae)
@@ -266,7 +266,7 @@ def test_settling_does_not_change_the_depth_or_the_weights(tiny_vae, monkeypatch
     assert list(pipeline.unet.state_dict()) == names
 
 
-def test_settled_pipeline_can_still_be_cast():
+def test_optimized_pipeline_can_still_be_cast():
     photo = make_photo(37, 53)
     exact = toys.make_pipeline()(photo, DepthSettings())
     pipeline = toys.make_pipeline().optimize().to(torch.float64).to(torch.float32)
@@ -299,7 +299,7 @@ def greedy(network, *, most_rows):
     return network.register_forward_pre_hook(refuse)
 
 
-def test_vae_that_does_not_fit_works_in_stripes_and_the_depth_stays_the_same(monkeypatch):
+def test_vae_that_does_not_fit_works_in_chunks_and_the_depth_stays_the_same(monkeypatch):
     monkeypatch.setattr("marigold_demo.network.memory.ROWS", 8)
     pipeline, photo = toys.make_pipeline(), make_photo(64, 64)
     expected = pipeline(photo, DepthSettings(ensemble=2))
@@ -310,7 +310,7 @@ def test_vae_that_does_not_fit_works_in_stripes_and_the_depth_stays_the_same(mon
     assert depth.notes == ()
 
 
-def test_large_pictures_begin_in_stripes(monkeypatch):
+def test_large_photos_begin_in_chunks(monkeypatch):
     pipeline, heights = toys.make_pipeline(), []
     conv = pipeline.vae.decoder.up_blocks[-1].resnets[0].conv1
     conv.register_forward_pre_hook(lambda _, inputs: heights.append(inputs[0].shape[2]))

@@ -13,14 +13,14 @@ VAES = {"usual": toys.make_vae, "tiny": toys.make_tiny_vae}
 
 
 @pytest.fixture(autouse=True)
-def thin_stripes(monkeypatch):
+def thin_chunks(monkeypatch):
     monkeypatch.setattr(memory, "ROWS", 8)
 
 
 @pytest.mark.parametrize("kind", VAES)
 @pytest.mark.parametrize("size", [(8, 72), (72, 40), (200, 64)])
 @torch.no_grad()
-def test_stripes_do_not_change_what_a_vae_encodes_and_decodes(kind, size):
+def test_chunks_do_not_change_what_a_vae_encodes_and_decodes(kind, size):
     vae = VAES[kind]()
     rgb = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     encoded = vae.encoder(rgb)
@@ -42,9 +42,9 @@ def test_statistics_are_those_of_the_whole_picture_and_no_seam_is_left():
     latent[:, :, 16:] = 4 * latent[:, :, 16:] + 3
     whole = vae.decoder(latent)
     with in_row_chunks(vae.decoder):
-        striped = vae.decoder(latent)
+        chunked = vae.decoder(latent)
     halves = torch.cat([vae.decoder(half) for half in latent.split(16, dim=2)], dim=2)
-    assert (striped - whole).abs().max() < 1e-4 * whole.abs().max()
+    assert (chunked - whole).abs().max() < 1e-4 * whole.abs().max()
     assert (halves - whole).abs().max() > 1e-2 * whole.abs().max()
 
 
@@ -62,7 +62,7 @@ def test_folded_upsamplers_stay_folded(monkeypatch):
 
 
 @torch.no_grad()
-def test_layers_see_stripes_only():
+def test_layers_see_chunks_only():
     vae, heights = toys.make_vae(), []
     for block in vae.decoder.up_blocks:
         for resnet in block.resnets:
@@ -79,5 +79,5 @@ def test_half_precision_is_normalised_in_float32():
     exact = vae.decoder(latent)
     rough = vae.to(torch.bfloat16).decoder(latent.bfloat16())
     with in_row_chunks(vae.decoder):
-        striped = vae.decoder(latent.bfloat16())
-    assert (striped - exact).abs().mean() < 1.5 * (rough - exact).abs().mean()
+        chunked = vae.decoder(latent.bfloat16())
+    assert (chunked - exact).abs().mean() < 1.5 * (rough - exact).abs().mean()

@@ -260,7 +260,7 @@ def _key(name: str, *, device: str, dtype: torch.dtype | None = None) -> tuple[s
 
 
 def _half(device: str, *, dtype: torch.dtype | None = None) -> bool:
-    """Tell whether the half-precision files of a repository are worth more than the whole ones."""
+    """Return whether the half-precision files of a repository are worth more than the whole ones."""
     return dtype == torch.float16 or (dtype is None and device.startswith("cuda"))
 
 

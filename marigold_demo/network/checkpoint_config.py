@@ -1,4 +1,4 @@
-"""The configs of a checkpoint, held against what can be run before memory is taken. Knows no torch."""
+"""The configs of a checkpoint, held against what can be run before memory is taken."""
 
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -53,7 +53,7 @@ SCHEDULER_WORDS = {
 
 
 def check_kind(index: dict[str, Any], *, name: str) -> None:
-    """See to it that model_index.json does not name another kind of checkpoint.
+    """Check that model_index.json does not name another kind of checkpoint.
 
     Raises:
         CheckpointError: It does.
@@ -72,7 +72,7 @@ def check_kind(index: dict[str, Any], *, name: str) -> None:
 
 
 def check_unet(config: dict[str, Any], *, name: str) -> None:
-    """See to it that a UNet asks for nothing but latents, a time step and the empty prompt.
+    """Check that a UNet asks for nothing but latents, a time step and the empty prompt.
 
     Raises:
         CheckpointError: It asks for more.
@@ -88,7 +88,7 @@ def check_unet(config: dict[str, Any], *, name: str) -> None:
 
 
 def check_numbers(config: dict[str, Any], *, file: str, name: str) -> None:
-    """See to it that the numbers of a network's config are those of a network that can be built.
+    """Check that the numbers of a network's config are those of a network that can be built.
 
     Raises:
         CheckpointError: One is not finite, or far too large.
@@ -140,16 +140,16 @@ def scheduler_kind(config: dict[str, Any], index: dict[str, Any], *, known: list
 
 
 def check_scheduler(config: dict[str, Any], *, name: str) -> None:
-    """See to it that the numbers of a scheduler are finite, in range and of a sensible size.
+    """Check that the numbers of a scheduler are finite, in range and of a sensible size.
 
     Raises:
         CheckpointError: One is not.
     """
 
     def refuse(entry: str, wanted: str) -> CheckpointError:
-        told = str(config[entry])[:40]
+        text = str(config[entry])[:40]
         return CheckpointError(
-            f"scheduler/scheduler_config.json of {name} has {told} in {entry}; {wanted}. Download it again."
+            f"scheduler/scheduler_config.json of {name} has {text} in {entry}; {wanted}. Download it again."
         )
 
     for entry, (low, high) in SCHEDULER_NUMBERS.items():
@@ -193,7 +193,7 @@ def index_number(index: dict[str, Any], entry: str, *, setting: str, name: str) 
 
 
 def check_quantization(config: dict[str, Any], *, part: str, name: str) -> None:
-    """See to it that the library that reads quantized weights is installed.
+    """Check that the library that reads quantized weights is installed.
 
     Raises:
         CheckpointError: It is not, or not known.

@@ -84,7 +84,7 @@ def _snapshot(path: Path, *, name: str) -> Path:
 
 
 def check_complete(folder: Path, *, name: str) -> None:
-    """See to it that a checkpoint folder has all files without which it cannot be read, and whole.
+    """Check that a checkpoint folder has all files without which it cannot be read, and whole.
 
     Raises:
         CheckpointError: A file is missing, cut off or in a form that is not read.
@@ -103,7 +103,7 @@ def check_complete(folder: Path, *, name: str) -> None:
 
 
 def check_tokenizer(folder: Path, *, name: str) -> None:
-    """See to it that the files of the tokenizer are there.
+    """Check that the files of the tokenizer are there.
 
     Raises:
         CheckpointError: One is missing or damaged.
@@ -121,8 +121,8 @@ def describe(folder: Path, *, name: str) -> str:
     loose = next((file for file in names if file.endswith((".safetensors", "config.json"))), None)
     if INDEX in names and loose:
         return f"{loose} lies beside {INDEX} instead of in the folder of its part"
-    told = ", ".join(names[:4]) + (" and more" if len(names) > 4 else "")
-    return f"it holds {told}" if names else "it is empty"
+    text = ", ".join(names[:4]) + (" and more" if len(names) > 4 else "")
+    return f"it holds {text}" if names else "it is empty"
 
 
 def write_sums(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A checkpoint folder in diffusers' layout <-> DepthPipeline on the CPU. Knows nothing of hubs or photos.
+"""A checkpoint folder in diffusers' layout <-> DepthPipeline on the CPU.
 
 The layout: `model_index.json`, `unet/`, `vae/`, `scheduler/` and either `text_encoder/` with `tokenizer/` or
 `empty_prompt.safetensors`; `image_encoder/` is optional. Only safetensors are read, and no code that comes

@@ -1,4 +1,4 @@
-"""The decoder of a VAE, its last convolution folded to the mean channel. Knows nothing of diffusion.
+"""The decoder of a VAE, its last convolution folded to the mean channel.
 
 Marigold reads depth as the mean of the three decoded color channels (Ke et al., CVPR 2024, section 3.2). Both
 the mean and everything behind the last convolution are linear, so averaging that convolution's filters first

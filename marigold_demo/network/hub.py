@@ -135,7 +135,7 @@ class _Download:
     def run(self) -> None:
         try:
             self._run()
-        except Exception as error:  # told, or raised again, by the one who waits
+        except Exception as error:  # raised again by the one who waits
             self.error = error
 
     def _run(self) -> None:
@@ -192,7 +192,7 @@ def _counting_bar(download: _Download) -> type[tqdm]:
 
 
 def check_repository(files: list[str], *, name: str, with_text: bool) -> None:
-    """See to it that the files of a repository make a checkpoint, before any of them is downloaded.
+    """Check that the files of a repository make a checkpoint, before any of them is downloaded.
 
     Raises:
         CheckpointError: One is missing, or in a form that is not read.
@@ -235,7 +235,7 @@ def wanted_files(files: Iterable[str], *, half: bool, with_text: bool) -> list[s
 
 
 def answers(name: str, *, within_s: float) -> bool:
-    """Tell whether the hub knows a repository and says so in time."""
+    """Return whether the hub knows a repository and says so in time."""
     found: list[object] = []
 
     def ask() -> None:
@@ -258,7 +258,7 @@ UNREACHABLE: tuple[type[Exception], ...] = (HfHubHTTPError.__mro__[1], OSError)
 
 
 def check_room(name: str, total: int) -> None:
-    """See to it that a download has room on the disk.
+    """Check that a download has room on the disk.
 
     Raises:
         CheckpointError: It has not.
@@ -336,7 +336,7 @@ def _refused(name: str, error: Exception) -> CheckpointError | None:
 
 
 def _is_full(error: Exception) -> bool:
-    """Tell whether a disk without room ended a download; the client's faster half says so in words only."""
+    """Return whether a disk without room ended a download; the client's faster half says so in words only."""
     return (isinstance(error, OSError) and error.errno in FULL) or "No space left on device" in str(error)
 
 

@@ -16,7 +16,7 @@ _NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(?:@\w[\w./-]*)?")
 
 
 def is_hub_name(name: str) -> bool:
-    """Tell whether a name has the form owner/repository or owner/repository@revision."""
+    """Return whether a name has the form owner/repository or owner/repository@revision."""
     return _NAME.fullmatch(name) is not None and ".." not in name.partition("@")[2]
 
 
@@ -61,7 +61,7 @@ def cached_bytes(name: str) -> int:
 
 
 def is_complete(folder: Path) -> bool:
-    """Tell whether a checkpoint folder has whole all of the files without which it cannot be read."""
+    """Return whether a checkpoint folder has whole all of the files without which it cannot be read."""
     try:
         check_complete(folder, name="")
     except CheckpointError:

@@ -1,4 +1,4 @@
-"""EfficientNetLite: what a network that knows a million photos notices in this one. Knows nothing of depth.
+"""EfficientNetLite: what a network trained on ImageNet sees in a photo.
 
 The architecture is EfficientNet-Lite (Tan and Le 2019, "EfficientNet", table 1, with ReLU6 and without
 squeeze-and-excitation), here with every BatchNorm folded into the convolution before it.

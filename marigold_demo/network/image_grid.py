@@ -1,4 +1,4 @@
-"""Between a photo's pixels and the padded grid the network works on. Knows nothing of networks or files.
+"""Between a photo's pixels and the padded grid the network works on.
 
 Follows diffusers' Marigold image processor: longest edge to the wanted resolution by an antialiased
 bilinear resize, then replicate padding at the right and at the bottom to a multiple of the network's step.

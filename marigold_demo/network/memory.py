@@ -202,14 +202,14 @@ def retry_at_lower_resolution(
         return replace(depth, notes=(*depth.notes, note))
 
 
-ROWS = 64  # of a stripe; even, so that halving keeps them apart
-HALO = {AutoencoderTinyBlock: 3, Upsample2D: 2, Downsample2D: 2, MeanConv: 1}  # rows seen beyond a stripe
+ROWS = 64  # of a chunk; even, so that halving keeps them apart
+HALO = {AutoencoderTinyBlock: 3, Upsample2D: 2, Downsample2D: 2, MeanConv: 1}  # rows seen beyond a chunk
 SCALE = {Upsample2D: 2.0, Downsample2D: 0.5}
 
 
 @contextmanager
 def in_row_chunks(network: nn.Module, *, keep: torch.device | None = None) -> Iterator[None]:
-    """Let the layers of a VAE's encoder or decoder work in stripes meanwhile.
+    """Let the layers of a VAE's encoder or decoder work in chunks meanwhile.
 
     Args:
         network: Of diffusers' blocks; others are left as they are.
@@ -217,10 +217,10 @@ def in_row_chunks(network: nn.Module, *, keep: torch.device | None = None) -> It
     """
     changed: dict[nn.Module, Any] = {}
     for module in list(network.modules()):
-        striped = _chunked_forward(module, keep=keep)
-        if striped is not None:
+        chunked = _chunked_forward(module, keep=keep)
+        if chunked is not None:
             changed[module] = vars(module).get("forward")
-            module.forward = striped
+            module.forward = chunked
     try:
         yield
     finally:
@@ -234,7 +234,7 @@ def _chunked_forward(module: Any, *, keep: torch.device | None) -> Callable[...,
     kind = type(module)
     forward = module.forward
     if isinstance(forward, FusedResnet) and forward.in_float32:
-        return None  # its bands are thinner than stripes
+        return None  # its chunks are smaller already
     if kind is ResnetBlock2D and _is_plain(module):
         return partial(_resnet, module, keep=keep)
     if kind not in HALO:
@@ -254,7 +254,7 @@ def _chunked_forward(module: Any, *, keep: torch.device | None) -> Callable[...,
 
 
 def _is_plain(block: Any) -> bool:
-    """Tell whether a residual block is one of a VAE: without time and without resizing."""
+    """Return whether a residual block is one of a VAE: without time and without resizing."""
     return block.time_emb_proj is None and block.upsample is None and block.downsample is None
 
 
@@ -282,7 +282,7 @@ def _by_rows(
     keep: torch.device | None,
     device: torch.device,
 ) -> Tensor:
-    """Run a layer over maps [B, C, H, W] stripe by stripe; several maps are seen as one with all channels."""
+    """Run a layer over maps [B, C, H, W] chunk by chunk; several maps are seen as one with all channels."""
     height = maps[0].shape[2]
     whole: Tensor | None = None
     for top in range(0, height, ROWS):

@@ -39,7 +39,7 @@ DENOISE_SHARE, DECODE_SHARE = 256, 32  # what part of a GPU's memory the first l
 
 @dataclass(frozen=True)
 class Condition:
-    """What the UNet is told of the photo: its latent [1, 4, h, w] and perhaps features [1, K, h, w]."""
+    """What the UNet is conditioned on: its latent [1, 4, h, w] and perhaps features [1, K, h, w]."""
 
     image_latent: Tensor
     features: Tensor | None

@@ -24,7 +24,7 @@ LATENT_SCALE = 0.18215  # by which these latents are known
 
 
 def has_tiny_vae(pipeline: DepthPipeline) -> bool:
-    """Tell whether the checkpoint's own VAE is a tiny one, so that its depth is a draft already."""
+    """Return whether the checkpoint's own VAE is a tiny one, so that its depth is a draft already."""
     return isinstance(pipeline.vae, AutoencoderTiny)
 
 
@@ -35,7 +35,7 @@ def folder_has_tiny_vae(checkpoint: Path) -> bool:
 
 
 def check_latents(pipeline: DepthPipeline, *, name: str) -> None:
-    """See to it that the latents of a checkpoint are those of Stable Diffusion.
+    """Check that the latents of a checkpoint are those of Stable Diffusion.
 
     Raises:
         SettingsError: They are of another kind.

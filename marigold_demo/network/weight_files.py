@@ -57,7 +57,7 @@ class Weights:
 
     @property
     def is_whole(self) -> bool:
-        """Tell whether all files are there, by their names."""
+        """Return whether all files are there, by their names."""
         return not self.parts or (len(self.files) >= self.parts and bool(self.index))
 
 
@@ -197,7 +197,7 @@ def names_in(folder: Path, *, name: str) -> list[str]:
 
 
 def check_bytes(path: Path, *, name: str) -> None:
-    """See to it that a safetensors file is one, and as long as its header says.
+    """Check that a safetensors file is one, and as long as its header says.
 
     Raises:
         CheckpointError: It cannot be read, or is something else.
@@ -289,6 +289,6 @@ def _unreadable(path: Path, error: OSError, *, name: str) -> CheckpointError:
 
 
 def may_read(path: Path, *, enter: bool = False) -> bool:
-    """Tell whether this user may read a file, or a folder and what is in it."""
+    """Return whether this user may read a file, or a folder and what is in it."""
     effective = os.access in os.supports_effective_ids
     return os.access(path, os.R_OK | (os.X_OK if enter else 0), effective_ids=effective)

@@ -116,8 +116,8 @@ def variant_of(folder: Path, *, name: str, half: bool = False) -> str | None:
 
 def missing_library(part: str, error: ImportError, *, name: str) -> CheckpointError:
     """Return the sentence on a network that needs a library which is not installed."""
-    told = f"{error.name or ''} {error}"
-    package = next((package for package in QUANTIZERS.values() if package in told), error.name)
+    text = f"{error.name or ''} {error}"
+    package = next((package for package in QUANTIZERS.values() if package in text), error.name)
     wanted = f"{package}, which is not installed: `pip install {package}`" if package else "another library"
     return CheckpointError(f"{part} of {name} needs {wanted}, or take the checkpoint that is not quantized.")
 

@@ -1,1 +1,1 @@
-"""What makes networks fast on a CPU: `optimize.optimize` installs all of it."""
+"""What makes networks fast on a CPU: `optimize.optimize` installs it."""

@@ -26,7 +26,7 @@ def fold_constant_prompt(unet: Any, prompt: Tensor) -> None:
 
 
 def _is_plain(attention: Any) -> bool:
-    """Tell whether an attention does nothing but project, attend and project, as in Stable Diffusion."""
+    """Return whether an attention does nothing but project, attend and project, as in Stable Diffusion."""
     extras = ("spatial_norm", "group_norm", "norm_q", "norm_k", "norm_cross", "added_kv_proj_dim")
     return (
         type(attention.processor) in (AttnProcessor, AttnProcessor2_0)

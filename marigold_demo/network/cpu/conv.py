@@ -71,7 +71,7 @@ class PackedConv(ForwardPatch):
         self.then = RELU6 if getattr(module, "relu6", False) else NOTHING
 
     def suits(self, x: Tensor) -> bool:
-        """Tell whether these are numbers that it can work on."""
+        """Return whether these are numbers that it can work on."""
         return x.dtype == self.module.weight.dtype == torch.float32 and not x.is_meta
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -118,7 +118,7 @@ def fold_upsampling(network: Any) -> None:
 
 
 def _is_plain(module: Any) -> bool:
-    """Tell whether an upsampler does nothing but enlarge by nearest neighbor and convolve 3x3."""
+    """Return whether an upsampler does nothing but enlarge by nearest neighbor and convolve 3x3."""
     conv = getattr(module, "conv", None)
     return (
         type(module) is Upsample2D

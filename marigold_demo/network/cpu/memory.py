@@ -40,10 +40,10 @@ def freed_memory_kept() -> Iterator[None]:
 
 
 def share_one_arena() -> None:
-    """Let all threads take memory where the main thread does; to be called before there are any.
+    """Let all threads allocate from the main thread's arena; to be called before there are any.
 
-    Heaps of other threads cannot keep blocks of more than 64 MB, and each holds free memory of its own. A
-    thread that begins may get a heap that another one has left, whatever has been set by then.
+    Arenas of other threads cannot keep blocks of more than 64 MB, and each holds free memory of its own. A
+    thread that begins may get an arena that another one has left, whatever has been set by then.
     """
     _set({ARENA_MAX: 1})
 

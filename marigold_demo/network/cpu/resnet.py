@@ -30,7 +30,7 @@ from marigold_demo.network.cpu.forward_patch import ForwardPatch
 LEAST_CHANNELS = 128  # below that the additions cost more than the multiplications save (measured)
 MOST_FILTERS = 960 * 320  # above that maps are small, and transforming the filters takes too long (measured)
 LEAST_PIXELS = 1536  # of a map; below that transforming the filters takes longer than it saves (measured)
-BAND_VALUES = 2**18  # of a map, looked at together for its statistics
+CHUNK_VALUES = 2**18  # of a map, looked at together for its statistics
 
 
 def fuse_resnets(network: nn.Module) -> None:
@@ -62,7 +62,7 @@ class FusedResnet(ForwardPatch):
 
     @property
     def in_float32(self) -> bool:
-        """Tell whether the block's weights are of the one format that bands are for."""
+        """Return whether the block's weights are of the one format that this is for."""
         return bool(self.module.conv1.weight.dtype == torch.float32)
 
     def __call__(self, x: Tensor, temb: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
@@ -85,10 +85,10 @@ class FusedResnet(ForwardPatch):
         """Map x [H, W, C] to out [H, W, C']; the shift [C'] is added to what is between the convolutions."""
         block, pixels = self.module, x.shape[0] * x.shape[1]
         sums = x.new_zeros(2, x.shape[2], dtype=torch.float64)
-        for part in torch.split(x, max(1, BAND_VALUES // x[0].numel())):
+        for part in torch.split(x, max(1, CHUNK_VALUES // x[0].numel())):
             sums += _sums(part)
         bias = block.conv1.bias if shift is None else block.conv1.bias + shift
-        hidden = out  # in the same memory, each band makes room for its result
+        hidden = out  # in the same memory, each chunk makes room for its result
         normal = affine(block.norm1, sums, pixels=pixels)
         sums = sums.new_zeros(2, hidden.shape[2])
         for rows in _convolve(block.conv1.weight, bias, x, normal=normal, out=hidden):
@@ -129,14 +129,14 @@ def _convolve(
         functional.silu(seen[new], inplace=True)
         seen[last - top + 1 :] = 0  # below the map
         done = last
-        band = slice(top, min(top + rows, height))
-        convolution.convolve(out[band])
-        yield band
+        chunk = slice(top, min(top + rows, height))
+        convolution.convolve(out[chunk])
+        yield chunk
 
 
-def _sums(band: Tensor) -> Tensor:
-    """Add up values and squares of each channel of a band [n, W, C]: float64 [2, C]."""
-    return torch.stack([band.sum(dim=(0, 1)), (band * band).sum(dim=(0, 1))]).double()
+def _sums(chunk: Tensor) -> Tensor:
+    """Add up values and squares of each channel of a chunk [n, W, C]: float64 [2, C]."""
+    return torch.stack([chunk.sum(dim=(0, 1)), (chunk * chunk).sum(dim=(0, 1))]).double()
 
 
 def affine(norm: nn.GroupNorm, sums: Tensor, *, pixels: int) -> tuple[Tensor, Tensor]:
@@ -169,11 +169,11 @@ _G = [
 
 
 class Winograd:
-    """A 3x3 convolution of maps of one size, stride 1, zeros beyond the edge, band by band.
+    """A 3x3 convolution of maps of one size, stride 1, zeros beyond the edge, chunk by chunk.
 
     Attributes:
-        rows: Of a band.
-        seen: float32 [rows + 2, 4, W' / 4 + 1, C]; whoever calls writes a band of the map here by way of
+        rows: Of a chunk.
+        seen: float32 [rows + 2, 4, W' / 4 + 1, C]; whoever calls writes a chunk of the map here by way of
             `columns`, with the row above and the row below it. W' is the width in whole tiles; columns that
             are four apart lie side by side, so that all tiles are worked on in long runs.
         columns: For each fourth of the columns of the map, where it begins and the part of `seen` for it
@@ -192,7 +192,8 @@ class Winograd:
         outputs, inputs = weight.shape[:2]
         across = -(-width // SIDE)  # tiles
         down = min(max(1, TILES // across), -(-height // SIDE))
-        self._across = -(-across // -(-across // TILES))  # tiles in a block, all blocks of a band about alike
+        # Tiles in a block; all blocks of a chunk are about alike.
+        self._across = -(-across // -(-across // TILES))
         self.rows = SIDE * down
         place = torch.kron(*[torch.tensor(_G, device=weight.device)] * 2)  # [36, 9]
         flat = weight.permute(0, 2, 3, 1).reshape(outputs, 9, inputs)  # [C', 9, C]
@@ -216,7 +217,7 @@ class Winograd:
         self._scratch = empty(2, largest)
 
     def convolve(self, out: Tensor) -> None:
-        """Convolve the band in `seen` to out [n, W, C'], its first n rows, contiguous."""
+        """Convolve the chunk in `seen` to out [n, W, C'], its first n rows, contiguous."""
         whole = self._out if out.shape != self._out.shape else out
         for left in range(0, self.seen.shape[2] - 1, self._across):
             right = min(left + self._across, self.seen.shape[2] - 1)
