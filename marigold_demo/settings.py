@@ -181,18 +181,24 @@ class ReliefSettings:
         limits=(10, 1000),
     )
     relief_mm: float = option(
-        3.0, "From the lowest to the highest point of the picture", unit="mm", limits=(0.2, 100)
+        5.0, "From the lowest to the highest point of the picture", unit="mm", limits=(0.2, 100)
     )
     base_mm: float = option(1.6, "Solid under the lowest point", unit="mm", limits=(0.4, 50))
     near: float = option(0.0, "Depth of the near plane; all before it is flat at the top", limits=(0, 1))
     far: float = option(1.0, "Depth of the far plane; all behind it is flat at the bottom", limits=(0, 1))
     detail: float = option(
-        0.8, "0: plain linear depth; 1: far shapes and fine form brought out", limits=(0, 1)
+        0.8, "0: plain linear depth; 1: crowded depths spread out and forms most pronounced", limits=(0, 1)
     )
     form_size: float = option(
-        0.5, "Size of the forms that are flattened, as a share of the long side", limits=(0.1, 2)
+        0.5, "Largest form that counts as detail, as a share of the long side; small: fine", limits=(0.1, 2)
     )
-    smooth_px: float = option(3.0, "Smoothing of the depth before anything else", unit="px", limits=(0, 10))
+    level: float | None = option(
+        None,
+        "How much of the whole picture's tilt is taken out, 0 to 1; unset: a part where tilt is nearly all",
+        limits=(0, 1),
+        optional=True,
+    )
+    smooth_px: float = option(1.5, "Smoothing of the depth before anything else", unit="px", limits=(0, 10))
     photo_detail: float = option(
         0.4, "The photo's brightness as fine relief upon the depth; 0: depth alone", limits=(0, 1)
     )
@@ -329,14 +335,15 @@ class MeshSettings:
 # Settings that suit a kind of picture or a way of making it.
 RELIEF_PRESETS: Mapping[str, ReliefSettings] = MappingProxyType(
     {
-        "portrait": ReliefSettings(relief_mm=4.0, far=0.9, frame="round", frame_mm=6.0),
+        "portrait": ReliefSettings(relief_mm=5.0, far=0.9, form_size=0.7, frame="round", frame_mm=6.0),
         "landscape": ReliefSettings(
-            width_mm=150.0, relief_mm=4.0, detail=1.0, photo_detail=0.6, frame="bevel", frame_mm=7.0
+            width_mm=150.0, relief_mm=7.0, detail=1.0, photo_detail=0.6, frame="bevel", frame_mm=7.0
         ),
         "coin": ReliefSettings(
             width_mm=40.0,
-            relief_mm=1.2,
+            relief_mm=1.6,
             detail=1.0,
+            smooth_px=2.0,
             cutout="round",
             frame="round",
             frame_mm=1.5,
@@ -344,9 +351,8 @@ RELIEF_PRESETS: Mapping[str, ReliefSettings] = MappingProxyType(
         ),
         "CNC": ReliefSettings(
             width_mm=200.0,
-            relief_mm=8.0,
+            relief_mm=10.0,
             base_mm=6.0,
-            detail=1.0,
             smooth_px=4.0,
             photo_detail=0.25,
             frame="none",
@@ -362,5 +368,6 @@ RELIEF_PRESETS: Mapping[str, ReliefSettings] = MappingProxyType(
             frame_mm=3.0,
             tolerance_mm=0.02,
         ),
+        "plain": ReliefSettings(detail=0.0, photo_detail=0.0, level=0.0),
     }
 )

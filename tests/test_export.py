@@ -212,7 +212,7 @@ def test_the_heightmap_spans_16_bits_and_knows_its_size():
     picture = Image.open(io.BytesIO(export.heightmap_png(relief)))
     levels = np.asarray(picture)
     assert picture.mode == "I;16" and levels.min() == 0 and levels.max() == 65535
-    assert np.abs(levels / 65535 * 3.0 + 1.6 - relief.heights).max() < 1e-3
+    assert np.abs(levels / 65535 * 5.0 + 1.6 - relief.heights).max() < 1e-3
     width_mm = picture.width / picture.info["dpi"][0] * 25.4
     assert width_mm == pytest.approx(relief.footprint.width_mm, rel=1e-3)
     assert np.asarray(Image.open(io.BytesIO(export.heightmap_png(relief_of("constant"))))).max() == 0
@@ -293,7 +293,7 @@ def test_a_format_that_nothing_reads_or_a_strange_name_is_refused():
 
 def test_names_tell_size_and_unit():
     relief = relief_of()
-    assert formats_of("relief")["stl"].file_name(relief, "lake") == "lake_relief_77.5x100mm_z4.6mm.stl"
+    assert formats_of("relief")["stl"].file_name(relief, "lake") == "lake_relief_77.5x100mm_z6.6mm.stl"
     assert formats_of("mesh")["glb"].file_name(surface_of(), "lake") == "lake_mesh.glb"
 
 

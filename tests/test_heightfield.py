@@ -75,6 +75,21 @@ def test_the_photos_brightness_becomes_fine_relief_and_its_broad_light_does_not(
         assert made.min() == 0 and made.max() == 1
 
 
+def slope_with(color: tuple[int, int, int], beside: tuple[int, int, int]) -> float:
+    """Return how deep a painted stripe becomes on an even slope, as a share of the relief."""
+    heights = np.linspace(0.2, 1, 200, dtype=np.float32)[:, None].repeat(200, 1)
+    rgb = np.full((200, 200, 3), beside, dtype=np.uint8)
+    rgb[:, 90:110] = color
+    change = with_photo_detail(heights, rgb, amount=1.0) - with_photo_detail(heights, rgb, amount=1e-6)
+    return float(np.ptp(change, axis=1).max())
+
+
+def test_paint_is_no_shape():
+    assert slope_with((0, 0, 0), (255, 255, 255)) <= 0.1  # of the relief, where this counts in full
+    gray_steps = slope_with((140, 140, 140), (100, 100, 100))
+    assert slope_with((150, 130, 60), (100, 100, 100)) < gray_steps / 2
+
+
 def test_without_photo_detail_heights_are_left_alone():
     heights, rgb = hills(65, 65), np.random.default_rng(0).integers(0, 256, (65, 65, 3), dtype=np.uint8)
     assert with_photo_detail(heights, rgb, amount=0.0) is heights

@@ -25,10 +25,10 @@ def report_on(kind="hills", **choices):
 def test_a_plain_plate_weighs_what_it_should():
     relief = build_relief(depth_map("constant"), replace(SMALL, frame="none", width_mm=80.0))
     report = build_report(relief, "plate.stl", export.stl(relief))
-    assert report.size_mm == pytest.approx((80, 60, 3.1), abs=1e-3)
-    assert report.volume_cm3 == pytest.approx(8 * 6 * 0.31, rel=1e-4)
-    assert report.weight_g == pytest.approx(8 * 6 * 0.31 * 1.24, rel=1e-4)
-    assert report.thinnest_mm == pytest.approx(3.1, abs=1e-4)
+    assert report.size_mm == pytest.approx((80, 60, 4.1), abs=1e-3)
+    assert report.volume_cm3 == pytest.approx(8 * 6 * 0.41, rel=1e-4)
+    assert report.weight_g == pytest.approx(8 * 6 * 0.41 * 1.24, rel=1e-4)
+    assert report.thinnest_mm == pytest.approx(4.1, abs=1e-4)
     assert report.steepest_deg == 0
     assert any("flat" in warning for warning in report.warnings)
 
@@ -113,6 +113,6 @@ def test_every_material_has_a_density():
 def test_it_can_be_read_by_people_and_by_machines():
     report = report_on()
     text = report.to_text()
-    for words in ("77.5 × 100 × 4.6 mm", "cm³", "g in PLA", "µm", "watertight"):
+    for words in ("77.5 × 100 × 6.6 mm", "cm³", "g in PLA", "µm", "watertight"):
         assert words in text
     assert json.loads(json.dumps(report.to_dict()))["soundness"]["closed"] is True

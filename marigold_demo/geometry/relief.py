@@ -28,6 +28,7 @@ from marigold_demo.geometry.footprint import (
 from marigold_demo.geometry.frame import Profile, frame_top_mm, make_profile
 from marigold_demo.geometry.heightfield import (
     Heightfield,
+    Leveling,
     debanded,
     fill_invalid,
     heights_from_brightness,
@@ -104,8 +105,8 @@ def build_relief(depth: DepthMap, settings: ReliefSettings, *, photo: ReliefPhot
     grid = smoothed(debanded(values), settings.smooth_px, size=size)
     footprint = _footprint(grid, settings, profile, picture_size=(width, height), photo=photo)
     # 2. Heights between 0 and 1, then in millimeters
-    heights = _unit_heights(grid, settings, footprint.picture, size=size, photo=photo)
-    notes += _notes(depth, heights, settings, spots=spots)
+    heights, leveling = _unit_heights(grid, settings, footprint.picture, size=size, photo=photo)
+    notes += _notes(depth, heights, settings, spots=spots, leveling=leveling)
     if settings.mode != "emboss":
         heights = 1 - heights
     if settings.mode == "mold":
@@ -167,23 +168,24 @@ def _unit_heights(
     *,
     size: tuple[int, int],
     photo: ReliefPhoto | None,
-) -> Grid:
-    """Return heights float32 [R, C] in [0, 1], where 1 is what stands out in emboss mode."""
+) -> tuple[Grid, Leveling]:
+    """Return heights float32 [R, C] in [0, 1], where 1 stands out in emboss mode, and the leveling."""
     if settings.source == "luminance":
         light = smoothed(luminance(need_photo(photo).rgb), settings.smooth_px, size=size)
-        return heights_from_brightness(light, kept=picture)
-    heights = heights_from_depth(
+        return heights_from_brightness(light, kept=picture), Leveling(0, 0)
+    shares, leveling = heights_from_depth(
         grid,
         near=settings.near,
         far=settings.far,
         detail=settings.detail,
         feature_scale=settings.form_size,
+        level=settings.level,
         kept=picture,
     )
     if photo is not None:
-        heights = with_photo_detail(heights, photo.rgb, amount=settings.photo_detail)
-        heights = heights if picture is None else spread(heights, picture)
-    return heights
+        shares = with_photo_detail(shares, photo.rgb, amount=settings.photo_detail)
+        shares = shares if picture is None else spread(shares, picture)
+    return shares, leveling
 
 
 def _relief(field: Heightfield, settings: ReliefSettings, *, notes: tuple[str, ...]) -> Relief:
@@ -222,7 +224,9 @@ def _mounted(field: Heightfield, settings: ReliefSettings) -> Solid:
     return drill(solid, hole) if hole else solid
 
 
-def _notes(depth: DepthMap, heights: Grid, settings: ReliefSettings, *, spots: int) -> tuple[str, ...]:
+def _notes(
+    depth: DepthMap, heights: Grid, settings: ReliefSettings, *, spots: int, leveling: Leveling
+) -> tuple[str, ...]:
     notes = []
     if settings.source == "depth":
         invalid = float(1 - np.isfinite(depth.values).mean())
@@ -231,6 +235,11 @@ def _notes(depth: DepthMap, heights: Grid, settings: ReliefSettings, *, spots: i
         if spots:
             notes.append(
                 f"{spots} pixels in small spots stood far out of their surroundings and were leveled."
+            )
+        if settings.level is None and leveling.level > 0:
+            notes.append(
+                f"{leveling.share:.0%} of the depth is one tilted plane, so {leveling.level:.0%} of its tilt"
+                " was taken out; level 0 keeps it."
             )
     if not np.ptp(heights) > 0:
         notes.append(

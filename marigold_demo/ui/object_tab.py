@@ -116,10 +116,10 @@ class ObjectTab:
         self.shapes = {RELIEF: self.relief, MESH: self.mesh}
 
     def _add_kinds(self) -> None:
-        presets = [(name[0].upper() + name[1:], name) for name in ("plain", *RELIEF_PRESETS)]
+        presets = [(name[0].upper() + name[1:], name) for name in ("standard", *RELIEF_PRESETS)]
         with gr.Tabs(elem_id="kinds"):
             with gr.Tab("Relief to print", id=RELIEF) as relief_tab:
-                self.preset = gr.Dropdown(presets, value="plain", label="Preset", elem_id="preset")
+                self.preset = gr.Dropdown(presets, value="standard", label="Preset", elem_id="preset")
                 self.relief = Shape(RELIEF, ReliefSettings())
             with gr.Tab("Textured mesh", id=MESH) as mesh_tab:
                 self.mesh = Shape(MESH, MeshSettings())

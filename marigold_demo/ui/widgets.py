@@ -34,6 +34,7 @@ _LABELS = {
     "near": "Near plane",
     "far": "Far plane",
     "form_size": "Form size",
+    "level": "Level the tilt",
     "smooth_px": "Smoothing",
     "source": "Height comes from",
     "mode": "Kind",
