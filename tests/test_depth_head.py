@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from marigold_demo.network.depth_head import depth_decoder
+from marigold_demo.network.pipeline import depth_decoder
 from tests import toys
 
 

@@ -44,7 +44,7 @@ LIBRARIES = {
     "network.ensemble": ALIGNMENT,
     "network.guided_filter": ALIGNMENT,
     "network.hub": LIGHT,
-    "network.hub_cache": LIGHT,
+    "network.checkpoint_files": LIGHT,
     "network.weights": NETWORKS | {"huggingface_hub"},
     "network.cpu.memory": set(),
     "serving": {"fastapi", "prometheus_client", "python_multipart", "starlette", "uvicorn"},

@@ -5,8 +5,8 @@ import torch
 
 from marigold_demo.network import memory
 from marigold_demo.network.cpu.conv import fold_upsampling
-from marigold_demo.network.depth_head import depth_decoder
 from marigold_demo.network.memory import in_row_chunks
+from marigold_demo.network.pipeline import depth_decoder
 from tests import toys
 
 VAES = {"usual": toys.make_vae, "tiny": toys.make_tiny_vae}

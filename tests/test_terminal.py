@@ -25,7 +25,7 @@ from marigold_demo.colormap import COLORMAPS, MOST_CONTOURS
 from marigold_demo.depth import DepthMap, Progress
 from marigold_demo.errors import SettingsError
 from marigold_demo.io.photo import Photo
-from marigold_demo.network.augment import MOST_VIEWS
+from marigold_demo.network.plan import MOST_VIEWS
 from marigold_demo.settings import (
     KEYHOLE_BASE_MM,
     RELIEF_PRESETS,

@@ -21,8 +21,9 @@ from huggingface_hub.utils.tqdm import tqdm
 
 from marigold_demo.depth import Progress, Run
 from marigold_demo.errors import CheckpointError
-from marigold_demo.network.checkpoint_files import NETWORKS, TEXT
-from marigold_demo.network.hub_cache import (
+from marigold_demo.network.checkpoint_files import (
+    NETWORKS,
+    TEXT,
     cached,
     cached_bytes,
     cached_file,

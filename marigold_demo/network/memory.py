@@ -28,7 +28,6 @@ from marigold_demo.depth import DepthMap
 from marigold_demo.errors import SettingsError
 from marigold_demo.network.cpu.memory import RETURNED_BYTES, freed_memory_kept
 from marigold_demo.network.cpu.resnet import FusedResnet, affine
-from marigold_demo.network.depth_head import MeanConv
 from marigold_demo.settings import DepthSettings
 
 CPU_BATCH_BYTES = 2**22  # the first layer stays in the caches; larger batches are slower (measured)
@@ -203,7 +202,7 @@ def retry_at_lower_resolution(
 
 
 ROWS = 64  # of a chunk; even, so that halving keeps them apart
-HALO = {AutoencoderTinyBlock: 3, Upsample2D: 2, Downsample2D: 2, MeanConv: 1}  # rows seen beyond a chunk
+HALO = {AutoencoderTinyBlock: 3, Upsample2D: 2, Downsample2D: 2}  # rows seen beyond a chunk
 SCALE = {Upsample2D: 2.0, Downsample2D: 0.5}
 
 
@@ -237,14 +236,15 @@ def _chunked_forward(module: Any, *, keep: torch.device | None) -> Callable[...,
         return None  # its chunks are smaller already
     if kind is ResnetBlock2D and _is_plain(module):
         return partial(_resnet, module, keep=keep)
-    if kind not in HALO:
+    halo = HALO.get(kind) or getattr(module, "row_halo", 0)
+    if not halo:
         return None
 
     def run(x: Tensor, *rest: Any, **named: Any) -> Tensor:
         return _by_rows(
             lambda part: forward(part, *rest, **named),
             x,
-            halo=HALO[kind],
+            halo=halo,
             scale=SCALE.get(kind, 1.0),
             keep=keep,
             device=next(module.parameters()).device,

@@ -2,8 +2,13 @@
 
 Marigold (Ke et al., "Repurposing Diffusion-Based Image Generators for Monocular Depth Estimation", CVPR 2024)
 on diffusers' networks and schedulers, with the numerics of diffusers' MarigoldDepthPipeline.
+
+Marigold reads depth as the mean of the three decoded color channels (section 3.2). Both the mean and
+everything behind the last convolution are linear, so averaging that convolution's filters first gives the
+same number and never holds the three channels in memory.
 """
 
+import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,12 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from marigold_demo.depth import DepthMap, Progress, Run
 from marigold_demo.errors import CheckpointError
 from marigold_demo.io.photo import Photo
 from marigold_demo.network.cpu.optimize import move, optimize
-from marigold_demo.network.depth_head import depth_decoder
 from marigold_demo.network.ensemble import reduce_members
 from marigold_demo.network.guided_filter import guided_upsample
 from marigold_demo.network.image_grid import (
@@ -263,3 +268,40 @@ class _Calls:
     def report(self, stage: str, first: int, done: int) -> None:
         """Report that `first + done` calls of this view are finished; may raise CancelledError."""
         self.run.report(Progress(stage, self.done + first + done, self.total))
+
+
+class MeanConv(nn.Module):
+    """A convolution whose output is the mean over another one's output channels, computed in float32.
+
+    The filters are averaged at each call, so it follows the other one through training, casts and moves.
+    """
+
+    row_halo = 1  # rows beyond a chunk that `memory.in_row_chunks` has to show
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features [B, C, PH, PW] to float32 [B, 1, PH, PW]."""
+        weight = self.conv.weight.float().mean(dim=0, keepdim=True)  # [1, C, 3, 3]
+        bias = None if self.conv.bias is None else self.conv.bias.float().mean(dim=0, keepdim=True)  # [1]
+        return functional.conv2d(
+            features.float(), weight, bias, stride=self.conv.stride, padding=self.conv.padding
+        )
+
+
+def depth_decoder(decoder: Any) -> Any:
+    """Return a decoder [B, 4, h, w] -> [B, 1, PH, PW] that shares all weights with the given one.
+
+    Args:
+        decoder: The `decoder` of an AutoencoderKL or an AutoencoderTiny.
+    """
+    shared = copy.copy(decoder)
+    shared._modules = dict(decoder._modules)  # own table of the same submodules
+    if hasattr(decoder, "conv_out"):  # AutoencoderKL
+        shared.conv_out = MeanConv(decoder.conv_out)
+    else:  # AutoencoderTiny
+        layers = list(decoder.layers)
+        shared.layers = nn.Sequential(*layers[:-1], MeanConv(layers[-1]))
+    return shared

@@ -1,4 +1,9 @@
-"""What a checkpoint wants where the visitor does not choose, and the plan of one prediction made of both."""
+"""The plan of one prediction: what the settings say, and what the checkpoint wants where they say nothing.
+
+Test-time augmentation: a checkpoint tuned end to end starts from zeros, so all members of its ensemble would
+be equal. Its answers to the mirrored photo and to slightly other sizes differ a little, and their mean is
+better than each of them.
+"""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +12,6 @@ from typing import Any, Literal
 from diffusers import LCMScheduler
 
 from marigold_demo.errors import SettingsError
-from marigold_demo.network.augment import View, choose_views
 from marigold_demo.network.image_grid import Grid, fit_grid
 from marigold_demo.settings import DepthSettings
 
@@ -15,6 +19,8 @@ Start = Literal["noise", "zeros"]
 Outlines = Literal["network", "photo"]
 USUAL_ASPECT = 4 / 3  # width : height of the photos that a resolution is meant for
 MOST_LONGER = 2.0  # very long photos are seen with fewer pixels
+SCALES = (1, 9 / 8, 7 / 8, 5 / 4, 3 / 4)  # of the resolution; each is seen as it is and mirrored
+MOST_VIEWS = 2 * len(SCALES)
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,19 @@ class CheckpointDefaults:
             return self.resolution
         longer = math.sqrt(max(size) / min(size) / USUAL_ASPECT)
         return round(self.resolution * min(longer, MOST_LONGER) / 8) * 8
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to show a photo.
+
+    Attributes:
+        resolution: Longest edge in pixels.
+        mirrored: Left and right are swapped.
+    """
+
+    resolution: int
+    mirrored: bool
 
 
 @dataclass(frozen=True)
@@ -121,6 +140,18 @@ def make_plan(
         guided=outlines == "photo" and max(grid.inner) < max(grid.photo),
         seed=settings.seed,
     )
+
+
+def choose_views(count: int, *, resolution: int, multiple: int) -> tuple[View, ...]:
+    """Choose views of a photo: pairs of mirror images, the resolution that was asked for first.
+
+    Args:
+        count: How many are wanted; there are never more than MOST_VIEWS.
+        resolution: Longest edge in pixels.
+        multiple: All but the first resolution are rounded to this, as the network likes them.
+    """
+    sizes = [resolution] + [max(1, round(resolution * scale / multiple)) * multiple for scale in SCALES[1:]]
+    return tuple(View(sizes[number // 2], bool(number % 2)) for number in range(min(count, MOST_VIEWS)))
 
 
 def longest_edge(size: tuple[int, int], settings: DepthSettings, *, defaults: CheckpointDefaults) -> int:

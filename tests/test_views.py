@@ -1,6 +1,6 @@
 import pytest
 
-from marigold_demo.network.augment import MOST_VIEWS, View, choose_views
+from marigold_demo.network.plan import MOST_VIEWS, View, choose_views
 
 
 def test_the_photo_as_it_is_comes_first_and_its_mirror_image_next():
