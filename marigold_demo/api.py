@@ -152,6 +152,7 @@ def save(result: DepthMap | relief_geometry.Relief | Surface, path: Path | str) 
         path: The file; one of that name is replaced.
 
     Raises:
+        SettingsError: The relief is no sound solid.
         ValueError: The result is not written in such a format.
     """
     path = Path(path)
@@ -161,6 +162,8 @@ def save(result: DepthMap | relief_geometry.Relief | Surface, path: Path | str) 
     else:
         holds = "relief" if isinstance(result, relief_geometry.Relief) else "mesh"
         known = format_of(holds, path.name)
+        if isinstance(result, relief_geometry.Relief):
+            result.assert_sound()
     _, data = known.write(result, path.stem)
     return export.save(path.parent, path.name, data)
 

@@ -1,5 +1,6 @@
 """Every depth and every choice gives one closed solid of the asked size that follows the heights."""
 
+import io
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from marigold_demo.geometry.frame import frame_top_mm, make_profile
 from marigold_demo.geometry.mesh_check import check_mesh
 from marigold_demo.geometry.relief import Relief, build_relief, reduced
 from marigold_demo.io import export
-from marigold_demo.io.mesh_files import from_stl
+from marigold_demo.io.mesh_files import from_stl, read_threemf
 from marigold_demo.settings import RELIEF_PRESETS, ReliefSettings
 from tests.depths import KINDS, REAL_NAMES, blob, depth_map, hills, kinds, noise, real
 
@@ -382,6 +383,45 @@ def test_a_hole_goes_through_and_a_keyhole_does_not(kind, bend):
     assert through.mesh.volume < plain.mesh.volume
     assert keyhole.thinnest_mm == pytest.approx(1.6)
     assert 0 < keyhole.solid.picture_faces <= plain.solid.picture_faces
+
+
+drilled = st.fixed_dictionaries(
+    {
+        "width_mm": st.sampled_from([40.0, 60.0, 100.0, 123.4]),
+        "cutout": st.sampled_from(["none", "round", "oval"]),
+        "source": st.sampled_from(["depth", "luminance"]),
+        "hole": st.sampled_from(["through", "keyhole"]),
+        "hole_mm": st.one_of(st.sampled_from([1.0, 2.0, 3.0, 4.0]), st.floats(1, 6)),
+        "frame_mm": st.floats(1, 9),
+    }
+)
+
+
+@settings(max_examples=25)
+@given(st.sampled_from(["hills", "noise", "stairs", "constant"]), drilled)
+def test_a_drilled_piece_is_a_sound_solid_in_every_file(kind, wish):
+    relief = build_relief(depth_map(kind), replace(SMALL, base_mm=5.0, **wish), photo=picture())
+    relief.assert_sound()
+    assert check_mesh(from_stl(export.stl(relief))["corners"]).solid
+    assert check_mesh(read_threemf(io.BytesIO(export.threemf(relief)))).solid
+
+
+@pytest.mark.parametrize("cutout", ["none", "round"])
+def test_a_hole_stays_inside_a_frame_that_is_wide_enough_and_else_says_so(cutout):
+    wish = replace(SMALL, cutout=cutout, hole="through", hole_mm=3.0, width_mm=60.0)
+    outside = build_relief(depth_map("hills"), replace(wish, frame_mm=6.0))
+    inside = build_relief(depth_map("hills"), replace(wish, frame_mm=2.0))
+    plain = build_relief(depth_map("hills"), replace(wish, frame_mm=6.0, hole="none"))
+    assert outside.solid.picture_faces == plain.solid.picture_faces or cutout == "round"
+    assert not any("hole" in note for note in outside.notes)
+    assert any("cuts into the picture" in note and "5 or more" in note for note in inside.notes)
+
+
+def test_what_is_no_solid_is_refused():
+    relief = build_relief(depth_map("hills"), SMALL)
+    torn = replace(relief, solid=replace(relief.solid, faces=relief.solid.faces[1:]))
+    with pytest.raises(SettingsError, match="no sound solid"):
+        torn.assert_sound()
 
 
 def test_a_hole_that_does_not_fit_says_so():

@@ -106,6 +106,7 @@ def relief(args: argparse.Namespace, predict: Predictor | None) -> None:
         )
     _print_warnings(given, subject.depth, subject.photo, known=set())
     made = Workflow.relief(subject.depth, settings, photo=subject.photo)
+    made.assert_sound()
     for found in formats:
         name, data = found.write(made, subject.stem, recipe=subject.recipe)
         output.put(name, data)

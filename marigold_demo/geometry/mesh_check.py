@@ -11,6 +11,8 @@ import scipy.sparse
 import scipy.sparse.csgraph
 from numpy.typing import NDArray
 
+from marigold_demo.errors import SettingsError
+
 SMALLEST_AREA = 1e-10  # in the square of the unit
 
 Corners = NDArray[np.float32]
@@ -54,6 +56,19 @@ class MeshCheck:
             and self.outward
             and not self.degenerate
             and self.bodies == 1
+        )
+
+
+def require_sound(found: MeshCheck) -> None:
+    """Refuse a mesh that is not solid.
+
+    Raises:
+        SettingsError: It is not; what was chosen cannot be printed.
+    """
+    if not found.solid:
+        raise SettingsError(
+            "These settings give no sound solid, so nothing is written; another width_mm, resolution or"
+            " hole_mm does."
         )
 
 

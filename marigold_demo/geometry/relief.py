@@ -40,7 +40,15 @@ from marigold_demo.geometry.heightfield import (
     with_photo_detail,
     without_spots,
 )
-from marigold_demo.geometry.mounting import KEYHOLE_DEPTH_MM, bend, bend_step_mm, drill, mounting_hole
+from marigold_demo.geometry.mesh_check import check_mesh, require_sound
+from marigold_demo.geometry.mounting import (
+    KEYHOLE_DEPTH_MM,
+    THINNEST_WALL_MM,
+    bend,
+    bend_step_mm,
+    drill,
+    mounting_hole,
+)
 from marigold_demo.geometry.rtin import grid_size
 from marigold_demo.geometry.solid import Quality, Solid, build_solid
 from marigold_demo.settings import ReliefSettings
@@ -82,6 +90,14 @@ class Relief:
     def mesh(self) -> trimesh.Trimesh:
         """The solid as trimesh's type, in millimeters; not processed: vertices keep their order."""
         return trimesh.Trimesh(vertices=self.solid.vertices, faces=self.solid.faces, process=False)
+
+    def assert_sound(self) -> None:
+        """Check the solid at the precision of a 3MF file.
+
+        Raises:
+            SettingsError: It is no sound solid, so it must not be written.
+        """
+        require_sound(check_mesh(np.round(self.solid.vertices, 4)[self.solid.faces]))
 
 
 def build_relief(depth: DepthMap, settings: ReliefSettings, *, photo: ReliefPhoto | None = None) -> Relief:
@@ -199,7 +215,7 @@ def _relief(field: Heightfield, settings: ReliefSettings, *, notes: tuple[str, .
         settings=settings,
         size_mm=(x, y, z),
         thinnest_mm=field.lowest_mm - (KEYHOLE_DEPTH_MM if settings.hole == "keyhole" else 0),
-        notes=(*notes, *_faces_notes(solid, settings)),
+        notes=(*notes, *_hole_notes(field, settings), *_faces_notes(solid, settings)),
     )
 
 
@@ -216,7 +232,7 @@ def _mounted(field: Heightfield, settings: ReliefSettings) -> Solid:
         )
     hole = None
     if settings.hole != "none":
-        hole = mounting_hole(footprint, settings.hole, settings.hole_mm)
+        hole = mounting_hole(footprint, settings.hole, settings.hole_mm, frame_mm=field.profile.width_mm)
     solid = build_solid(field, Quality(settings.tolerance_mm, settings.max_faces, step_mm))
     if radius:
         solid, (x, _, back) = bend(solid, radius, anchor_x=hole.x if hole else across_mm / 2)
@@ -252,6 +268,15 @@ def _notes(
     ):
         notes.append("The rim was raised to the height of the relief, so that the mold holds the cast.")
     return tuple(notes)
+
+
+def _hole_notes(field: Heightfield, settings: ReliefSettings) -> tuple[str, ...]:
+    wanted = settings.hole_mm + 2 * THINNEST_WALL_MM
+    if settings.hole != "through" or field.profile.width_mm >= wanted:
+        return ()
+    if settings.cutout not in ("none", *DISCS):
+        return ("The hole goes through the picture, at the highest place that is wide enough for it.",)
+    return (f"The hole cuts into the picture; a frame_mm of {wanted:g} or more keeps it outside.",)
 
 
 def _faces_notes(solid: Solid, settings: ReliefSettings) -> tuple[str, ...]:

@@ -180,6 +180,7 @@ def make_relief(
     """Yield the path of the STL."""
     values = _depth_map(depth, **options)
     relief = store.workflow.relief(values, settings, photo=_photo(photo) if photo else None)
+    relief.assert_sound()
     yield write_file(store.folder(), *formats_of("relief")["stl"].write(relief, _stem(depth)))
 
 

@@ -13,6 +13,7 @@ from gradio.events import Dependency
 from numpy.typing import NDArray
 
 from marigold_demo.errors import SettingsError
+from marigold_demo.geometry.mesh_check import require_sound
 from marigold_demo.geometry.print_report import build_report
 from marigold_demo.io import export
 from marigold_demo.io.formats import formats_of, page_files, page_formats
@@ -215,6 +216,7 @@ class ObjectTab:
             relief = self.store.workflow.relief(result.depth, settings, photo=result.photo)
             files = list(page_files("relief", relief, stem, recipe=result.recipe(settings)))
             examined = build_report(relief, *files[0])
+            require_sound(examined.soundness)
             report = report_html(examined.lines(), examined.warnings)
             return {self.relief.report: report} | self._downloads(self.relief, files)
         surface = self.store.workflow.surface(result.depth, result.photo, settings)
@@ -276,6 +278,8 @@ def build_zip(
     stem, recipe = result.photo.stem, replace(result.recipe(relief), mesh=mesh)
     solid = store.workflow.relief(result.depth, relief, photo=result.photo)
     reliefs = list(page_files("relief", solid, stem, recipe=recipe))
+    examined = build_report(solid, *reliefs[0])
+    require_sound(examined.soundness)
     surface = store.workflow.surface(result.depth, result.photo, mesh)
     members = dict(
         [
@@ -283,7 +287,7 @@ def build_zip(
             *page_files("picture", colored, stem, recipe=recipe),
             *reliefs,
             formats_of("mesh")["glb"].write(surface, stem, recipe=recipe),
-            (f"{stem}_report.txt", build_report(solid, *reliefs[0]).to_text().encode()),
+            (f"{stem}_report.txt", examined.to_text().encode()),
             (f"{stem}_recipe.json", recipe.to_json().encode()),
         ]
     )

@@ -1,0 +1,84 @@
+"""Soundness and outlines of reliefs, measured on the bytes of their files.
+
+Usage:
+    python benchmarks/solids.py holes [--count 1000]    drilled pieces that are no sound solid, in STL and 3MF
+
+Each line is a name and a figure. Depth is made up here.
+"""
+
+import argparse
+import io
+from collections.abc import Callable
+
+import numpy as np
+import scipy.ndimage
+from numpy.typing import NDArray
+
+from marigold_demo.depth import DepthMap
+from marigold_demo.errors import SettingsError
+from marigold_demo.geometry.mesh_check import check_mesh
+from marigold_demo.geometry.relief import build_relief
+from marigold_demo.io import export
+from marigold_demo.io.mesh_files import from_stl, read_threemf
+from marigold_demo.io.photo import Photo
+from marigold_demo.settings import ReliefSettings
+
+
+def main() -> None:
+    """Read the arguments and print the figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=sorted(FIGURES))
+    parser.add_argument("--count", type=int, default=1000, help="how many pieces")
+    chosen = parser.parse_args()
+    for name, value in FIGURES[chosen.what](chosen.count).items():
+        print(f"{name}  {value:g}")
+
+
+def holes(count: int) -> dict[str, float]:
+    """Drill pieces of random depth, size, outline and diameter; count those that are not sound."""
+    random = np.random.default_rng(0)
+    drilled = refused = unsound_stl = unsound_threemf = 0
+    while drilled < count:
+        shape = tuple(random.integers(40, 160, size=2))
+        settings = ReliefSettings(
+            resolution=int(random.choice([128, 160, 192])),
+            width_mm=float(random.choice([40, 60, 100, random.uniform(40, 200)])),
+            relief_mm=float(random.uniform(1, 6)),
+            frame=str(random.choice(["none", "flat", "bevel", "round"])),  # type: ignore[arg-type]
+            frame_mm=float(random.uniform(1, 8)),
+            cutout=str(random.choice(["none", "none", "round", "oval", "depth"])),  # type: ignore[arg-type]
+            source=str(random.choice(["depth", "depth", "luminance"])),  # type: ignore[arg-type]
+            base_mm=5.0,
+            hole=str(random.choice(["through", "through", "keyhole"])),  # type: ignore[arg-type]
+            hole_mm=float(random.choice([1, 2, 3, 4, 5, random.uniform(1, 8)])),
+        )
+        gray = (bumps(shape, random)[..., None].repeat(3, 2) * 255).astype(np.uint8)
+        try:
+            relief = build_relief(DepthMap(bumps(shape, random)), settings, photo=Photo(gray))
+        except SettingsError:
+            refused += 1  # no room for the hole
+            continue
+        drilled += 1
+        unsound_stl += not check_mesh(from_stl(export.stl(relief))["corners"]).solid
+        unsound_threemf += not check_mesh(read_threemf(io.BytesIO(export.threemf(relief)))).solid
+    return {
+        "drilled": drilled,
+        "refused": refused,
+        "unsound stl": unsound_stl,
+        "unsound 3mf": unsound_threemf,
+    }
+
+
+def bumps(shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.float32]:
+    """Return smooth random forms: float32 [H, W] in [0, 1]."""
+    values = scipy.ndimage.gaussian_filter(random.random(shape), min(shape) / 20)
+    spread: NDArray[np.float32] = ((values - values.min()) / np.ptp(values)).astype(np.float32)
+    return spread
+
+
+FIGURES: dict[str, Callable[[int], dict[str, float]]] = {"holes": holes}
+
+if __name__ == "__main__":
+    main()
