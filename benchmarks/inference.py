@@ -323,7 +323,7 @@ class Reference:
         start: dict[str, object] = {"generator": generator}  # diffusers takes one or the other
         if not isinstance(pipeline.scheduler, LCMScheduler):
             grid = pipeline.plan(self.photo.size, settings).grid
-            shape = (settings.ensemble, 4, *(side // pipeline.multiple for side in grid.padded))
+            shape = (settings.ensemble, 4, *(side // pipeline.vae_scale_factor for side in grid.padded))
             zeros = pipeline.defaults.start == "zeros"
             latents = torch.zeros(shape) if zeros else torch.randn(shape, generator=generator)
             start = {"latents": latents.to(pipeline.device, pipeline.dtype)}

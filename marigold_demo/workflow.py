@@ -90,7 +90,7 @@ class Workflow:
         Args:
             photo: What to predict the depth of.
             settings: How.
-            run: Told of progress; Progress("wait", 0, how many) while others are before this one.
+            run: Gets progress; Progress("wait", 0, how many) while others are before this one.
             visitor: Who asks, where visitors take turns; None: somebody of their own.
 
         Raises:

@@ -154,7 +154,7 @@ def test_at_most_eight_frames_of_the_package_stand_above_the_first_unet_call(toy
     assert 0 < depths[0] <= 8
 
 
-def make_pipeline_without_chance():
+def make_deterministic_pipeline():
     parts = toys.make_pipeline()
     return DepthPipeline(
         unet=parts.unet,
@@ -166,7 +166,7 @@ def make_pipeline_without_chance():
 
 
 def test_start_from_zeros_is_that_of_diffusers_and_does_not_depend_on_the_seed():
-    pipeline, photo = make_pipeline_without_chance(), make_photo(37, 53)
+    pipeline, photo = make_deterministic_pipeline(), make_photo(37, 53)
     depth, other = pipeline(photo, DepthSettings()), pipeline(photo, DepthSettings(seed=1))
     assert np.array_equal(depth.values, other.values)
     reference, zeros = toys.make_reference(), torch.zeros(1, 4, 6, 8)
@@ -174,8 +174,8 @@ def test_start_from_zeros_is_that_of_diffusers_and_does_not_depend_on_the_seed()
     assert np.abs(depth.values - expected[0, ..., 0]).max() < 1e-4
 
 
-def test_members_of_a_checkpoint_without_chance_see_different_views_of_the_photo():
-    pipeline, photo, seen = make_pipeline_without_chance(), make_photo(48, 64), []
+def test_members_of_a_deterministic_checkpoint_see_different_views_of_the_photo():
+    pipeline, photo, seen = make_deterministic_pipeline(), make_photo(48, 64), []
     pipeline.vae.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
     depth = pipeline(photo, DepthSettings(ensemble=3))
     assert torch.allclose(seen[1], seen[0].flip(-1), atol=1e-5)
@@ -185,7 +185,7 @@ def test_members_of_a_checkpoint_without_chance_see_different_views_of_the_photo
 
 
 def test_views_of_a_large_photo_are_those_of_all_its_pixels(monkeypatch):
-    pipeline, photo = make_pipeline_without_chance(), make_photo(30, 40)
+    pipeline, photo = make_deterministic_pipeline(), make_photo(30, 40)
     large = replace(photo, rgb=np.asarray(Image.fromarray(photo.rgb).resize((1001, 750), Image.BICUBIC)))
     depth = pipeline(large, DepthSettings(ensemble=3, resolution=64))
     monkeypatch.setattr("marigold_demo.network.pipeline.reduced", lambda rgb, **_: rgb)
@@ -196,7 +196,7 @@ def test_views_of_a_large_photo_are_those_of_all_its_pixels(monkeypatch):
 
 def test_depth_of_views_turns_with_the_photo():
     """With both mirror images among the augmented views, a mirrored photo has the mirrored depth."""
-    pipeline, photo = make_pipeline_without_chance(), make_photo(48, 64)
+    pipeline, photo = make_deterministic_pipeline(), make_photo(48, 64)
     mirror = replace(photo, rgb=np.ascontiguousarray(photo.rgb[:, ::-1]))
     settings = DepthSettings(ensemble=2)
     depth, mirrored = pipeline(photo, settings), pipeline(mirror, settings)
@@ -205,7 +205,7 @@ def test_depth_of_views_turns_with_the_photo():
 
 def test_progress_over_views_is_that_of_one_prediction():
     steps = []
-    make_pipeline_without_chance()(make_photo(48, 64), DepthSettings(ensemble=4), Run(steps.append))
+    make_deterministic_pipeline()(make_photo(48, 64), DepthSettings(ensemble=4), Run(steps.append))
     assert {step.total for step in steps} == {4 * 3}
     assert [step.done for step in steps] == list(range(4 * 3 + 1))
 

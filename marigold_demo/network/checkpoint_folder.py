@@ -236,7 +236,7 @@ def _check_fit(sketch: DepthPipeline, *, name: str) -> None:
     Raises:
         CheckpointError: They do not fit together, or ask for more than a photo.
     """
-    side = LATENT_SIDE * sketch.multiple
+    side = LATENT_SIDE * sketch.vae_scale_factor
     try:
         with torch.no_grad(), torch.device("meta"):
             rgb, t = torch.empty(1, 3, side, side), torch.empty((), dtype=torch.int64)

@@ -69,7 +69,7 @@ def fetch_checkpoint(name: str, *, half: bool, check: Check | None = None, run: 
         name: owner/repository, or owner/repository@revision.
         half: Take the half-precision weights where there are some.
         check: Looks at the configs before the weights are downloaded.
-        run: Told how much is here; may cancel.
+        run: Reports how much is here; may cancel.
 
     Raises:
         CheckpointError: There is no such checkpoint, or neither the hub nor a finished download can be had.

@@ -60,7 +60,8 @@ class DepthPipeline:
         empty_prompt: Embedding of the empty prompt [1, L, D].
         defaults: Steps, resolution and start of this checkpoint.
         image_encoder: Network rgb [N, 3, PH, PW] -> features [N, K, h, w], or None.
-        multiple: Both sides of the padded grid are multiples of this many pixels.
+        vae_scale_factor: Pixels of the photo along one side of a latent; both sides of the padded grid are
+            multiples of it.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class DepthPipeline:
         self.empty_prompt = empty_prompt
         self.defaults = defaults
         self.image_encoder = image_encoder
-        self.multiple: int = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.vae_scale_factor: int = 2 ** (len(vae.config.block_out_channels) - 1)
         self._depth_decoder = depth_decoder(vae.decoder)
 
     @property
@@ -120,7 +121,7 @@ class DepthPipeline:
         Args:
             photo: What to estimate the depth of.
             settings: How; what they leave open is up to the checkpoint.
-            run: Told before each network call; may cancel there.
+            run: Reports before each network call; may cancel there.
 
         Raises:
             SettingsError: The scheduler cannot take so many steps, or memory does not suffice.
@@ -149,7 +150,7 @@ class DepthPipeline:
     def plan(self, size: tuple[int, int], settings: DepthSettings) -> Plan:
         """Resolve settings for a photo of this width and height in pixels."""
         return make_plan(
-            size, settings, defaults=self.defaults, scheduler=self.scheduler, multiple=self.multiple
+            size, settings, defaults=self.defaults, scheduler=self.scheduler, multiple=self.vae_scale_factor
         )
 
     def longest_edge(self, size: tuple[int, int], settings: DepthSettings) -> int:
@@ -164,7 +165,7 @@ class DepthPipeline:
         members = []
         for number, view in enumerate(plan.views):
             shown = np.ascontiguousarray(rgb[:, ::-1]) if view.mirrored else rgb
-            grid = fit_grid(plan.grid.photo, resolution=view.resolution, multiple=self.multiple)
+            grid = fit_grid(plan.grid.photo, resolution=view.resolution, multiple=self.vae_scale_factor)
             calls = _Calls(run, done=number * plan.calls_per_view, total=total)
             seen = self._predict_view(shown, grid, plan, calls)
             members.append(resize(seen.flip(-1) if view.mirrored else seen, plan.grid.inner))
