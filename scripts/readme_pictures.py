@@ -25,12 +25,12 @@ from benchmarks.relief_pictures import rasterize, rotated
 from marigold_demo import load_photo, make_relief
 from marigold_demo.colormap import colorize
 from marigold_demo.examples import load_examples
-from marigold_demo.settings import RELIEF_PRESETS
+from marigold_demo.settings import ReliefSettings
 
 EXAMPLE = "astronaut"
 PANEL_PX, GIF_PX = 480, 264
 OVERSAMPLING = 3
-ELEVATION = np.radians(27.0)  # of the light above the picture
+ELEVATION = np.radians(32.0)  # of the light above the picture
 LIGHT = np.array([-np.sqrt(0.5) * np.cos(ELEVATION), np.sqrt(0.5) * np.cos(ELEVATION), np.sin(ELEVATION)])
 CLAY = np.array([0.93, 0.87, 0.78])
 GROUND = (38, 40, 46)
@@ -49,7 +49,7 @@ def main() -> None:
     (example,) = (found for found in load_examples() if found.path.stem == EXAMPLE)
     photo, depth = load_photo(example.path), example.known_depth()
     assert depth is not None
-    framed = replace(RELIEF_PRESETS["portrait"], tolerance_mm=0.005)
+    framed = ReliefSettings(photo_detail=0.8, smooth_px=2.5, frame="round", frame_mm=6.0, tolerance_mm=0.005)
     plain = replace(framed, frame="none")
     rgb, colors = Image.fromarray(photo.rgb), Image.fromarray(colorize(depth.values))
     solids = [make_relief(depth, settings, photo=photo).mesh for settings in (framed, plain)]
@@ -101,7 +101,7 @@ def render(
     z = np.where(covered, (corners[face][..., 2] * shares).sum(axis=2) * scale, -1e9)  # [H, W] in pixels
     light = rotated(FOLLOWS * tilt, FOLLOWS * turn) @ LIGHT
     lit = np.clip(normals[face] @ light, 0, None) * visible(z, np.tan(ELEVATION))
-    shade = (AMBIENT * openness(z, covered) + (1 - AMBIENT) * lit) * 1.35
+    shade = (AMBIENT * openness(z, covered) + (1 - AMBIENT) * lit) * 1.2
     clay = np.clip(CLAY * shade[..., None], 0, 1) ** (1 / 1.35) * 255
     drawn = Image.fromarray(clay.astype(np.uint8))
     mask = Image.fromarray(covered.astype(np.uint8) * 255)
