@@ -225,7 +225,7 @@ def time_checkpoint(
 
 
 def runs_well(dtype: torch.dtype, device: str) -> bool:
-    """Tell whether a device multiplies a number format in hardware; where it does not, a row takes hours."""
+    """Return whether a device multiplies a number format in hardware; else a row takes hours."""
     if dtype == torch.float32 or not device.startswith("cpu"):
         return True
     capabilities = torch.cpu.get_capabilities()

@@ -158,7 +158,7 @@ def fetched(page, shown, attribute="src"):
 
 
 def minutes(settings):
-    """Return a number of its own for each settings; the page tells it as the time that a run takes."""
+    """Return a number of its own for each settings; the page shows it as the time that a run takes."""
     return zlib.crc32(repr(settings).encode()) % 10**6 + 2
 
 

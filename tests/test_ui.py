@@ -162,7 +162,7 @@ def test_sizes_are_said_in_units_people_know(count, words):
 
 
 def status_of(settings):
-    """Return a status by which settings can be told apart; only LCM and the draft are here."""
+    """Return a status by which settings can be distinguished; only LCM and the draft are here."""
     here = settings.checkpoint in (EMBEDDED, LCM)
     return CheckpointStatus(0 if here else 2_600_000_000, 6.0 * (settings.ensemble or 1))
 
