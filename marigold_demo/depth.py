@@ -82,7 +82,7 @@ class Progress:
 
 
 class CancelledError(Exception):
-    """A prediction was cancelled; it ended before its next network call."""
+    """A prediction was canceled; it ended before its next network call."""
 
 
 class Run:
@@ -105,7 +105,7 @@ class Run:
         """Report what happens next.
 
         Raises:
-            CancelledError: The prediction was cancelled.
+            CancelledError: The prediction was canceled.
         """
         if self._on_progress is not None and not self.cancelled:
             self._on_progress(progress)

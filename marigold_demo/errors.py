@@ -12,7 +12,7 @@ Every message is one or two sentences: what is wrong, and what would work.
 
 
 class DemoError(Exception):
-    """Something the visitor can put right; the message tells how."""
+    """Something the visitor can put right; the message says how."""
 
 
 class PhotoError(DemoError):

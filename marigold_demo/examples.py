@@ -1,7 +1,7 @@
 """The photos that come with the package: each with depth, license and relief settings.
 
 The depth is kept at the photo's size in 16 bits as JPEG 2000, which is ten times smaller than PNG and here
-off by less than what the eye or a printer can tell.
+off by less than what the eye or a printer can distinguish.
 """
 
 import json

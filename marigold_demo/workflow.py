@@ -55,7 +55,7 @@ class Workflow:
             predict: Photo and settings -> depth; see `Predictor`.
             keep_bytes: Finished depth maps are found again until they fill this many bytes.
             keep_s: Or until nobody asked for them for so long.
-            poll_s: How often a waiting prediction says that it waits, which is when it can be cancelled.
+            poll_s: How often a waiting prediction says that it waits, which is when it can be canceled.
             waiting_per_visitor: How many predictions of one visitor may wait; None: any number.
             admit: Raises a DemoError for a prediction that should not even wait.
         """
@@ -96,7 +96,7 @@ class Workflow:
         Raises:
             DemoError: Too many predictions of this visitor wait, or whatever the predictor cannot do with
                 this photo and these settings.
-            CancelledError: The run was cancelled.
+            CancelledError: The run was canceled.
         """
         run, key = run or Run(), (photo.digest, settings)
         depth = self._finished.get(key)

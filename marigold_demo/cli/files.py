@@ -138,7 +138,7 @@ def _copy(path: Path, copy: Path, *, max_bytes: int, error: Callable[[str], Demo
 
 
 def _is_plain(path: Path) -> bool:
-    """Tell whether readers take the path as it is, if only to report what is wrong with it."""
+    """Return whether readers take the path as it is, if only to report what is wrong with it."""
     if path == STDIN:
         return False
     try:
@@ -205,7 +205,7 @@ class OutputFolder:
             )
 
     def _holds_another(self, name: str, data: bytes) -> bool:
-        """Tell whether the folder has a file of this name with other bytes."""
+        """Return whether the folder has a file of this name with other bytes."""
         path = self.folder / name
         try:
             return path.is_file() and (path.stat().st_size != len(data) or path.read_bytes() != data)

@@ -87,7 +87,7 @@ def add_flags(
 
     Args:
         parser: Gets the flags in a group of their own.
-        settings: Its values are the defaults that the help tells.
+        settings: Its values are the defaults that the help shows.
         title: Heading of the group.
         renamed: Other names for fields whose name another group of the same command has already taken.
     """

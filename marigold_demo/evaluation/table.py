@@ -1,7 +1,7 @@
 """Scores as text, CSV and JSON, beside figures that others published with the same protocol.
 
 The CSV has a row per image and is added to as images are scored, so an interrupted run can go on. Each row
-tells which predictor and settings it belongs to; rows of others are passed over. Published figures are
+names the predictor and settings it belongs to; rows of others are passed over. Published figures are
 AbsRel and delta1 in percent, zero-shot, scale and shift by least squares. From the tables of Garcia et al.,
 "Fine-Tuning Image-Conditional Diffusion Models is Easier than You Think" and of He et al., "Lotus", which
 repeat those of Ke et al., CVPR 2024. Of Marigold v1-1, figures on NYUv2 alone were found.

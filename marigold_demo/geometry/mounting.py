@@ -161,7 +161,7 @@ def drill(solid: Solid, hole: Hole) -> Solid:
 def _collapsed(
     vertices: Points, faces: NDArray[np.int32], solid: Solid
 ) -> tuple[Points, NDArray[np.int32], NDArray[np.bool_]]:
-    """Join new vertices that lie closer than a 3MF file can tell apart; those of the solid stay in place.
+    """Join new vertices that lie closer than a 3MF file can distinguish; those of the solid stay in place.
 
     Returns:
         float32 [V, 3], int32 [F, 3] without what has become an edge, and which faces are the picture's.

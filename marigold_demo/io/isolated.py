@@ -1,6 +1,6 @@
 """Photos, depth files and recipes, decoded in a process of their own; page, API and command line use this.
 
-Decoders of pictures are a large body of C that meets bytes of strangers. So a server process without torch
+Decoders of pictures are a large body of C that meets bytes of visitors. So a server process without torch
 (`decode_server`) forks one child for each file, under limits of memory, time and system calls;
 the child sees that one file and ends with it. Whatever it does, its own visitor reads a sentence and the
 others are served (`decoder`). Outside Linux files are decoded here, by the same functions.

@@ -80,7 +80,7 @@ def predict(photo: Photo, settings: DepthSettings, run: Run | None = None) -> De
 
     Raises:
         DemoError: The checkpoint cannot be had, or cannot do what the settings say.
-        CancelledError: The run was cancelled.
+        CancelledError: The run was canceled.
     """
     run = run or Run()
     pipeline = _ready_pipeline(settings, run)

@@ -126,7 +126,7 @@ class DepthPipeline:
         Raises:
             SettingsError: The scheduler cannot take so many steps, or memory does not suffice.
             CheckpointError: The networks gave numbers that are not finite, in float32 too.
-            CancelledError: The run was cancelled.
+            CancelledError: The run was canceled.
         """
         run, plan = run or Run(), self.plan(photo.size, settings)
         with keep_allocations(self.device, layer_bytes=self._layer_bytes(plan.grid.pixels, self.vae)):

@@ -29,7 +29,7 @@ def has_tiny_vae(pipeline: DepthPipeline) -> bool:
 
 
 def folder_has_tiny_vae(checkpoint: Path) -> bool:
-    """Tell the same of a checkpoint folder."""
+    """Return the same for a checkpoint folder."""
     config = read_json(checkpoint / "vae" / "config.json", name=checkpoint.name)
     return config.get("_class_name") == "AutoencoderTiny"
 

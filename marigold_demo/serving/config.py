@@ -152,7 +152,7 @@ class Configuration:
 
     @property
     def is_public(self) -> bool:
-        """Tell whether others than the user of this machine can reach the page."""
+        """Return whether others than the user of this machine can reach the page."""
         led_here = self.share or self.root_path or self.trusted_proxies
         names = any(not is_loopback(name) for name in self.host_names)
         return not is_loopback(self.server_name) or names or bool(led_here)
@@ -163,7 +163,7 @@ class Configuration:
         return [_HOST.sub(r"\1", name).lower() for name in _names(self.hosts)]
 
     def is_proxy(self, address: str) -> bool:
-        """Tell whether an address may stand for many visitors: this machine's, or that of a trusted proxy."""
+        """Return whether an address may be many visitors: this machine's, or that of a trusted proxy."""
         trusted = _names(self.trusted_proxies)
         if "*" in trusted or is_loopback(address):
             return True
@@ -285,7 +285,7 @@ def _names(text: str) -> list[str]:
 
 
 def is_loopback(name: str) -> bool:
-    """Tell whether a host name or address, in brackets or not, is this machine's own."""
+    """Return whether a host name or address, in brackets or not, is this machine's own."""
     try:
         return name.lower() == "localhost" or ipaddress.ip_address(name.strip("[]")).is_loopback
     except ValueError:

@@ -62,7 +62,7 @@ class Connections:
 
         Args:
             most: Connections at a time.
-            exempt: Tells whether an address stands for many visitors (a proxy) and has no share of its own.
+            exempt: Returns whether an address stands for many visitors (a proxy) and has no share of its own.
             refused: Called for each connection that is refused.
             head_s: Time for the head of a request.
             body_s: Time for the next part of a body.

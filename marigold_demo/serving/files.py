@@ -106,7 +106,7 @@ def _headers(name: str, facts: os.stat_result) -> dict[str, str]:
 
 
 def _is_current(condition: bytes | None, headers: dict[str, str]) -> bool:
-    """Tell whether a range may be sent under the condition that If-Range sets (RFC 9110, 13.1.5)."""
+    """Return whether a range may be sent under the condition that If-Range sets (RFC 9110, 13.1.5)."""
     return condition is None or condition.decode("latin-1") in (headers["etag"], headers["last-modified"])
 
 

@@ -210,14 +210,14 @@ class Hosts:
         self._own.add(_plain(address))
 
     def has(self, name: str) -> bool:
-        """Tell whether a name of a Host header is one of this server."""
+        """Return whether a name of a Host header is one of this server."""
         name = _plain(name)
         if self._any or name in self._own or is_loopback(name) or name.endswith(".localhost"):
             return True
         return self.is_named(name) or (self._is_everywhere and _is_address(name))
 
     def is_named(self, name: str) -> bool:
-        """Tell whether a name was configured, itself or by its domain (*.example.org)."""
+        """Return whether a name was configured, itself or by its domain (*.example.org)."""
         name = _plain(name)
         _, _, domain = name.partition(".")
         return name in self._named or f"*.{domain}" in self._named
@@ -274,14 +274,14 @@ class HeadCheck:
         return None
 
     def _may_read(self, origin: str) -> bool:
-        """Tell whether the pages of an origin were permitted by name."""
+        """Return whether the pages of an origin were permitted by name."""
         scheme, _, authority = origin.partition("://")
         parsed = AUTHORITY.fullmatch(authority)
         return parsed is not None and scheme in _PORTS and self._hosts.is_named(parsed[1])
 
 
 def _is_same(origin: str, host: str) -> bool:
-    """Tell whether an origin is that of a page on a host: the same name and port."""
+    """Return whether an origin is that of a page on a host: the same name and port."""
     scheme, _, authority = origin.partition("://")
     ours, theirs, port = AUTHORITY.fullmatch(host), AUTHORITY.fullmatch(authority), _PORTS.get(scheme)
     if ours is None or theirs is None or port is None:

@@ -51,7 +51,7 @@ class RepeatFilter(logging.Filter):
         self._last: dict[tuple[Any, ...], tuple[float, int]] = {}  # when it was logged, and left out since
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether a record becomes a line."""
+        """Return whether a record becomes a line."""
         if record.name not in LIBRARIES:
             return True
         error = record.exc_info[1] if record.exc_info else None

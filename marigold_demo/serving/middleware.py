@@ -316,7 +316,7 @@ class HealthEndpoints:
         await app(scope, receive, send)
 
     def _may_read(self, scope: Scope) -> bool:
-        """Tell whether a request may read the metrics: with the token; without one set, from this machine.
+        """Return whether a request may read the metrics: with the token; without one set, from this machine.
 
         What a proxy on this machine passes on comes from here too, but by another name or with its headers.
         """

@@ -134,7 +134,7 @@ class ObjectTab:
     # Events
 
     def connect(self, depth: "DepthTab") -> None:
-        """Rebuild whenever the visitor has settled on something, and pack when asked to.
+        """Rebuild whenever the visitor has chosen something, and pack when asked to.
 
         Args:
             depth: The tab whose depth becomes the object; `rebuild` may be called from here on.

@@ -264,7 +264,7 @@ class BoundedQueue(Queue):  # type: ignore[misc]  # gradio is not typed
                 del boxes[session]
         for session in self.pending_event_ids_session.keys() - boxes.keys():
             del self.pending_event_ids_session[session]
-        if self.server_app is not None:  # Gradio forgets these only where a cancelled event goes on
+        if self.server_app is not None:  # Gradio forgets these only where a canceled event goes on
             self.server_app.iterators_to_reset.intersection_update(self.event_ids_to_events)
 
     def _take_turns(self, line: EventQueue) -> None:

@@ -157,7 +157,7 @@ class SessionStore:
         self._running.drop(request)
 
     def is_running(self, request: str | None) -> bool:
-        """Tell whether the run of a request has begun and not ended."""
+        """Return whether the run of a request has begun and not ended."""
         return bool(self._running.get(request))
 
     def add_photo(self, photo: Photo) -> str:
@@ -208,7 +208,7 @@ class SessionStore:
         return result
 
     def is_own_depth(self, key: str | None) -> bool:
-        """Tell whether a kept depth map was brought by the visitor."""
+        """Return whether a kept depth map was brought by the visitor."""
         result = self._results.get(key)
         return result is not None and result.settings is None
 
@@ -217,7 +217,7 @@ class SessionStore:
         self._previewed.put((key, type(settings)), settings, size_bytes=_SETTINGS_BYTES)
 
     def is_preview_outdated(self, key: str | None, settings: ObjectSettings) -> bool:
-        """Tell whether the preview of this kind of object has gone on to other settings."""
+        """Return whether the preview of this kind of object has gone on to other settings."""
         return self._previewed.get((key, type(settings))) not in (None, settings)
 
     def folder(self) -> Path:
@@ -244,7 +244,7 @@ def new_request(*, refine: bool = False) -> str:
 
 
 def is_refinement(request: str | None) -> bool:
-    """Tell whether a request is for a refinement of the depth on screen; after a restart there is none."""
+    """Return whether a request is for a refinement of the depth on screen; after a restart there is none."""
     return request is not None and request.startswith(_REFINE)
 
 

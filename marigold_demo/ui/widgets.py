@@ -163,7 +163,7 @@ def download_button(words: str, path: str, size_bytes: int) -> gr.DownloadButton
 
 
 def settled_events(field: gr.components.Component) -> list[Callable[..., Dependency]]:
-    """Return the events that fire when the visitor has settled on a value, not at every pixel of a drag."""
+    """Return the events that fire when the visitor has chosen a value, not at every pixel of a drag."""
     if isinstance(field, gr.Slider):
         return [field.release]
     if isinstance(field, gr.Number | gr.Textbox):
