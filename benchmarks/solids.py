@@ -2,6 +2,7 @@
 
 Usage:
     python benchmarks/solids.py holes [--count 1000]    drilled pieces that are no sound solid, in STL and 3MF
+    python benchmarks/solids.py outlines                radial spread of discs and their rims, in mm
 
 Each line is a name and a figure. Depth is made up here.
 """
@@ -71,6 +72,25 @@ def holes(count: int) -> dict[str, float]:
     }
 
 
+def outlines(count: int) -> dict[str, float]:
+    """Measure how far the outer walls of round discs lie from a circle, at corners and middles of edges."""
+    depth = DepthMap(bumps((120, 90), np.random.default_rng(0)))
+    figures = {}
+    for width, resolution in ((20, 128), (40, 256), (40, 768), (100, 1024), (300, 256), (1000, 256)):
+        for frame in ("none", "bevel"):
+            settings = ReliefSettings(
+                width_mm=width, resolution=resolution, cutout="round", frame=frame, frame_mm=width / 30
+            )
+            relief = build_relief(depth, settings)
+            corners = from_stl(export.stl(relief))["corners"].astype(np.float64)
+            height = corners[:, :, 2]
+            walls = corners[(height.min(axis=1) == 0) & (height.max(axis=1) > 0)]
+            points = np.concatenate([walls, (walls + np.roll(walls, 1, axis=1)) / 2])[:, :, :2]
+            reach = np.hypot(*(points.reshape(-1, 2) - width / 2).T)
+            figures[f"{width} mm, {resolution} px, frame {frame}"] = float(np.ptp(reach))
+    return figures
+
+
 def bumps(shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.float32]:
     """Return smooth random forms: float32 [H, W] in [0, 1]."""
     values = scipy.ndimage.gaussian_filter(random.random(shape), min(shape) / 20)
@@ -78,7 +98,7 @@ def bumps(shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.flo
     return spread
 
 
-FIGURES: dict[str, Callable[[int], dict[str, float]]] = {"holes": holes}
+FIGURES: dict[str, Callable[[int], dict[str, float]]] = {"holes": holes, "outlines": outlines}
 
 if __name__ == "__main__":
     main()

@@ -234,6 +234,18 @@ class ReliefSettings:
         choices=get_args(Cutout),
     )
     cutout_depth: float = option(0.5, "Depth behind which a cut-out ends", limits=(0.01, 1))
+    center_x: float | None = option(
+        None,
+        "Middle of a disc, as a share of the picture's width; unset: on the subject where one is clear",
+        limits=(0, 1),
+        optional=True,
+    )
+    center_y: float | None = option(
+        None,
+        "Middle of a disc, as a share of the picture's height; unset: as center_x",
+        limits=(0, 1),
+        optional=True,
+    )
     hole: Hole = option(
         "none",
         "How it hangs: not at all, a hole through it, or a keyhole in the back (base of 4 mm or more)",

@@ -259,6 +259,16 @@ def test_a_lighter_relief_is_the_same_piece():
     assert reduced(light, max_faces=10_000) is light
 
 
+@pytest.mark.parametrize("radius", [30.0, -60.0, 300.0])
+@pytest.mark.parametrize("frame", ["none", "round"])
+@pytest.mark.parametrize("cutout", ["round", "oval", "depth"])
+def test_bent_discs_and_cut_outs_are_closed(radius, frame, cutout):
+    wish = replace(SMALL, width_mm=60.0, cutout=cutout, frame=frame, bend_radius_mm=radius, cutout_depth=0.6)
+    relief = build_relief(depth_map("hills"), wish)
+    relief.assert_sound()
+    assert np.abs(reread(relief).bounds[0]).max() <= 1e-4
+
+
 @settings(max_examples=6)
 @given(
     st.sampled_from(["noise", "hills", "constant", "stairs"]),
@@ -348,6 +358,72 @@ def test_a_disc_is_closed_has_its_rim_and_its_area(kind, cutout, frame, mode):
     assert z == pytest.approx(
         max([picture.max(), *(ring.height_mm for ring in rim)]), abs=0.05
     )  # on the grid
+
+
+def outer_walls(relief: Relief) -> NDArray[np.float64]:
+    """Return corners and middles of edges of the walls that stand on z = 0: float64 [N, 2]."""
+    corners = from_stl(export.stl(relief))["corners"].astype(np.float64)
+    height = corners[:, :, 2]
+    walls = corners[(height.min(axis=1) == 0) & (height.max(axis=1) > 0)]
+    return np.concatenate([walls, (walls + np.roll(walls, 1, axis=1)) / 2])[:, :, :2].reshape(-1, 2)
+
+
+@pytest.mark.parametrize("frame", ["none", "bevel"])
+@pytest.mark.parametrize("cutout", ["round", "oval"])
+@pytest.mark.parametrize(("width", "resolution"), [(20.0, 128), (40.0, 768), (300.0, 256)])
+def test_a_disc_follows_its_circle_at_every_size_and_is_as_wide_as_asked(frame, cutout, width, resolution):
+    wish = ReliefSettings(resolution=resolution, width_mm=width, cutout=cutout, frame=frame, frame_mm=1.5)
+    relief = build_relief(depth_map("hills"), wish)
+    half = np.array(relief.size_mm[:2]) / 2
+    reach = np.hypot(*((outer_walls(relief) - half) / half).T) * half.max()
+    assert np.ptp(reach) <= 0.02
+    extents = reread(relief).extents
+    assert max(extents[:2]) == pytest.approx(width, abs=1e-4)
+    assert extents == pytest.approx(relief.size_mm, abs=1e-4)
+
+
+def test_a_rim_is_round_too():
+    wish = ReliefSettings(resolution=256, width_mm=300.0, cutout="round", frame="flat", frame_mm=8.0)
+    relief = build_relief(depth_map("hills"), wish)
+    points = relief.solid.vertices
+    rings = make_profile(wish).rings
+    on_rim = points[np.abs(points[:, 2] - rings[0].height_mm) < 1e-5][:, :2].astype(np.float64)
+    reach = np.hypot(*(on_rim - 150).T)
+    for ring in rings:
+        near = np.abs(reach - (142 + ring.outward_mm)) < 0.2
+        assert near.sum() > 100 and np.ptp(reach[near]) <= 0.02
+
+
+@pytest.mark.parametrize("resolution", [128, 256])
+def test_a_cut_out_follows_the_contour_of_depth_and_of_soft_transparency(resolution):
+    y, x = np.mgrid[:600, :600]
+    reach = np.hypot(x - 299.5, y - 299.5) / 600
+    alpha = (np.clip((0.35 - reach) * 600 + 0.5, 0, 1) * 255).astype(np.uint8)
+    shot = Picture(np.full((600, 600, 3), 128, dtype=np.uint8), alpha)
+    wish = ReliefSettings(resolution=resolution, width_mm=100.0)
+    cone = DepthMap((reach / 0.71).astype(np.float32))
+    for choice, most in ((replace(wish, cutout="depth"), 0.01), (replace(wish, cutout="alpha"), 0.03)):
+        walls = outer_walls(build_relief(cone, choice, photo=shot))
+        assert np.ptp(np.hypot(*(walls - 50).T)) <= most
+
+
+def test_a_coin_is_centered_on_the_subject_or_where_asked():
+    y, x = np.mgrid[:60, :100]
+    head = DepthMap(np.where(np.hypot(x - 75, y - 30) < 14, 0.2, 0.9).astype(np.float32))
+    wish = replace(SMALL, cutout="round", frame="none", width_mm=60.0, smooth_px=0.0)
+
+    def middle(relief: Relief) -> float:
+        points = relief.solid.vertices[relief.solid.vertices[:, 2] > relief.size_mm[2] - 0.5]
+        return float(points[:, 0].min() + points[:, 0].max()) / 2
+
+    assert middle(build_relief(head, wish)) == pytest.approx(35, abs=1)  # as far as the picture goes
+    assert middle(build_relief(head, replace(wish, center_x=0.75))) == pytest.approx(30, abs=1)
+    assert middle(build_relief(head, replace(wish, center_x=0.6, center_y=0.5))) > 40
+    mold = build_relief(head, replace(wish, mode="mold", center_x=0.6))
+    assert_solid(reread(mold))
+    ramp = DepthMap(np.linspace(0, 1, 100, dtype=np.float32)[None].repeat(60, 0))
+    asked = replace(wish, center_x=0.5)
+    assert (build_relief(ramp, wish).heights == build_relief(ramp, asked).heights).all()
 
 
 @pytest.mark.parametrize("cutout", ["round", "oval", "depth"])

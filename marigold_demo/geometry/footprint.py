@@ -1,7 +1,7 @@
 """Which part of the picture becomes the relief, and where it lies in x and y.
 
-The whole picture, its subject (by depth or by the photo's transparency), or a disc. Grid cells are kept or
-cut whole. Two kept cells that touch only at a corner would make an edge of four faces, so the gap is filled.
+The whole picture, its subject (by depth or by the photo's transparency), or a disc. Which parts are kept is
+decided for whole grid cells; where exactly they end is said by an outline.
 """
 
 from dataclasses import dataclass, replace
@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from marigold_demo.errors import SettingsError
+from marigold_demo.geometry.outline import NEAREST_MM, Ellipse, Outline, contour, extent, from_blurred
 
 FINEST_PART_MM = 0.8  # two walls of a common nozzle: narrower parts of a cut-out are left out
 DISCS = ("round", "oval")
+SMALLEST_DISC = 4.0  # of the picture's sides over a disc's that is moved where its settings ask
+CLEAR_SUBJECT = 0.85  # share of the variance of depth that near and far explain; an even ramp has 0.75
 
 Grid = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -46,7 +49,8 @@ class Footprint:
         width_mm: Extent in x.
         depth_mm: Extent in y.
         kept: bool [R-1, C-1], the grid cells that are kept; None keeps all.
-        picture: bool [R, C], the samples whose heights count, without a disc's rim; None counts all.
+        outline: Where the picture ends, a disc's rim left out; None keeps all.
+        extent_mm: Width and depth of all that is kept; None: the picture with its frame.
     """
 
     left_mm: float
@@ -54,12 +58,27 @@ class Footprint:
     width_mm: float
     depth_mm: float
     kept: Mask | None = None
-    picture: Mask | None = None
+    outline: Outline | None = None
+    extent_mm: tuple[float, float] | None = None
+
+    @property
+    def picture(self) -> Mask | None:
+        """The samples bool [R, C] whose heights count, without a disc's rim; None counts all."""
+        return None if self.outline is None else self.outline.inside
 
     @property
     def outer_mm(self) -> tuple[float, float]:
-        """Width and depth with the frame on all sides; meaningless for a cut-out, which has none."""
-        return self.width_mm + 2 * self.left_mm, self.depth_mm + 2 * self.front_mm
+        """Width and depth of all that is kept, with its frame or rim."""
+        return self.extent_mm or (self.width_mm + 2 * self.left_mm, self.depth_mm + 2 * self.front_mm)
+
+    def mirrored(self) -> "Footprint":
+        """Return it with left and right exchanged."""
+        return replace(
+            self,
+            left_mm=self.outer_mm[0] - self.left_mm - self.width_mm,
+            kept=None if self.kept is None else np.ascontiguousarray(self.kept[:, ::-1]),
+            outline=None if self.outline is None else self.outline.mirrored(),
+        )
 
     def pitch_mm(self, cells: Mask) -> tuple[float, float]:
         """Return the size of one of the grid's cells [R-1, C-1]: down and across."""
@@ -93,9 +112,16 @@ def framed_footprint(size: tuple[int, int], *, width_mm: float, frame_mm: float)
 
 
 def disc_footprint(
-    shape: tuple[int, ...], size: tuple[int, int], *, is_round: bool, width_mm: float, frame_mm: float
+    shape: tuple[int, ...],
+    size: tuple[int, int],
+    *,
+    is_round: bool,
+    width_mm: float,
+    frame_mm: float,
+    center: tuple[float, float] = (0.5, 0.5),
+    is_exact: bool = False,
 ) -> Footprint:
-    """Return the footprint of the largest disc or oval around the middle, whose frame is a rim inside it.
+    """Return the footprint of a disc or oval, whose frame is a rim inside it.
 
     Args:
         shape: Rows and columns of the relief's grid.
@@ -103,41 +129,114 @@ def disc_footprint(
         is_round: Round, or oval.
         width_mm: Longest side of what is kept.
         frame_mm: Width of the rim.
+        center: Where in the picture its middle should be, from 0 to 1 right and down.
+        is_exact: Make it as small as the center asks for, though never less than a quarter of the picture;
+            or else keep it as large as the picture allows and move it as far as that goes.
 
     Raises:
         SettingsError: The picture is too narrow, or the rim leaves nothing of it.
     """
-    whole = framed_footprint(size, width_mm=width_mm, frame_mm=frame_mm)
-    rows, columns = shape[0] - 1, shape[1] - 1
-    x = ((np.arange(columns) + 0.5) / columns - 0.5) * whole.width_mm
-    y = ((np.arange(rows) + 0.5) / rows - 0.5) * whole.depth_mm
-    half = np.array([whole.width_mm, whole.depth_mm]) / 2
+    sides = np.array(size, dtype=np.float64)
+    middle = np.array(center) * sides
+    half = np.minimum(middle, sides - middle) if is_exact else sides / 2
+    half = np.maximum(half, sides / SMALLEST_DISC / 2)
     if is_round:
         half[:] = half.min()
-    disc: Mask = (x / half[0]) ** 2 + (y[:, None] / half[1]) ** 2 <= 1
-    if not disc.any():
+    middle = np.clip(middle, half, sides - half)
+    scale = width_mm / (2 * half.max())
+    inner = half * scale - frame_mm
+    if inner.min() <= 0:
+        raise SettingsError(f"frame_mm is {frame_mm:g}, which leaves no picture; a narrower frame does.")
+    samples = np.array([shape[1] - 1, shape[0] - 1])
+    at, reach = middle / sides * samples, inner / (sides * scale) * samples
+    ellipse = Ellipse(*map(float, (*at, *reach)))
+    nearest = _nearest(width_mm, sides * scale / samples)
+    outline = Outline(ellipse.level(shape, margin=2 * nearest), nearest, ellipse)
+    if not outline.inside.any():
         raise SettingsError("The picture is too narrow for a disc; choose cutout 'oval' or 'none'.")
-    footprint = _cut_out(whole, disc, width_mm=width_mm)
-    if frame_mm > 0:
-        picture = corners_of(_cells(footprint)) & (distance_from_border(footprint) >= frame_mm)
-        if not picture.any():
-            raise SettingsError(f"frame_mm is {frame_mm:g}, which leaves no picture; a narrower frame does.")
-        footprint = replace(footprint, picture=picture)
-    return footprint
+    across, down = ((np.arange(n) + 0.5) / n for n in samples)
+    x, y = ((across * sides[0] - middle[0]) / half[0]), ((down * sides[1] - middle[1]) / half[1])
+    return Footprint(
+        left_mm=-float((middle - half)[0] * scale),
+        front_mm=-float((sides - middle - half)[1] * scale),
+        width_mm=float(sides[0] * scale),
+        depth_mm=float(sides[1] * scale),
+        kept=x**2 + y[:, None] ** 2 <= 1,
+        outline=outline,
+        extent_mm=(float(2 * half[0] * scale), float(2 * half[1] * scale)),
+    )
 
 
-def subject_footprint(subject: Mask, size: tuple[int, int], *, width_mm: float) -> Footprint:
+def subject_footprint(
+    subject: Mask, size: tuple[int, int], *, width_mm: float, distance: Grid | None = None
+) -> Footprint:
     """Return the footprint of a cut-out subject.
 
     Args:
         subject: bool [R-1, C-1], the cells of the subject.
         size: Width and height of the picture in pixels.
         width_mm: Longest side of what is kept.
+        distance: float32 [R, C], where the subject ends between samples; see `outline.contour`.
 
     Raises:
         SettingsError: No part of it is wide enough.
     """
-    return _cut_out(framed_footprint(size, width_mm=width_mm, frame_mm=0.0), subject, width_mm=width_mm)
+    whole = framed_footprint(size, width_mm=width_mm, frame_mm=0.0)
+    rows, columns = np.flatnonzero(subject.any(axis=1)), np.flatnonzero(subject.any(axis=0))
+    share = max(np.ptp(rows) / subject.shape[0], np.ptp(columns) / subject.shape[1], 1 / max(subject.shape))
+    pitch = width_mm / share / max(subject.shape)
+    kept = clean(subject, finest=max(1, round(FINEST_PART_MM / pitch)))
+    level = contour(kept, distance)
+    if not kept.any() or not (level > 0).any():
+        raise SettingsError(
+            f"The cut-out has no part {FINEST_PART_MM:g} mm wide; a larger width_mm or cutout_depth helps."
+        )
+    down, across = whole.pitch_mm(kept)
+    outline = Outline(level, _nearest(width_mm, np.array([down, across]) / share))
+    left, right, top, bottom = extent(outline)
+    scale = width_mm / max((right - left) * across, (bottom - top) * down)
+    return Footprint(
+        left_mm=-left * across * scale,
+        front_mm=-(subject.shape[0] - bottom) * down * scale,
+        width_mm=whole.width_mm * scale,
+        depth_mm=whole.depth_mm * scale,
+        kept=kept,
+        outline=outline,
+        extent_mm=((right - left) * across * scale, (bottom - top) * down * scale),
+    )
+
+
+def _nearest(width_mm: float, pitch: NDArray[np.float64]) -> float:
+    """Return the smallest share of an edge that files of a relief of this width keep apart."""
+    return min(0.1, max(NEAREST_MM, 4 * float(np.spacing(np.float32(width_mm)))) / float(pitch.min()))
+
+
+def subject_center(grid: Grid) -> tuple[float, float]:
+    """Return where the subject is, from 0 to 1 right and down; the middle unless one is clear.
+
+    It does where a threshold (Otsu, 1979) parts depth [R, C] into near and far, both of them even, and one
+    part that does not touch both sides makes up most of what is near.
+    """
+    small = grid[:: max(1, grid.shape[0] // 96), :: max(1, grid.shape[1] // 96)]
+    levels, total = np.sort(small, axis=None).astype(np.float64), small.size
+    count = np.arange(1, total)
+    sums = np.cumsum(levels)[:-1]
+    between = (
+        (sums / count - (levels.sum() - sums) / (total - count)) ** 2 * count * (total - count) / total**2
+    )
+    best = int(between.argmax())
+    if not levels.var() > 0 or between[best] < CLEAR_SUBJECT * levels.var():
+        return 0.5, 0.5
+    near = small <= levels[best]
+    parts, _ = scipy.ndimage.label(near)
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    subject = parts == sizes.argmax()
+    rows, columns = np.nonzero(subject)
+    clear = 0.02 < subject.mean() < 0.6 and sizes.max() > 0.7 * near.sum()
+    if not clear or (columns.min() == 0 and columns.max() == small.shape[1] - 1):
+        return 0.5, 0.5
+    return float((columns.mean() + 0.5) / small.shape[1]), float((rows.mean() + 0.5) / small.shape[0])
 
 
 def near_cells(grid: Grid, farthest: float) -> Mask:
@@ -165,14 +264,12 @@ def opaque_cells(alpha: NDArray[np.uint8] | None, shape: tuple[int, ...]) -> Mas
     return _not_empty(wanted, "all of the photo is transparent; choose cutout 'depth'.")
 
 
-def distance_from_border(footprint: Footprint) -> NDArray[np.float64]:
-    """Return the distance of every sample [R, C] from what is cut away, in millimeters; 0 outside."""
-    kept = _cells(footprint)
-    inside = np.pad(corners_of(kept), 1)
-    pitch = footprint.pitch_mm(kept)
-    distance: NDArray[np.float64] = scipy.ndimage.distance_transform_edt(inside, sampling=pitch)[1:-1, 1:-1]
-    distance -= min(pitch)  # the nearest sample that is cut away lies one cell outside the border
-    return distance.clip(0)
+def opacity(alpha: NDArray[np.uint8] | None, shape: tuple[int, ...]) -> Grid:
+    """Return the distance from where the photo becomes transparent: float32 [R, C], positive inside."""
+    opaque = np.asarray(alpha, dtype=np.float32) / 255
+    scale = max(1.0, shape[1] / opaque.shape[1])
+    resized = np.asarray(Image.fromarray(opaque).resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
+    return from_blurred(scipy.ndimage.gaussian_filter(resized, scale, mode="nearest"))
 
 
 def widest_place(footprint: Footprint, width_mm: float) -> tuple[float, float] | None:
@@ -198,33 +295,6 @@ def _not_empty(wanted: Mask, remedy: str) -> Mask:
     if not wanted.any():
         raise SettingsError(f"The cut-out is empty: {remedy}")
     return wanted
-
-
-def _cut_out(whole: Footprint, wanted: Mask, *, width_mm: float) -> Footprint:
-    """Keep the wanted cells, cleaned, at the asked size with their corner at the origin."""
-    scaled = _scaled(whole, wanted, width_mm=width_mm)
-    pitch = max(scaled.width_mm, scaled.depth_mm) / max(wanted.shape)
-    kept = clean(wanted, finest=max(1, round(FINEST_PART_MM / pitch)))
-    if not kept.any():
-        raise SettingsError(
-            f"The cut-out has no part {FINEST_PART_MM:g} mm wide; a larger width_mm or cutout_depth helps."
-        )
-    return replace(_scaled(scaled, kept, width_mm=width_mm), kept=kept, picture=corners_of(kept))
-
-
-def _scaled(footprint: Footprint, kept: Mask, *, width_mm: float) -> Footprint:
-    """Scale and move a picture so that what is kept of it has the asked size and its corner at the origin."""
-    rows, columns = np.flatnonzero(kept.any(axis=1)), np.flatnonzero(kept.any(axis=0))
-    down, across = footprint.pitch_mm(kept)
-    longest = max((columns[-1] + 1 - columns[0]) * across, (rows[-1] + 1 - rows[0]) * down)
-    scale = width_mm / longest
-    below = kept.shape[0] - 1 - rows[-1]
-    return Footprint(
-        left_mm=-float(columns[0] * across * scale),
-        front_mm=-float(below * down * scale),
-        width_mm=float(footprint.width_mm * scale),
-        depth_mm=float(footprint.depth_mm * scale),
-    )
 
 
 def clean(wanted: Mask, *, finest: int) -> Mask:
@@ -269,50 +339,3 @@ def _without_pinches(cells: Mask) -> Mask:
             return cells
         b |= falling
         a |= rising
-
-
-def around_border(kept: Mask) -> Mask:
-    """Mark the samples bool [R, C] of all cells at the border of what is kept, on both sides of it."""
-    padded = np.pad(kept, 1)  # outside the picture nothing is kept
-    differs = scipy.ndimage.maximum_filter(padded, size=3) & ~scipy.ndimage.minimum_filter(padded, size=3)
-    cells = differs[1:-1, 1:-1]
-    return corners_of(cells)
-
-
-def corners_of(cells: Mask) -> Mask:
-    """Mark the samples bool [R, C] at the corners of cells [R-1, C-1]."""
-    samples = np.zeros((cells.shape[0] + 1, cells.shape[1] + 1), dtype=bool)
-    for corner in (samples[:-1, :-1], samples[1:, :-1], samples[:-1, 1:], samples[1:, 1:]):
-        corner |= cells
-    return samples
-
-
-def faces_within(faces: Indices, kept: Mask) -> Indices:
-    """Return the faces in kept cells; every face across the border must be half a cell.
-
-    Args:
-        faces: int32 [F, 3], row-major indices of samples.
-        kept: bool [R-1, C-1].
-    """
-    row, column = np.divmod(np.ascontiguousarray(faces.T), np.int32(kept.shape[1] + 1))  # [3, F]
-    inside: Indices = faces[kept[np.minimum.reduce(row), np.minimum.reduce(column)]]
-    return inside
-
-
-def border_edges(kept: Mask) -> tuple[Indices, Indices]:
-    """Return start and end samples int32 [N] of the border, what is kept on the left as seen from above."""
-    rows, columns = kept.shape[0] + 1, kept.shape[1] + 1
-    sample = np.arange(rows * columns, dtype=np.int32).reshape(rows, columns)
-    across, down = np.pad(kept, ((1, 1), (0, 0))), np.pad(kept, ((0, 0), (1, 1)))
-    above, below = across[:-1], across[1:]  # cells above and below each horizontal edge: [R, C-1]
-    left, right = down[:, :-1], down[:, 1:]  # cells left and right of each vertical edge: [R-1, C]
-    starts_and_ends = [
-        (sample[:, 1:][below & ~above], sample[:, :-1][below & ~above]),
-        (sample[:, :-1][above & ~below], sample[:, 1:][above & ~below]),
-        (sample[:-1][right & ~left], sample[1:][right & ~left]),
-        (sample[1:][left & ~right], sample[:-1][left & ~right]),
-    ]
-    return (
-        np.concatenate([start for start, _ in starts_and_ends]),
-        np.concatenate([end for _, end in starts_and_ends]),
-    )

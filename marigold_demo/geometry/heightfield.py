@@ -15,7 +15,7 @@ from marigold_demo.geometry.bas_relief import (
     integrate,
     unit_range,
 )
-from marigold_demo.geometry.footprint import Footprint, corners_of, distance_from_border
+from marigold_demo.geometry.footprint import Footprint
 from marigold_demo.geometry.frame import Profile
 
 LITHOPHANE_CONTRAST = 12.0  # how much more light the thinnest place passes than the thickest
@@ -59,7 +59,7 @@ class Heightfield:
     """The heights that a relief's triangles follow.
 
     Attributes:
-        heights: float32 [R, C] in millimeters above the back, a disc's rim included.
+        heights: float32 [R, C] in millimeters above the back; those outside an outline mean nothing.
         footprint: Where they lie in x and y, and which of them are kept.
         profile: The frame around them.
     """
@@ -71,14 +71,17 @@ class Heightfield:
     @property
     def highest_mm(self) -> float:
         """The highest point of heights and frame."""
-        return max([float(self.heights.max()), *self.profile.heights_mm])
+        return max([float(self._counted.max()), *self.profile.heights_mm])
 
     @property
     def lowest_mm(self) -> float:
         """The lowest point of frame and kept heights: the thinnest place above a flat back."""
-        kept = self.footprint.kept
-        counted = self.heights if kept is None else self.heights[corners_of(kept)]
-        return min([float(counted.min()), *self.profile.heights_mm])
+        return min([float(self._counted.min()), *self.profile.heights_mm])
+
+    @property
+    def _counted(self) -> Grid:
+        inside = self.footprint.picture
+        return self.heights if inside is None else self.heights[inside]
 
 
 def heights_from_depth(
@@ -272,21 +275,9 @@ def luminance(rgb: NDArray[np.uint8]) -> Grid:
 def to_millimeters(
     unit_heights: Grid, footprint: Footprint, profile: Profile, *, relief_mm: float, base_mm: float
 ) -> Heightfield:
-    """Scale heights [R, C] from 0..1 to millimeters above the back, and work the rim of a disc into them."""
+    """Scale heights [R, C] from 0..1 to millimeters above the back."""
     heights = np.ascontiguousarray(unit_heights * np.float32(relief_mm) + np.float32(base_mm))
-    if footprint.kept is not None and profile.rings:  # a disc: other cut-outs have no frame
-        heights = _with_rim(heights, footprint, profile)
     return Heightfield(heights, footprint, profile)
-
-
-def _with_rim(heights: Grid, footprint: Footprint, profile: Profile) -> Grid:
-    outward = profile.width_mm - distance_from_border(footprint)  # [R, C] from the picture's border
-    first = profile.rings[0]
-    share = np.clip(outward / first.outward_mm, 0, 1)
-    slope = heights * (1 - share) + first.height_mm * share
-    rim = np.interp(outward, [ring.outward_mm for ring in profile.rings], profile.heights_mm)
-    made: Grid = np.where(outward < first.outward_mm, slope, rim).astype(np.float32)
-    return made
 
 
 def resample(values: Grid, columns: int, rows: int) -> Grid:

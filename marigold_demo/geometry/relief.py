@@ -22,7 +22,9 @@ from marigold_demo.geometry.footprint import (
     framed_footprint,
     near_cells,
     need_photo,
+    opacity,
     opaque_cells,
+    subject_center,
     subject_footprint,
 )
 from marigold_demo.geometry.frame import Profile, frame_top_mm, make_profile
@@ -126,7 +128,7 @@ def build_relief(depth: DepthMap, settings: ReliefSettings, *, photo: ReliefPhot
     if settings.mode != "emboss":
         heights = 1 - heights
     if settings.mode == "mold":
-        heights = heights[:, ::-1]  # so that the cast reads the right way round
+        heights, footprint = heights[:, ::-1], footprint.mirrored()  # so that the cast reads the right way
     field = to_millimeters(
         heights, footprint, profile, relief_mm=settings.relief_mm, base_mm=settings.base_mm
     )
@@ -167,14 +169,25 @@ def _footprint(
         return framed_footprint(picture_size, width_mm=width_mm, frame_mm=frame_mm)
     if settings.cutout in DISCS:
         is_round = settings.cutout == "round"
+        x, y = subject_center(grid)
         return disc_footprint(
-            grid.shape, picture_size, is_round=is_round, width_mm=width_mm, frame_mm=frame_mm
+            grid.shape,
+            picture_size,
+            is_round=is_round,
+            width_mm=width_mm,
+            frame_mm=frame_mm,
+            center=(
+                x if settings.center_x is None else settings.center_x,
+                y if settings.center_y is None else settings.center_y,
+            ),
+            is_exact=settings.center_x is not None or settings.center_y is not None,
         )
     if settings.cutout == "depth":
-        subject = near_cells(grid, settings.cutout_depth)
+        subject, distance = near_cells(grid, settings.cutout_depth), settings.cutout_depth - grid
     else:
-        subject = opaque_cells(need_photo(photo).alpha, grid.shape)
-    return subject_footprint(subject, picture_size, width_mm=width_mm)
+        alpha = need_photo(photo).alpha
+        subject, distance = opaque_cells(alpha, grid.shape), opacity(alpha, grid.shape)
+    return subject_footprint(subject, picture_size, width_mm=width_mm, distance=distance)
 
 
 def _unit_heights(
@@ -207,7 +220,7 @@ def _unit_heights(
 def _relief(field: Heightfield, settings: ReliefSettings, *, notes: tuple[str, ...]) -> Relief:
     solid = _mounted(field, settings)
     x, y, z = (float(side) for side in np.ptp(solid.vertices, axis=0))
-    if settings.bend_radius_mm == 0 and field.footprint.kept is None:  # as asked, not as rounded to float32
+    if settings.bend_radius_mm == 0:  # as asked, not as rounded to float32
         x, y = field.footprint.outer_mm
     return Relief(
         solid=solid,
@@ -227,7 +240,7 @@ def _mounted(field: Heightfield, settings: ReliefSettings) -> Solid:
         step_mm = bend_step_mm(
             radius,
             tolerance=settings.tolerance_mm,
-            width=across_mm if footprint.kept is None else settings.width_mm,
+            width=across_mm,
             thickness=field.highest_mm,
         )
     hole = None

@@ -2,19 +2,22 @@
 
 A ring is a rectangle, counter-clockwise from above in four sides: front (bottom of the picture), right,
 back, left. The first ring follows every border vertex of the picture; further rings need only their corners.
-A cut-out has no rings: walls join it to a flat copy of itself at the bottom.
+The rings of a disc are ellipses around its picture. A cut-out has no rings: walls join it to a flat copy of
+itself at the bottom.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
+import scipy.ndimage
 from numpy.typing import NDArray
 
-from marigold_demo.geometry.footprint import Footprint, around_border, border_edges, faces_within
+from marigold_demo.geometry.footprint import Footprint
 from marigold_demo.geometry.frame import Ring
 from marigold_demo.geometry.heightfield import Heightfield
+from marigold_demo.geometry.outline import Clipped, Outline, clip, extended, open_edges
 from marigold_demo.geometry.rtin import TILE, FaceBudget, compact, triangulate
 
 Points = NDArray[np.float32]
@@ -22,6 +25,7 @@ Indices = NDArray[np.int32]
 Fractions = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 CORNERS = (np.array([0.0, 1.0]),) * 4
+ROUND_SAG_MM = 0.004  # how far the chords of a disc stay inside its circle
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +62,13 @@ class Quality:
 
 def build_solid(field: Heightfield, quality: Quality) -> Solid:
     """Return the solid under a heightfield on z = 0, its corner at the origin."""
-    kept = field.footprint.kept
-    return _framed(field, quality) if kept is None else _cut_out(field, kept, quality)
+    outline = field.footprint.outline
+    if outline is None:
+        return _framed(field, quality)
+    heights = extended(field.heights, outline.inside)
+    if outline.ellipse is not None:
+        return _disc(replace(field, heights=heights), outline, quality)
+    return _cut_out(replace(field, heights=heights), outline, quality)
 
 
 def _framed(field: Heightfield, quality: Quality) -> Solid:
@@ -77,20 +86,49 @@ def _framed(field: Heightfield, quality: Quality) -> Solid:
     return Solid(vertices, np.concatenate([faces, closing]), len(faces), found.tolerance)
 
 
-def _cut_out(field: Heightfield, kept: Mask, quality: Quality) -> Solid:
+def _disc(field: Heightfield, outline: Outline, quality: Quality) -> Solid:
+    """Clip the picture at its ellipse and sweep that border out over the rim and down."""
+    heights, footprint, rings = field.heights, field.footprint, field.profile.rings
+    half = max(footprint.outer_mm) / 2
+    count = np.pi / np.arccos(1 - ROUND_SAG_MM / half)
+    if quality.step_mm is not None:
+        count = max(count, 2 * np.pi * half / quality.step_mm)
+    around = np.linspace(0, 1, 4 * int(np.ceil(max(count, 64) / 4)) + 1)
+    forced = _forced(heights, footprint, quality)
+    budget = FaceBudget(quality.max_faces - 2 * len(around) * (len(rings) + 2) - _crossed(outline))
+    found = triangulate(heights, quality.tolerance_mm, forced=forced, budget=budget)
+    clipped = clip(found.faces, outline)
+    used, faces = compact(clipped.faces, heights.size + len(clipped.share))
+    top = _clipped_points(used, clipped, heights, footprint)
+    edge = np.unique(open_edges(faces))
+    x, y = ((top[edge, k] / footprint.outer_mm[k] - 0.5).astype(np.float64) for k in (0, 1))
+    inner = _ellipse_mm(footprint)
+    turn = np.arctan2(y * footprint.outer_mm[1] / inner[1], x * footprint.outer_mm[0] / inner[0])
+    turn = np.where(turn < 0, turn + 2 * np.pi, turn) / (2 * np.pi)
+    order = np.argsort(turn, kind="stable")
+    ring, along = edge[order].astype(np.int32), turn[order]
+    border = Loop(ids=(np.append(ring, ring[0]),), along=(np.append(along, along[0] + 1),))
+    vertices, closing = close_border(top, border, footprint=footprint, rings=rings, fractions=(around,))
+    return Solid(vertices, np.concatenate([faces, closing]), len(faces), found.tolerance)
+
+
+def _cut_out(field: Heightfield, outline: Outline, quality: Quality) -> Solid:
     """Close a cut-out by a flat copy of itself at the bottom and walls between the two borders."""
     heights, footprint = field.heights, field.footprint
     flat = np.zeros_like(heights)
     found = triangulate(flat, quality.tolerance_mm, forced=_forced(flat, footprint, quality))
-    below, bottom = compact(faces_within(found.faces, kept), heights.size)
-    start, end = border_edges(kept)
-    budget = FaceBudget(quality.max_faces - len(bottom) - 2 * len(start))
+    under = clip(found.faces, outline)
+    size = heights.size + len(under.share)
+    below, bottom = compact(under.faces, size)
+    budget = FaceBudget(quality.max_faces - len(bottom) - 3 * _crossed(outline))
     found = triangulate(
         heights, quality.tolerance_mm, forced=_forced(heights, footprint, quality), budget=budget
     )
-    above, top = compact(faces_within(found.faces, kept), heights.size)
-    upper = _numbers(above, heights.size)
-    lower = _numbers(below, heights.size) + np.int32(len(above))
+    over = clip(found.faces, outline)
+    above, top = compact(over.faces, size)
+    upper = _numbers(above, size)
+    lower = _numbers(below, size) + np.int32(len(above))
+    start, end = open_edges(over.faces).T
     walls = np.concatenate(
         [
             np.column_stack([upper[start], lower[start], upper[end]]),
@@ -98,21 +136,37 @@ def _cut_out(field: Heightfield, kept: Mask, quality: Quality) -> Solid:
         ]
     )
     return Solid(
-        vertices=np.concatenate([_points(above, heights, footprint), _points(below, flat, footprint)]),
+        vertices=np.concatenate(
+            [
+                _clipped_points(above, over, heights, footprint),
+                _clipped_points(below, under, flat, footprint),
+            ]
+        ),
         faces=np.concatenate([top, bottom[:, ::-1] + np.int32(len(above)), walls]),
         picture_faces=len(top),
         tolerance_mm=found.tolerance,
     )
 
 
+def _crossed(outline: Outline) -> int:
+    """Return about how many edges of the grid an outline crosses."""
+    inside = outline.inside
+    return int(
+        np.count_nonzero(inside[1:] != inside[:-1]) + np.count_nonzero(inside[:, 1:] != inside[:, :-1])
+    )
+
+
 def _forced(heights: Points, footprint: Footprint, quality: Quality) -> Mask:
     """Mark the samples bool [R, C] that must be vertices."""
     forced = np.zeros(heights.shape, dtype=bool)
-    counted = heights if footprint.picture is None else np.where(footprint.picture, heights, np.nan)
+    inside = footprint.picture
+    counted = heights if inside is None else np.where(inside, heights, np.nan)
     lowest, highest = int(np.nanargmin(counted)), int(np.nanargmax(counted))
     forced.flat[[lowest, highest]] = True  # or the height would miss by the tolerance
-    if footprint.kept is not None:
-        forced |= around_border(footprint.kept)
+    if inside is not None:  # unit triangles beside the outline, on both sides of it
+        padded = np.pad(inside, 1)
+        differs = scipy.ndimage.maximum_filter(padded, 5) & ~scipy.ndimage.minimum_filter(padded, 5)
+        forced |= differs[1:-1, 1:-1]
     if quality.step_mm is not None:
         pitch = footprint.width_mm / (heights.shape[1] - 1)
         stride = min(TILE, 1 << max(0, int(np.log2(max(quality.step_mm / pitch, 1)))))
@@ -146,17 +200,46 @@ def _points(used: Indices, heights: Points, footprint: Footprint) -> Points:
     return np.column_stack([x[column], y[row], heights.ravel()[used]])
 
 
+def _clipped_points(used: Indices, clipped: Clipped, heights: Points, footprint: Footprint) -> Points:
+    """Place samples and crossings: float32 [V, 3]."""
+    rows, columns = heights.shape
+    chosen = used[used >= heights.size] - heights.size
+    start, end, share = clipped.inside[chosen], clipped.outside[chosen], clipped.share[chosen]
+    row, column, z = (
+        values[0] + share * (values[1] - values[0])
+        for values in (
+            (start // columns, end // columns),
+            (start % columns, end % columns),
+            (heights.ravel()[start].astype(np.float64), heights.ravel()[end]),
+        )
+    )
+    x = footprint.left_mm + footprint.width_mm * (column / (columns - 1))
+    y = footprint.front_mm + footprint.depth_mm * (1 - row / (rows - 1))
+    samples = _points(used[used < heights.size], heights, footprint)
+    return np.concatenate([samples, np.column_stack([x, y, z]).astype(np.float32)])
+
+
 @dataclass(frozen=True, eq=False)
 class Loop:
     """A ring of vertices.
 
     Attributes:
-        ids: Four int32 arrays, the vertices of each side with both corners.
-        along: Four float64 arrays from 0 to 1, where on their side they lie.
+        ids: int32 arrays, the vertices of each of four sides with both corners; of an ellipse one array.
+        along: float64 arrays from 0 to 1, where on their side, or around the ellipse, they lie.
     """
 
     ids: tuple[Indices, ...]
     along: tuple[Fractions, ...]
+
+
+def _ellipse_mm(footprint: Footprint) -> tuple[float, float]:
+    """Return the half axes of a disc's picture."""
+    assert footprint.outline is not None and footprint.outline.ellipse is not None
+    ellipse, shape = footprint.outline.ellipse, footprint.outline.level.shape
+    return (
+        ellipse.half_columns * footprint.width_mm / (shape[1] - 1),
+        ellipse.half_rows * footprint.depth_mm / (shape[0] - 1),
+    )
 
 
 def close_border(
@@ -231,6 +314,15 @@ def _loop(along: Sequence[Fractions], *, start: int) -> tuple[Loop, int]:
 def _place(along: Sequence[Fractions], ring: Ring, footprint: Footprint) -> Points:
     """Put the vertices of a ring where they belong: float32 [N, 3]."""
     d = ring.outward_mm
+    if footprint.outline is not None:
+        turn = 2 * np.pi * along[0][:-1]
+        x, y = (
+            outer / 2 + (half + d) * part
+            for outer, half, part in zip(
+                footprint.outer_mm, _ellipse_mm(footprint), (np.cos(turn), np.sin(turn)), strict=True
+            )
+        )
+        return np.column_stack([x, y, np.full(len(turn), ring.height_mm)]).astype(np.float32)
     left, right = footprint.left_mm - d, footprint.left_mm + footprint.width_mm + d
     front, back = footprint.front_mm - d, footprint.front_mm + footprint.depth_mm + d
     corners = np.array([[left, front], [right, front], [right, back], [left, back], [left, front]])
@@ -246,7 +338,7 @@ def _strip(inner: Loop, outer: Loop) -> Indices:
     """Fill the band between two loops: int32 [F, 3], facing up or outwards."""
     parts = [
         _fill_between(inner.ids[k], outer.ids[k], inner_along=inner.along[k], outer_along=outer.along[k])
-        for k in range(4)
+        for k in range(len(inner.ids))
     ]
     return np.concatenate(parts)
 
@@ -271,6 +363,12 @@ def _fill_between(
 
 def _bottom(loop: Loop) -> Indices:
     """Fill the last loop, facing down; front and back match, the other sides have their corners only."""
+    if len(loop.ids) == 1:  # around an ellipse, from its right: front and back meet at both ends
+        half = len(loop.ids[0]) // 2
+        back, front = loop.ids[0][half::-1], loop.ids[0][half:]
+        low = np.column_stack([front[1:-1], back[1:-1], back[2:]])
+        high = np.column_stack([front[:-2], back[1:-1], front[1:-1]])
+        return np.concatenate([low, high])
     front, back = loop.ids[0], loop.ids[2][::-1]
     low = np.column_stack([front[:-1], back[:-1], back[1:]])
     high = np.column_stack([front[:-1], back[1:], front[1:]])

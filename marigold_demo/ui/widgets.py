@@ -45,6 +45,8 @@ _LABELS = {
     "near_m": "Nearest point",
     "cutout": "Cut out",
     "cutout_depth": "Cut out behind",
+    "center_x": "Center of the disc, across",
+    "center_y": "Center of the disc, down",
     "hole": "Hole to hang it",
     "hole_mm": "Hole diameter",
     "max_faces": "Most triangles",
