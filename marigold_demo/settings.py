@@ -256,7 +256,7 @@ class ReliefSettings:
     nozzle_mm: float = option(0.4, "Width of the printer's nozzle, for warnings", unit="mm", limits=(0.1, 2))
     resolution: int = option(1024, "Samples along the long side", unit="px", limits=(128, 2048))
     tolerance_mm: float = option(
-        0.01, "Largest error of the mesh against the depth; 0: every sample", unit="mm", limits=(0, 0.2)
+        0.02, "Largest error of the mesh against the depth; 0: every sample", unit="mm", limits=(0, 0.2)
     )
     max_faces: int = option(
         1_000_000, "Most triangles; the tolerance is raised to stay under it", limits=(10_000, 5_000_000)

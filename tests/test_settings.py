@@ -74,7 +74,7 @@ def test_choices_that_contradict_each_other_are_refused(choices, words):
 
 def test_the_presets_are_those_that_were_promised():
     assert list(RELIEF_PRESETS) == ["portrait", "landscape", "coin", "CNC", "lithophane", "plain"]
-    assert len(set(RELIEF_PRESETS.values())) == 5
+    assert len(set(RELIEF_PRESETS.values())) == 6
 
 
 def test_settings_are_equal_by_value_and_can_be_keys():
