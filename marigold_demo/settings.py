@@ -158,7 +158,7 @@ class DepthSettings:
 
 
 Frame = Literal["none", "flat", "bevel", "round"]
-Mode = Literal["emboss", "engrave", "mold"]
+Mode = Literal["emboss", "engrave", "mold", "stamp"]
 Source = Literal["depth", "luminance"]
 Projection = Literal["perspective", "orthographic"]
 Edges = Literal["cut", "stretch"]
@@ -207,7 +207,7 @@ class ReliefSettings:
     )
     mode: Mode = option(
         "emboss",
-        "Near is high (emboss), near is low (engrave), or a mold to cast from",
+        "Near is high (emboss), near is low (engrave), a mold to cast from, or a mirrored emboss (stamp)",
         choices=get_args(Mode),
     )
     frame: Frame = option("flat", "Profile of the frame", choices=get_args(Frame))

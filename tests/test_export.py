@@ -8,6 +8,7 @@ import subprocess
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -60,7 +61,8 @@ def test_every_print_format_is_read_back_with_the_same_faces_and_volume(kind, ex
     assert len(mesh.faces) == len(relief.solid.faces)
     assert mesh.is_watertight and mesh.is_winding_consistent
     assert mesh.volume == pytest.approx(relief.mesh.volume, rel=1e-4)
-    assert np.abs(mesh.extents - relief.size_mm).max() <= 1e-3
+    extents = mesh.extents[[0, 2, 1]] if extension == "ply" else mesh.extents
+    assert np.abs(extents - relief.size_mm).max() <= 1e-3
 
 
 def test_the_stl_is_binary_has_the_right_size_and_true_normals():
@@ -167,12 +169,29 @@ def test_a_ply_carries_the_photos_colors_as_triangles_or_points():
     assert len(cloud.vertices) == len(surface.vertices)
 
 
+def lying(vertices: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Turn the vertices of a PLY, which has Z up, back to Y up."""
+    return np.column_stack([vertices[:, 0], vertices[:, 2], -vertices[:, 1]])
+
+
+def test_a_3mf_names_its_object_and_has_a_thumbnail():
+    name, data = formats_of("relief")["3mf"].write(relief_of(), 'a "lake" & <sea>')
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        model = ElementTree.fromstring(archive.read("3D/3dmodel.model"))
+        picture = Image.open(io.BytesIO(archive.read("Metadata/thumbnail.png")))
+        assert "Metadata/thumbnail.png" in archive.read("_rels/.rels").decode()
+    (found,) = model.iter("{http://schemas.microsoft.com/3dmanufacturing/core/2015/02}object")
+    assert found.get("name") == name.removesuffix(".3mf")
+    assert max(picture.size) == 256 and np.ptp(np.asarray(picture)) > 30
+
+
 @pytest.mark.parametrize("extension", ["obj", "ply"])
 def test_obj_and_ply_of_a_relief_keep_every_vertex_and_face_in_its_place(extension):
     relief = relief_of("noise")
     _, data = formats_of("relief")[extension].write(relief, "lake")
     mesh = trimesh.load_mesh(io.BytesIO(data), file_type=extension, process=False, maintain_order=True)
-    assert np.abs(mesh.vertices - relief.solid.vertices).max() <= (5.1e-5 if extension == "obj" else 0)
+    vertices = mesh.vertices if extension == "obj" else lying(mesh.vertices)
+    assert np.abs(vertices - relief.solid.vertices).max() <= (5.1e-5 if extension == "obj" else 0)
     assert np.array_equal(mesh.faces, relief.solid.faces)
     assert b"unit mm" in data[:400]
 
@@ -184,7 +203,7 @@ def test_obj_and_ply_of_a_surface_keep_every_vertex_color_and_texture_place(near
     mesh = trimesh.load_mesh(
         io.BytesIO(export.colored_ply(surface)), file_type="ply", process=False, maintain_order=True
     )
-    assert np.array_equal(mesh.vertices.astype(np.float32), surface.vertices)
+    assert np.array_equal(lying(mesh.vertices).astype(np.float32), surface.vertices)
     assert np.array_equal(mesh.faces, surface.faces)
     with zipfile.ZipFile(io.BytesIO(export.obj_zip(surface, stem="lake"))) as archive:
         lines = archive.read("lake.obj").decode().splitlines()

@@ -78,22 +78,20 @@ def bend(solid: Solid, radius: float, *, anchor_x: float) -> tuple[Solid, Points
     """Bend a solid and move it back to the corner at the origin.
 
     Returns:
-        The bent solid, and where the point at `anchor_x` on the front edge of the back went: float32 [3]. The
-        anchor counts among the points of which the lowest comes to lie on z = 0, also without a hole.
+        The bent solid, and where the point at `anchor_x` on the front edge of the back went: float32 [3].
     """
-    anchor = np.array([[anchor_x, 0, 0]], dtype=np.float32)
-    points = _bent(np.concatenate([solid.vertices, anchor]), radius)
-    return replace(solid, vertices=points[:-1]), points[-1]
+    points = _bent(np.append(solid.vertices.astype(np.float64), [[anchor_x, 0, 0]], axis=0), radius)
+    points -= points[:-1].min(axis=0)
+    moved = points.astype(np.float32)
+    return replace(solid, vertices=moved[:-1]), moved[-1]
 
 
-def _bent(points: Points, radius: float) -> Points:
-    x, y, z = points.astype(np.float64).T
+def _bent(points: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
+    x, y, z = points.T
     size = abs(radius)
     angle = (x - (x.min() + x.max()) / 2) / size
     reach = size + np.sign(radius) * z  # distance from the axis
-    bent = np.column_stack([reach * np.sin(angle), y, np.sign(radius) * reach * np.cos(angle)])
-    moved: Points = (bent - bent.min(axis=0)).astype(np.float32)
-    return moved
+    return np.column_stack([reach * np.sin(angle), y, np.sign(radius) * reach * np.cos(angle)])
 
 
 def mounting_hole(footprint: Footprint, kind: str, shank_mm: float, *, frame_mm: float) -> Hole:

@@ -125,10 +125,10 @@ def build_relief(depth: DepthMap, settings: ReliefSettings, *, photo: ReliefPhot
     # 2. Heights between 0 and 1, then in millimeters
     heights, leveling = _unit_heights(grid, settings, footprint.picture, size=size, photo=photo)
     notes += _notes(depth, heights, settings, spots=spots, leveling=leveling)
-    if settings.mode != "emboss":
+    if settings.mode in ("engrave", "mold"):
         heights = 1 - heights
-    if settings.mode == "mold":
-        heights, footprint = heights[:, ::-1], footprint.mirrored()  # so that the cast reads the right way
+    if settings.mode in ("mold", "stamp"):  # so that the cast or print reads the right way round
+        heights, footprint = heights[:, ::-1], footprint.mirrored()
     field = to_millimeters(
         heights, footprint, profile, relief_mm=settings.relief_mm, base_mm=settings.base_mm
     )

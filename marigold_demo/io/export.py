@@ -20,6 +20,7 @@ from trimesh.exchange.ply import export_ply
 
 from marigold_demo import __version__
 from marigold_demo.depth import DepthMap
+from marigold_demo.geometry.heightfield import resample
 from marigold_demo.geometry.relief import Relief, reduced
 from marigold_demo.geometry.rtin import compact
 from marigold_demo.geometry.textured_mesh import Camera, Surface
@@ -40,6 +41,7 @@ PNG_LEVEL = 3  # higher levels take longer and save little
 MTL = "newmtl {material}\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {picture}\n"
 UNLIT = "KHR_materials_unlit"
 PREVIEW_FACES = 200_000
+THUMBNAIL_PX = 256
 PREVIEW_BYTES = 8_000_000
 MM = np.float32(1e-3)  # glTF counts in meters
 PLASTER = {
@@ -57,15 +59,33 @@ def stl(relief: Relief) -> bytes:
     return to_stl(relief.solid.vertices, relief.solid.faces)
 
 
-def threemf(relief: Relief, *, recipe: Recipe | None = None) -> bytes:
-    """Return a 3MF with the unit millimeter and the recipe."""
+def threemf(relief: Relief, *, recipe: Recipe | None = None, stem: str = "Relief") -> bytes:
+    """Return a 3MF with the unit millimeter, the recipe, a thumbnail, and the stem as the object's name."""
     metadata = {
         "Application": f"Marigold Demo {__version__}",
         "Title": "Relief",
         "Description": _size(relief),
     }
     metadata[f"demo:{KEY}"] = _filled(recipe, relief=relief).to_json()
-    return to_threemf(relief.solid.vertices, relief.solid.faces, metadata=metadata)
+    return to_threemf(
+        relief.solid.vertices,
+        relief.solid.faces,
+        metadata=metadata,
+        name="".join(letter for letter in stem if letter.isprintable()),
+        thumbnail=_thumbnail(relief),
+    )
+
+
+def _thumbnail(relief: Relief) -> bytes:
+    """Return the picture's heights under light from the upper left as PNG."""
+    footprint, inside = relief.footprint, relief.footprint.picture
+    scale = THUMBNAIL_PX / max(footprint.width_mm, footprint.depth_mm)
+    columns, rows = (max(1, round(side * scale)) for side in (footprint.width_mm, footprint.depth_mm))
+    heights = relief.heights if inside is None else np.where(inside, relief.heights, relief.field.lowest_mm)
+    small = np.pad(resample(heights, columns, rows), ((0, 1), (0, 1)), mode="edge") * np.float32(scale)
+    across, down = np.diff(small, axis=1)[:-1], np.diff(small, axis=0)[:, :-1]
+    shade = (1 + across + down) / np.sqrt(3 * (1 + across**2 + down**2))
+    return _png(np.round(40 + 200 * np.clip(shade, 0, 1)).astype(np.uint8))
 
 
 def obj(relief: Relief) -> bytes:
@@ -74,8 +94,9 @@ def obj(relief: Relief) -> bytes:
 
 
 def ply(relief: Relief) -> bytes:
-    """Return a binary PLY; its unit is the millimeter, which only its comment says."""
-    return _ply(relief.mesh, comment=_size(relief))
+    """Return a binary PLY that stands upright; its unit is the millimeter, which only its comment says."""
+    mesh = trimesh.Trimesh(_upright(relief.solid.vertices), relief.solid.faces, process=False)
+    return _ply(mesh, comment=f"{_size(relief)}; Z up")
 
 
 def preview_glb(relief: Relief, *, recipe: Recipe | None = None) -> bytes:
@@ -145,17 +166,18 @@ def obj_zip(surface: Surface, *, stem: str) -> bytes:
 
 
 def colored_ply(surface: Surface, *, points: bool = False) -> bytes:
-    """Return a binary PLY with the photo's colors, as triangles or as points alone."""
+    """Return a binary PLY with the photo's colors, Z up, as triangles or as points alone."""
     height, width = surface.texture.shape[:2]
     x = np.minimum((surface.uv[:, 0] * width).astype(np.int32), width - 1)
     y = np.minimum((surface.uv[:, 1] * height).astype(np.int32), height - 1)
     colors = surface.texture[y, x]  # [V, 3]
+    vertices = _upright(surface.vertices)
     colored = (
-        trimesh.PointCloud(surface.vertices, colors=colors)
+        trimesh.PointCloud(vertices, colors=colors)
         if points
-        else trimesh.Trimesh(surface.vertices, surface.faces, vertex_colors=colors, process=False)
+        else trimesh.Trimesh(vertices, surface.faces, vertex_colors=colors, process=False)
     )
-    return _ply(colored, comment=surface.scale_note)
+    return _ply(colored, comment=f"{surface.scale_note} Z up")
 
 
 def depth_npy(depth: DepthMap, *, invert: bool = False) -> bytes:
@@ -248,6 +270,11 @@ def _obj(mesh: trimesh.Trimesh, *, comment: str, digits: int, mtl_name: str | No
         file_type="obj", header=comment, digits=digits, mtl_name=mtl_name, include_normals=False
     )
     return text.encode()
+
+
+def _upright(vertices: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Turn y up into z up: programs turn glTF and OBJ so when they read them, but take PLY as it is."""
+    return np.column_stack([vertices[:, 0], -vertices[:, 2], vertices[:, 1]])
 
 
 def _ply(mesh: trimesh.Trimesh | trimesh.PointCloud, *, comment: str) -> bytes:

@@ -101,7 +101,7 @@ FORMATS = (
         "stl", "relief", ".stl", "model/stl", "export.stl", (), "mesh_files.read_stl", "Relief, STL"
     ),
     Format(
-        "3mf", "relief", ".3mf", "model/3mf", "export.threemf", ("recipe",),
+        "3mf", "relief", ".3mf", "model/3mf", "export.threemf", ("recipe", "stem"),
         "mesh_files.read_threemf", "Relief, 3MF",
     ),
     Format("obj", "relief", ".obj", "model/obj", "export.obj"),

@@ -26,19 +26,23 @@ STL_TITLE = b"Binary STL, unit mm, Marigold Demo".ljust(
 
 Points = NDArray[np.float32]
 THREEMF_MODEL = "3D/3dmodel.model"
+THREEMF_THUMBNAIL = "Metadata/thumbnail.png"
 NAMESPACE = "urn:marigold-demo:recipe"  # names of metadata outside the specification's list need a namespace
 CONTENT_TYPES = (
     '<?xml version="1.0" encoding="UTF-8"?>\n'
     '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
     '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
     '<Default Extension="model" ContentType="application/vnd.ms-package.3dmanufacturing-3dmodel+xml"/>'
+    '<Default Extension="png" ContentType="image/png"/>'
     "</Types>"
 )
 RELATIONSHIPS = (
     '<?xml version="1.0" encoding="UTF-8"?>\n'
     '<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">'
     f'<Relationship Target="/{THREEMF_MODEL}" Id="rel0"'
-    ' Type="http://schemas.microsoft.com/3dmanufacturing/2013/01/3dmodel"/></Relationships>'
+    ' Type="http://schemas.microsoft.com/3dmanufacturing/2013/01/3dmodel"/>'
+    f'<Relationship Target="/{THREEMF_THUMBNAIL}" Id="rel1"'
+    ' Type="http://schemas.openxmlformats.org/package/2006/relationships/metadata/thumbnail"/></Relationships>'
 )
 
 _ROWS_AT_ONCE = 50_000  # one %-format over so many rows is as quick as one over all, and needs little memory
@@ -85,7 +89,12 @@ def read_stl(file: BinaryIO) -> NDArray[np.float32]:
 
 
 def to_threemf(
-    vertices: NDArray[np.float32], faces: NDArray[np.int32], *, metadata: Mapping[str, str]
+    vertices: NDArray[np.float32],
+    faces: NDArray[np.int32],
+    *,
+    metadata: Mapping[str, str],
+    name: str,
+    thumbnail: bytes,
 ) -> bytes:
     """Return a 3MF in millimeters.
 
@@ -93,13 +102,16 @@ def to_threemf(
         vertices: float32 [V, 3] in millimeters; written to a ten-thousandth.
         faces: int32 [F, 3].
         metadata: Title, Description and the like; names with a colon are the project's own.
+        name: Of the object, which slicers list.
+        thumbnail: A PNG.
     """
-    model = "".join(_model(vertices, faces, metadata)).encode()
+    model = "".join(_model(vertices, faces, metadata, name)).encode()
     return to_zip(
         {
             "[Content_Types].xml": CONTENT_TYPES.encode(),
             "_rels/.rels": RELATIONSHIPS.encode(),
             THREEMF_MODEL: model,
+            THREEMF_THUMBNAIL: thumbnail,
         }
     )
 
@@ -134,7 +146,7 @@ def _numbers(text: bytes) -> NDArray[np.float64]:
 
 
 def _model(
-    vertices: NDArray[np.float32], faces: NDArray[np.int32], metadata: Mapping[str, str]
+    vertices: NDArray[np.float32], faces: NDArray[np.int32], metadata: Mapping[str, str], object_name: str
 ) -> Iterator[str]:
     yield (
         '<?xml version="1.0" encoding="UTF-8"?>\n<model unit="millimeter" xml:lang="en-US"'
@@ -143,7 +155,7 @@ def _model(
     )
     for name, value in metadata.items():
         yield f"<metadata name={quoteattr(name)}>{escape(value)}</metadata>\n"
-    yield '<resources><object id="1" type="model"><mesh><vertices>\n'
+    yield f'<resources><object id="1" type="model" name={quoteattr(object_name)}><mesh><vertices>\n'
     yield from _rows('<vertex x="%.4f" y="%.4f" z="%.4f"/>\n', vertices)
     yield "</vertices><triangles>\n"
     yield from _rows('<triangle v1="%d" v2="%d" v3="%d"/>\n', faces)
