@@ -205,6 +205,11 @@ class ReliefSettings:
     source: Source = option(
         "depth", "What becomes height: depth, or luminance (a lithophane)", choices=get_args(Source)
     )
+    contrast: float = option(
+        16.0,
+        "How much more light the thinnest place of a lithophane passes than the thickest",
+        limits=(2, 200),
+    )
     mode: Mode = option(
         "emboss",
         "Near is high (emboss), near is low (engrave), a mold to cast from, or a mirrored emboss (stamp)",

@@ -5,7 +5,6 @@ import pytest
 
 from marigold_demo.errors import DepthFileError
 from marigold_demo.geometry.heightfield import (
-    LITHOPHANE_CONTRAST,
     debanded,
     fill_invalid,
     heights_from_brightness,
@@ -105,12 +104,12 @@ def test_luminance_is_linear_and_weighted():
     assert luminance(rgb)[0] == pytest.approx([1, 0, 0.5029, 0.7152], abs=1e-3)
 
 
-def test_equal_thickness_divides_light_equally():
-    light = np.array([[1.0, 0.5, 0.25, 0.125]], dtype=np.float32)
-    heights = heights_from_brightness(light)
-    assert np.diff(heights[0]) == pytest.approx([1 / 3] * 3, abs=1e-5)
-    dark = np.array([[1.0, 1 / LITHOPHANE_CONTRAST, 1e-4, 0.0]], dtype=np.float32)
-    assert heights_from_brightness(dark)[0] == pytest.approx([0, 1, 1, 1])
+def test_equal_thickness_divides_light_equally_and_the_contrast_is_that_of_black_and_white():
+    contrast = 16.0
+    passed = np.array([[1.0, 0.5, 0.25, 0.125]], dtype=np.float32)
+    light = (passed - 1 / contrast) / (1 - 1 / contrast)
+    heights = heights_from_brightness(np.append(light, [[0]], axis=1), contrast=contrast)
+    assert np.diff(heights[0]) == pytest.approx([1 / 4] * 4, abs=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 3, 4])

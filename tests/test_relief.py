@@ -555,6 +555,37 @@ def test_a_lithophane_is_thick_where_the_photo_is_dark():
         build_relief(depth_map("hills"), RELIEF_PRESETS["lithophane"])
 
 
+def test_a_lithophane_keeps_16_grays_apart():
+    wedge = np.arange(16, dtype=np.uint8).repeat(40)[None, :, None].repeat(64, 0).repeat(3, 2) * 17
+    wish = replace(RELIEF_PRESETS["lithophane"], frame="none")
+    relief = build_relief(depth_map("1 x 1"), wish, photo=Picture(wedge))
+    corners = from_stl(export.stl(relief))["corners"].reshape(-1, 3)
+    x, z = corners[:, 0] / relief.size_mm[0] * 16, corners[:, 2]
+    steps = [z[(np.abs(x - k - 0.5) < 0.3) & (z > 0.5)] for k in range(16)]
+    levels = np.array([step.mean() for step in steps if len(step)])
+    assert len(levels) == 16 and np.diff(levels).max() < -0.04
+    assert max(np.ptp(step) for step in steps) < 0.02
+    flatter = build_relief(depth_map("1 x 1"), replace(wish, contrast=4), photo=Picture(wedge))
+    assert flatter.heights[0, 20] - flatter.heights[0, 200] < relief.heights[0, 20] - relief.heights[0, 200]
+
+
+def test_the_rim_of_a_soft_edge_is_as_thick_as_the_inside_and_a_left_out_part_is_noted():
+    y, x = np.mgrid[:200, :300]
+    inside = np.clip((70 - np.hypot(x - 100, y - 100)) / 6, 0, 1)  # soft over six pixels
+    island = np.hypot(x - 250, y - 100) < 30
+    alpha = (np.maximum(inside, island) * 255).astype(np.uint8)
+    gray = 60 * (alpha / 255) + 255 * (1 - alpha / 255)  # dark, composited on white
+    gray[95:105, 95:105] = 200  # a light spot in the middle
+    shot = Picture(gray[..., None].repeat(3, 2).astype(np.uint8), alpha)
+    wish = replace(RELIEF_PRESETS["lithophane"], cutout="alpha", resolution=256)
+    relief = build_relief(depth_map("1 x 1"), wish, photo=shot)
+    relief.assert_sound()
+    top = relief.solid.vertices[np.unique(relief.solid.faces[: relief.solid.picture_faces])].astype(float)
+    away = np.hypot(*(top[:, :2] - np.array(relief.size_mm[:2]) / 2).T) > relief.size_mm[0] / 4
+    assert np.ptp(top[away, 2]) < 0.02 and top[away, 2].min() == pytest.approx(relief.size_mm[2], abs=0.02)
+    assert any("1 other part" in note for note in relief.notes)
+
+
 @pytest.mark.parametrize("name", sorted(RELIEF_PRESETS))
 def test_every_preset_gives_a_solid(name):
     wish = replace(RELIEF_PRESETS[name], resolution=128)

@@ -51,6 +51,7 @@ class Footprint:
         kept: bool [R-1, C-1], the grid cells that are kept; None keeps all.
         outline: Where the picture ends, a disc's rim left out; None keeps all.
         extent_mm: Width and depth of all that is kept; None: the picture with its frame.
+        left_out: How many parts of a subject are not connected with the largest, and so not kept.
     """
 
     left_mm: float
@@ -60,6 +61,7 @@ class Footprint:
     kept: Mask | None = None
     outline: Outline | None = None
     extent_mm: tuple[float, float] | None = None
+    left_out: int = 0
 
     @property
     def picture(self) -> Mask | None:
@@ -185,7 +187,8 @@ def subject_footprint(
     rows, columns = np.flatnonzero(subject.any(axis=1)), np.flatnonzero(subject.any(axis=0))
     share = max(np.ptp(rows) / subject.shape[0], np.ptp(columns) / subject.shape[1], 1 / max(subject.shape))
     pitch = width_mm / share / max(subject.shape)
-    kept = clean(subject, finest=max(1, round(FINEST_PART_MM / pitch)))
+    finest = max(1, round(FINEST_PART_MM / pitch))
+    kept = clean(subject, finest=finest)
     level = contour(kept, distance)
     if not kept.any() or not (level > 0).any():
         raise SettingsError(
@@ -202,8 +205,16 @@ def subject_footprint(
         depth_mm=whole.depth_mm * scale,
         kept=kept,
         outline=outline,
+        left_out=_parts(subject & ~kept, finest),
         extent_mm=((right - left) * across * scale, (bottom - top) * down * scale),
     )
+
+
+def _parts(cells: Mask, finest: int) -> int:
+    """Return how many parts of cells are wide enough to be noticed: 4 times as wide as the finest."""
+    core = scipy.ndimage.distance_transform_edt(np.pad(cells, 1))[1:-1, 1:-1] >= max(2 * finest, 2)
+    parts, _ = scipy.ndimage.label(cells)
+    return len(np.unique(parts[core]))
 
 
 def _nearest(width_mm: float, pitch: NDArray[np.float64]) -> float:

@@ -15,10 +15,10 @@ from marigold_demo.geometry.bas_relief import (
     integrate,
     unit_range,
 )
-from marigold_demo.geometry.footprint import Footprint
+from marigold_demo.geometry.footprint import Footprint, ReliefPhoto
 from marigold_demo.geometry.frame import Profile
 
-LITHOPHANE_CONTRAST = 12.0  # how much more light the thinnest place passes than the thickest
+OPAQUE = 254  # of 255
 EIGHT_BITS = (24, 300)  # so many different values mean 8 bits; fewer are intended, as in a logo
 DEBAND_PX = (4.0, 2.0, 1.0)  # wider ones would shift curved forms past what rounding can have done
 LARGEST_DEBANDED = 4e6  # in pixels; larger depth is averaged on its way down to the grid
@@ -118,14 +118,31 @@ def heights_from_depth(
     return heights if kept is None else spread(heights, kept), Leveling(level, tilt.share)
 
 
-def heights_from_brightness(grid: Grid, *, kept: Mask | None = None) -> Grid:
+def heights_from_brightness(grid: Grid, *, contrast: float, kept: Mask | None = None) -> Grid:
     """Return heights float32 [R, C] in [0, 1] from luminance [R, C]: a lithophane is thick where dark.
 
-    Light falls off exponentially in plastic (Lambert and Beer), so thickness goes with the logarithm.
+    Light falls off exponentially in plastic (Lambert and Beer), so thickness goes with the logarithm. The
+    darkest gray passes 1 / contrast of the light; all others lie evenly above it, so none is cut off.
     """
-    passed = np.clip(grid / max(float(grid.max()), 1e-6), 1 / LITHOPHANE_CONTRAST, 1)
-    heights = unit_range(-np.log(passed))
+    counted = grid if kept is None else grid[kept]
+    share = np.clip(grid / max(float(counted.max()), 1e-6), 0, 1)
+    heights = unit_range(-np.log(share + (1 - share) / np.float32(contrast)))
     return heights if kept is None else spread(heights, kept)
+
+
+def opaque_rgb(photo: ReliefPhoto) -> NDArray[np.uint8]:
+    """Return the photo's pixels [H, W, 3]; those that are not quite opaque take the nearest opaque ones.
+
+    A soft edge is mixed with white, which would make the rim of a lithophane thin.
+    """
+    if photo.alpha is None:
+        return photo.rgb
+    opaque = photo.alpha >= OPAQUE
+    if opaque.all() or not opaque.any():
+        return photo.rgb
+    rows, columns = scipy.ndimage.distance_transform_edt(~opaque, return_distances=False, return_indices=True)
+    filled: NDArray[np.uint8] = photo.rgb[rows, columns]
+    return filled
 
 
 def with_photo_detail(heights: Grid, rgb: NDArray[np.uint8], *, amount: float) -> Grid:

@@ -36,6 +36,7 @@ from marigold_demo.geometry.heightfield import (
     heights_from_brightness,
     heights_from_depth,
     luminance,
+    opaque_rgb,
     smoothed,
     spread,
     to_millimeters,
@@ -125,6 +126,9 @@ def build_relief(depth: DepthMap, settings: ReliefSettings, *, photo: ReliefPhot
     # 2. Heights between 0 and 1, then in millimeters
     heights, leveling = _unit_heights(grid, settings, footprint.picture, size=size, photo=photo)
     notes += _notes(depth, heights, settings, spots=spots, leveling=leveling)
+    if footprint.left_out:
+        parts = "1 other part" if footprint.left_out == 1 else f"{footprint.left_out} other parts"
+        notes += (f"{parts} of the subject left out, because a cut-out is one piece.",)
     if settings.mode in ("engrave", "mold"):
         heights = 1 - heights
     if settings.mode in ("mold", "stamp"):  # so that the cast or print reads the right way round
@@ -200,8 +204,9 @@ def _unit_heights(
 ) -> tuple[Grid, Leveling]:
     """Return heights float32 [R, C] in [0, 1], where 1 stands out in emboss mode, and the leveling."""
     if settings.source == "luminance":
-        light = smoothed(luminance(need_photo(photo).rgb), settings.smooth_px, size=size)
-        return heights_from_brightness(light, kept=picture), Leveling(0, 0)
+        light = smoothed(luminance(opaque_rgb(need_photo(photo))), settings.smooth_px, size=size)
+        heights = heights_from_brightness(light, contrast=settings.contrast, kept=picture)
+        return heights, Leveling(0, 0)
     shares, leveling = heights_from_depth(
         grid,
         near=settings.near,

@@ -37,6 +37,7 @@ _LABELS = {
     "level": "Level the tilt",
     "smooth_px": "Smoothing",
     "source": "Height comes from",
+    "contrast": "Lithophane contrast",
     "mode": "Kind",
     "frame": "Frame",
     "frame_mm": "Frame width",
