@@ -29,6 +29,7 @@ from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 
 KEY = "marigold-demo-recipe"  # under which files keep it
 NEAR_KEY = "marigold-demo-near"  # text beside it in a PNG of depth: "white" where that was inverted
+HIGH_KEY = "marigold-demo-high"  # the same in a height map: "light" or "dark"
 LIBRARIES = ("torch", "diffusers", "numpy", "scipy", "pillow")  # whose versions may change a result
 _PARTS = {"depth": DepthSettings, "relief": ReliefSettings, "mesh": MeshSettings}
 _WORDS = ("version", "photo", "revision", "device")

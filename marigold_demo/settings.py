@@ -164,6 +164,8 @@ Projection = Literal["perspective", "orthographic"]
 Edges = Literal["cut", "stretch"]
 Shading = Literal["unlit", "lit"]
 Cutout = Literal["none", "depth", "alpha", "round", "oval"]
+MapFrame = Literal["without", "with"]
+MapHigh = Literal["light", "dark"]
 Hole = Literal["none", "through", "keyhole"]
 Material = Literal["PLA", "PETG", "ABS", "resin", "plaster", "beech", "aluminum"]
 
@@ -257,6 +259,14 @@ class ReliefSettings:
         choices=get_args(Hole),
     )
     hole_mm: float = option(4.0, "Diameter of the hole, or of the screw's shank", unit="mm", limits=(1, 20))
+    map_frame: MapFrame = option(
+        "without", "Whether the height map shows the frame", choices=get_args(MapFrame)
+    )
+    map_high: MapHigh = option(
+        "light",
+        "What is high in the height map: light, or dark as laser engravers want",
+        choices=get_args(MapHigh),
+    )
     material: Material = option("PLA", "What it is made of, for the weight", choices=get_args(Material))
     nozzle_mm: float = option(0.4, "Width of the printer's nozzle, for warnings", unit="mm", limits=(0.1, 2))
     resolution: int = option(1024, "Samples along the long side", unit="px", limits=(128, 2048))

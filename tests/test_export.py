@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,6 +24,7 @@ from marigold_demo.errors import SettingsError
 from marigold_demo.geometry.relief import Relief, build_relief
 from marigold_demo.geometry.textured_mesh import Surface, build_surface
 from marigold_demo.io import export
+from marigold_demo.io.depth_file import decode_depth
 from marigold_demo.io.formats import FORMATS, Format, format_of, formats_of
 from marigold_demo.io.mesh_files import from_stl, read_threemf
 from marigold_demo.recipe import KEY, Recipe, read_recipe
@@ -226,15 +228,52 @@ def test_depth_files_hold_depth_exactly_or_to_half_a_step(kind):
     assert np.abs(np.asarray(picture) / 65535 - depth.values).max() <= 0.5 / 65535 + 1e-7
 
 
-def test_the_heightmap_spans_16_bits_and_knows_its_size():
-    relief = relief_of()
-    picture = Image.open(io.BytesIO(export.heightmap_png(relief)))
+@pytest.mark.parametrize("shape", [(40, 30), (30, 45), (20, 64)])
+def test_the_heightmap_spans_16_bits_has_square_pixels_and_knows_its_size(shape):
+    relief = build_relief(DepthMap(hills(*shape)), ReliefSettings(resolution=128))
+    name, data = formats_of("relief")["heightmap"].write(relief, "lake")
+    picture = Image.open(io.BytesIO(data))
     levels = np.asarray(picture)
-    assert picture.mode == "I;16" and levels.min() == 0 and levels.max() == 65535
-    assert np.abs(levels / 65535 * 5.0 + 1.6 - relief.heights).max() < 1e-3
-    width_mm = picture.width / picture.info["dpi"][0] * 25.4
-    assert width_mm == pytest.approx(relief.footprint.width_mm, rel=1e-3)
+    assert picture.mode == "I;16" and levels.min() < 300 and levels.max() > 65200
+    width, depth = relief.footprint.width_mm, relief.footprint.depth_mm
+    assert (picture.width / width) / (picture.height / depth) == pytest.approx(1, abs=2e-3)
+    assert picture.info["dpi"][0] == picture.info["dpi"][1]
+    assert picture.width / picture.info["dpi"][0] * 25.4 == pytest.approx(width, rel=2e-3)
+    assert float(picture.text["Width-mm"]) == pytest.approx(width, rel=1e-4)
+    assert float(picture.text["Height-mm"]) == pytest.approx(depth, rel=1e-4)
+    assert float(picture.text["Span-mm"]) == pytest.approx(5.0, rel=1e-4)
+    assert name == f"lake_heightmap_{width:.4g}x{depth:.4g}mm_span5mm.png"
+    column, row = ((np.arange(n) + 0.5) / n for n in picture.size)
+    places = np.meshgrid(row * (relief.heights.shape[0] - 1), column * (relief.heights.shape[1] - 1))
+    wanted = scipy.ndimage.map_coordinates(relief.heights, places, order=1).T
+    assert np.abs(levels / 65535 * 5.0 + 1.6 - wanted).max() < 1e-3
+
+
+def test_a_flat_heightmap_is_black():
     assert np.asarray(Image.open(io.BytesIO(export.heightmap_png(relief_of("constant"))))).max() == 0
+
+
+@pytest.mark.parametrize("cutout", ["none", "round", "oval", "depth"])
+def test_a_heightmap_shows_the_frame_and_turns_its_polarity_where_asked(cutout):
+    choices = {"cutout": cutout, "cutout_depth": 0.6, "frame_mm": 8.0, "frame_top_mm": 6.0}
+    relief = relief_of(map_frame="with", **choices)
+    dark = relief_of(map_frame="with", map_high="dark", **choices)
+    picture = Image.open(io.BytesIO(export.heightmap_png(relief)))
+    turned = Image.open(io.BytesIO(export.heightmap_png(dark)))
+    levels = np.asarray(picture).astype(int)
+    assert (levels + np.asarray(turned) == 65535).all()
+    assert float(picture.text["Width-mm"]) == pytest.approx(relief.size_mm[0], abs=1e-3)
+    assert float(picture.text["Height-mm"]) == pytest.approx(relief.size_mm[1], abs=1e-3)
+    found = [decode_depth(io.BytesIO(export.heightmap_png(r))) for r in (relief, dark)]
+    assert np.array_equal(found[0].depth.values, found[1].depth.values)
+    if cutout != "depth":  # the frame is the highest part and lies outside
+        middle = levels[levels.shape[0] // 2]
+        assert middle[levels.shape[1] * 4 // 100] == 65535 and middle[levels.shape[1] // 2] < 65535
+    if cutout in ("round", "oval"):
+        assert levels[0, 0] == 0
+        share = (levels == 65535).mean()
+        x, y = np.array(relief.size_mm[:2]) / 2
+        assert share == pytest.approx((x * y - (x - 8) * (y - 8)) * np.pi / (4 * x * y), rel=0.08)
 
 
 def test_a_recipe_is_read_back_from_every_file_that_carries_it():

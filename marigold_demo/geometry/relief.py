@@ -43,6 +43,7 @@ from marigold_demo.geometry.heightfield import (
     with_photo_detail,
     without_spots,
 )
+from marigold_demo.geometry.heightmap import MapSize, map_size
 from marigold_demo.geometry.mesh_check import check_mesh, require_sound
 from marigold_demo.geometry.mounting import (
     KEYHOLE_DEPTH_MM,
@@ -88,6 +89,11 @@ class Relief:
     def footprint(self) -> Footprint:
         """Where the picture lies in x and y."""
         return self.field.footprint
+
+    @property
+    def map_size(self) -> MapSize:
+        """What its height map covers."""
+        return map_size(self.field, with_frame=self.settings.map_frame == "with")
 
     @cached_property
     def mesh(self) -> trimesh.Trimesh:

@@ -102,7 +102,7 @@ def _disc(field: Heightfield, outline: Outline, quality: Quality) -> Solid:
     top = _clipped_points(used, clipped, heights, footprint)
     edge = np.unique(open_edges(faces))
     x, y = ((top[edge, k] / footprint.outer_mm[k] - 0.5).astype(np.float64) for k in (0, 1))
-    inner = _ellipse_mm(footprint)
+    inner = ellipse_mm(footprint)
     turn = np.arctan2(y * footprint.outer_mm[1] / inner[1], x * footprint.outer_mm[0] / inner[0])
     turn = np.where(turn < 0, turn + 2 * np.pi, turn) / (2 * np.pi)
     order = np.argsort(turn, kind="stable")
@@ -232,7 +232,7 @@ class Loop:
     along: tuple[Fractions, ...]
 
 
-def _ellipse_mm(footprint: Footprint) -> tuple[float, float]:
+def ellipse_mm(footprint: Footprint) -> tuple[float, float]:
     """Return the half axes of a disc's picture."""
     assert footprint.outline is not None and footprint.outline.ellipse is not None
     ellipse, shape = footprint.outline.ellipse, footprint.outline.level.shape
@@ -319,7 +319,7 @@ def _place(along: Sequence[Fractions], ring: Ring, footprint: Footprint) -> Poin
         x, y = (
             outer / 2 + (half + d) * part
             for outer, half, part in zip(
-                footprint.outer_mm, _ellipse_mm(footprint), (np.cos(turn), np.sin(turn)), strict=True
+                footprint.outer_mm, ellipse_mm(footprint), (np.cos(turn), np.sin(turn)), strict=True
             )
         )
         return np.column_stack([x, y, np.full(len(turn), ring.height_mm)]).astype(np.float32)

@@ -33,7 +33,7 @@ from marigold_demo.errors import DepthFileError
 from marigold_demo.io import tiff_tags as tags
 from marigold_demo.io.depth_values import WANTED, StoredDepth, check_frame, check_size
 from marigold_demo.io.limits import READ_ERRORS, start_of
-from marigold_demo.recipe import KEY, NEAR_KEY
+from marigold_demo.recipe import HIGH_KEY, KEY, NEAR_KEY
 
 PNG = b"\x89PNG\r\n\x1a\n"
 PFM, PGM = (b"Pf", b"PF"), (b"P5", b"P2")
@@ -66,7 +66,9 @@ def read_png(file: BinaryIO) -> StoredDepth:
         if stored.values.dtype == np.uint16 and isinstance(recipe, str):
             inverted = image.info.get(NEAR_KEY) == "white"
             origin = "own inverted" if inverted else _own(recipe, has_size="dpi" in image.info)
-            return StoredDepth(stored.values, origin=origin, is_picture=True)
+            is_turned = origin == "own heights" and image.info.get(HIGH_KEY) == "dark"
+            values = np.uint16(65535) - stored.values if is_turned else stored.values
+            return StoredDepth(values, origin=origin, is_picture=True)
     return stored
 
 

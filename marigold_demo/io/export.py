@@ -21,6 +21,7 @@ from trimesh.exchange.ply import export_ply
 from marigold_demo import __version__
 from marigold_demo.depth import DepthMap
 from marigold_demo.geometry.heightfield import resample
+from marigold_demo.geometry.heightmap import height_map
 from marigold_demo.geometry.relief import Relief, reduced
 from marigold_demo.geometry.rtin import compact
 from marigold_demo.geometry.textured_mesh import Camera, Surface
@@ -34,7 +35,7 @@ from marigold_demo.io.mesh_files import (
     to_zip,
     unit_normals,
 )
-from marigold_demo.recipe import KEY, NEAR_KEY, Recipe
+from marigold_demo.recipe import HIGH_KEY, KEY, NEAR_KEY, Recipe
 
 JPEG_QUALITY = 92
 PNG_LEVEL = 3  # higher levels take longer and save little
@@ -200,13 +201,29 @@ def depth_png16(depth: DepthMap, *, recipe: Recipe | None = None, invert: bool =
 
 
 def heightmap_png(relief: Relief, *, recipe: Recipe | None = None) -> bytes:
-    """Return the heights as 16-bit gray PNG, 0 lowest .. 65535 highest, with its pixels per inch."""
-    heights = relief.heights.astype(np.float64)
-    low, high = heights.min(), heights.max()
-    levels = np.round((heights - low) / max(high - low, 1e-12) * 65535).astype(np.uint16)
+    """Return the heights as 16-bit gray PNG with square pixels; its text and its pixels per inch give sizes.
+
+    The lowest point is 0 and the highest 65535, or the other way round where dark is high.
+    """
+    size, settings = relief.map_size, relief.settings
+    heights = height_map(relief.field, with_frame=settings.map_frame == "with").astype(np.float64)
+    levels = np.round((heights - size.low) / max(size.span, 1e-12) * 65535).astype(np.uint16)
+    if settings.map_high == "dark":
+        levels = np.uint16(65535) - levels
+    black, white = ("highest", "lowest") if settings.map_high == "dark" else ("lowest", "highest")
+    about = {
+        "Title": "Height map",
+        "Description": f"{size.width:.5g} x {size.depth:.5g} mm, {size.span:.5g} mm from the lowest to the"
+        f" highest level; black is {black}, white is {white}; {settings.map_frame} frame",
+        "Width-mm": f"{size.width:.6g}",
+        "Height-mm": f"{size.depth:.6g}",
+        "Span-mm": f"{size.span:.6g}",
+        HIGH_KEY: settings.map_high,
+    }
     rows, columns = heights.shape
-    per_inch = 25.4 * columns / relief.footprint.width_mm, 25.4 * rows / relief.footprint.depth_mm
-    return _png(levels, per_inch=per_inch, text=_text(_filled(recipe, relief=relief)))
+    per_inch = 25.4 * max(rows, columns) / max(size.width, size.depth)
+    text = about | _text(_filled(recipe, relief=relief))
+    return _png(levels, per_inch=(per_inch, per_inch), text=text)
 
 
 def png(rgb: NDArray[np.uint8], *, recipe: Recipe | None = None) -> bytes:

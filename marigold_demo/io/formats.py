@@ -52,6 +52,10 @@ class Format:
         Such as photo_depth_16bit.png, photo_mesh.glb or photo_relief_100x75mm_z4.6mm.stl.
         """
         if self.holds == "relief":
+            if self.name == "heightmap":
+                covered = thing.map_size
+                x, y, z = (f"{side:.4g}" for side in (covered.width, covered.depth, covered.span))
+                return f"{stem}_heightmap_{x}x{y}mm_span{z}mm{self.ending}"
             x, y, z = (f"{side:.4g}" for side in thing.size_mm)
             return f"{stem}_relief_{x}x{y}mm_z{z}mm{self.ending}"
         middle = "_mesh" if self.holds == "mesh" else "_depth_inverted" if invert else "_depth"

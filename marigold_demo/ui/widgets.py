@@ -50,6 +50,8 @@ _LABELS = {
     "center_y": "Center of the disc, down",
     "hole": "Hole to hang it",
     "hole_mm": "Hole diameter",
+    "map_frame": "Height map's frame",
+    "map_high": "High in the height map",
     "max_faces": "Most triangles",
     "fov_deg": "Field of view",
     "far_near_ratio": "Depth range, far : near",
