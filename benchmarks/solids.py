@@ -3,6 +3,7 @@
 Usage:
     python benchmarks/solids.py holes [--count 1000]    drilled pieces that are no sound solid, in STL and 3MF
     python benchmarks/solids.py outlines                radial spread of discs and their rims, in mm
+    python benchmarks/solids.py teeth                   largest height of teeth outside a contour, in mm
 
 Each line is a name and a figure. Depth is made up here.
 """
@@ -91,6 +92,24 @@ def outlines(count: int) -> dict[str, float]:
     return figures
 
 
+def teeth(count: int) -> dict[str, float]:
+    """Compare reliefs of an oval with and without teeth, 1.5 pixels or more outside its contour."""
+    y, x = np.mgrid[:300, :400].astype(np.float32)
+    across, down = (x - 200) / 98, (y - 150) / 125
+    reach, turn = np.hypot(across, down), np.arctan2(down, across)
+    inside = 0.4 + 0.1 * reach**2
+    clean = np.where(reach < 1, inside, 0.9).astype(np.float32)
+    toothed = np.where((reach < 1) | ((reach < 1.06) & (np.sin(turn * 90) > 0.2)), inside, 0.9)
+    away = scipy.ndimage.distance_transform_edt(clean > 0.8) > 1.5
+    settings = ReliefSettings(frame="none")
+    one, other = (build_relief(DepthMap(d.astype(np.float32)), settings).heights for d in (clean, toothed))
+    rows, columns = (
+        np.linspace(0, n - 1, m).round().astype(int) for n, m in zip((300, 400), one.shape, strict=True)
+    )
+    difference = np.abs(one - other)[away[rows][:, columns]]
+    return {"largest difference": float(difference.max())}
+
+
 def bumps(shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.float32]:
     """Return smooth random forms: float32 [H, W] in [0, 1]."""
     values = scipy.ndimage.gaussian_filter(random.random(shape), min(shape) / 20)
@@ -98,7 +117,7 @@ def bumps(shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.flo
     return spread
 
 
-FIGURES: dict[str, Callable[[int], dict[str, float]]] = {"holes": holes, "outlines": outlines}
+FIGURES: dict[str, Callable[[int], dict[str, float]]] = {"holes": holes, "outlines": outlines, "teeth": teeth}
 
 if __name__ == "__main__":
     main()

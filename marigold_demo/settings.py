@@ -169,6 +169,7 @@ MapHigh = Literal["light", "dark"]
 Hole = Literal["none", "through", "keyhole"]
 Material = Literal["PLA", "PETG", "ABS", "resin", "plaster", "beech", "aluminum"]
 
+STEEPEST_DEG = 90.0
 KEYHOLE_BASE_MM = 4.0  # a keyhole takes 3.4 mm, and something must be left above it
 
 
@@ -201,6 +202,12 @@ class ReliefSettings:
         optional=True,
     )
     smooth_px: float = option(1.5, "Smoothing of the depth before anything else", unit="px", limits=(0, 10))
+    slope_deg: float = option(
+        STEEPEST_DEG,
+        "Steepest slope, for molds and cutters: the far side is filled up; 90: any",
+        unit="°",
+        limits=(20, STEEPEST_DEG),
+    )
     photo_detail: float = option(
         0.4, "The photo's brightness as fine relief upon the depth; 0: depth alone", limits=(0, 1)
     )

@@ -2,16 +2,19 @@
 
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from marigold_demo.errors import DepthFileError
 from marigold_demo.geometry.heightfield import (
     debanded,
     fill_invalid,
+    filled_up,
     heights_from_brightness,
     luminance,
     resample,
     with_photo_detail,
     without_spots,
+    without_teeth,
 )
 from tests.depths import KINDS, hills, noise
 
@@ -136,3 +139,41 @@ def test_thin_forms_are_no_spots():
     values[5:60, 100:102] = 0.2  # a pole
     values[10:30, 20:40] = 0.2  # a box
     assert without_spots(values)[0] is values
+
+
+def teeth_around_an_oval() -> tuple[np.ndarray, np.ndarray]:
+    """Return depth float32 [300, 400] of an oval before a wall, and the same with teeth around it."""
+    y, x = np.mgrid[:300, :400].astype(np.float32)
+    across, down = (x - 200) / 98, (y - 150) / 125
+    reach, turn = np.hypot(across, down), np.arctan2(down, across)
+    inside = (0.4 + 0.1 * reach**2).astype(np.float32)
+    is_tooth = (reach < 1.06) & (np.sin(turn * 90) > 0.2)
+    clean = np.where(reach < 1, inside, np.float32(0.9))
+    return clean, np.where((reach < 1) | is_tooth, inside, np.float32(0.9))
+
+
+def test_teeth_along_a_contour_go_and_all_else_stays():
+    clean, toothed = teeth_around_an_oval()
+    leveled, count = without_teeth(toothed)
+    assert count > 60
+    away = scipy.ndimage.distance_transform_edt(clean > 0.8) > 1.5
+    assert np.abs(toothed - clean)[away].max() > 0.3
+    assert np.abs(leveled - clean)[away].max() < 0.02
+    assert without_teeth(clean)[0] is clean
+    pole = clean.copy()
+    pole[:100, 20:300:20] = 0.5  # poles and letters are no teeth
+    pole[290:, :] = np.where(np.arange(400) % 40 < 20, 0.5, 0.9)
+    assert without_teeth(pole)[1] == 0
+
+
+@pytest.mark.parametrize("slope", [0.5, 2.0])
+def test_a_slope_limit_fills_the_far_side_only(slope):
+    y, x = np.mgrid[:120, :160]
+    heights = (np.hypot((x - 80) * 0.25, (y - 60) * 0.5) < 7.5).astype(np.float32) * 4
+    heights[10:14, 10:14] = 1
+    made = filled_up(heights, slope, pitch=(0.5, 0.25))
+    assert (made >= heights).all() and made.max() == 4
+    down, across = np.diff(made, axis=0) / 0.5, np.diff(made, axis=1) / 0.25
+    assert max(np.abs(down).max(), np.abs(across).max()) <= slope * 1.001
+    exact = np.maximum(0, 4 - slope * np.maximum(0, np.hypot((x - 80) * 0.25, (y - 60) * 0.5) - 7.5))
+    assert np.abs(made - exact)[20:].max() < 0.5 * slope + 0.4  # a cell, and an octagon in place of a circle

@@ -14,6 +14,7 @@ from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError, SettingsError
 from marigold_demo.geometry.frame import frame_top_mm, make_profile
 from marigold_demo.geometry.mesh_check import check_mesh
+from marigold_demo.geometry.print_report import steepest
 from marigold_demo.geometry.relief import Relief, build_relief, reduced
 from marigold_demo.io import export
 from marigold_demo.io.mesh_files import from_stl, read_threemf
@@ -201,6 +202,25 @@ def test_a_stamp_is_the_mirrored_emboss(cutout):
     turned = relief.size_mm[0] - relief.mesh.center_mass[0]
     assert stamp.mesh.center_mass[0] == pytest.approx(turned, abs=0.02)
     assert abs(relief.mesh.center_mass[0] - turned) > 0.2
+
+
+@pytest.mark.parametrize("mode", ["emboss", "mold"])
+@pytest.mark.parametrize("degrees", [45.0, 70.0])
+def test_no_slope_is_steeper_than_the_limit(mode, degrees):
+    y, x = np.mgrid[:90, :120]
+    depth = DepthMap(np.where(np.hypot(x - 60, y - 45) < 20, 0.2, 0.9).astype(np.float32))
+    wish = replace(SMALL, mode=mode, frame="none", width_mm=50.0, detail=0.0)
+    limited, free = (build_relief(depth, replace(wish, slope_deg=limit)) for limit in (degrees, 90.0))
+    corners = from_stl(export.stl(limited))["corners"][: limited.solid.picture_faces].astype(np.float64)
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    slopes = np.degrees(np.arctan2(np.hypot(normals[:, 0], normals[:, 1]), normals[:, 2]))
+    assert steepest(limited) <= degrees + 0.1 and steepest(free) > degrees + 3
+    areas = np.linalg.norm(normals, axis=1)
+    assert (
+        areas[slopes > degrees + 2].sum() < 0.1 * areas[slopes > degrees - 5].sum()
+    )  # at corners of the grid
+    assert_solid(reread(limited))
+    assert limited.size_mm[2] == pytest.approx(free.size_mm[2], abs=1e-3)
 
 
 def test_engraving_turns_heights_over():

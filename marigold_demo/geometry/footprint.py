@@ -82,7 +82,7 @@ class Footprint:
             outline=None if self.outline is None else self.outline.mirrored(),
         )
 
-    def pitch_mm(self, cells: Mask) -> tuple[float, float]:
+    def pitch_mm(self, cells: Mask | Grid) -> tuple[float, float]:
         """Return the size of one of the grid's cells [R-1, C-1]: down and across."""
         return self.depth_mm / cells.shape[0], self.width_mm / cells.shape[1]
 

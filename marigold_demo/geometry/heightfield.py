@@ -34,6 +34,9 @@ FLOOR = 0.05  # height below which it fades out: clouds are no shape
 SPOT_PX = 4  # the widest spot
 SPOT_HEIGHT, SPOT_GROUND = 0.2, 0.05  # how far they stand out, and how even it is around them, of the range
 MOST_SPOT_PIXELS = 10_000  # more are a texture, not spots
+TOOTH_PX = 5  # teeth are narrower, in depth of up to 800 pixels
+FEWEST_TEETH = 24
+CONE = 0.96  # eight directions make a cone that is up to 8 % too steep between them
 SIGMA_PER_PX = 0.7  # smooth_px is the reach of the smoothing; the gaussian's sigma is a little less
 
 _LOGS = np.log(np.arange(256, dtype=np.float32) / 255 + np.float32(DARK))
@@ -241,6 +244,71 @@ def without_spots(values: Grid) -> tuple[Grid, int]:
             leveled[y + SPOT_PX, x + SPOT_PX] = np.median(around)
             count += 1
     return (leveled, count) if count and np.ptp(leveled) > SPOT_GROUND * span else (values, 0)
+
+
+def without_teeth(values: Grid) -> tuple[Grid, int]:
+    """Level rows of teeth along contours: short, narrow strips of one side of a jump on the other side.
+
+    Near ones are found by a morphological closing of depth, far ones by an opening. What is longer, such as a
+    pole, stays, and so do fewer than `FEWEST_TEETH`.
+
+    Returns:
+        float32 [H, W], itself where there are none, and how many were leveled.
+    """
+    span, longest = float(np.ptp(values)), max(values.shape)
+    if min(values.shape) < 64 or not span > 0 or values.size > LARGEST_DEBANDED:
+        return values, 0
+    width = TOOTH_PX if longest <= 800 else 2 * round(longest / 320) + 1
+    leveled, count = values, 0
+    for level in (scipy.ndimage.grey_closing, scipy.ndimage.grey_opening):
+        flat = level(leveled, size=(width, width), mode="nearest")
+        parts, found = scipy.ndimage.label(np.abs(flat - leveled) > SPOT_HEIGHT * span, np.ones((3, 3)))
+        if found < FEWEST_TEETH:
+            continue
+        area = np.bincount(parts.ravel(), minlength=found + 1)
+        length = np.array(
+            [max(side.stop - side.start for side in box) for box in scipy.ndimage.find_objects(parts)]
+        )
+        is_tooth = np.append(False, (length > width // 2) & (length <= 3 * width)) & (area >= width)
+        if (
+            not FEWEST_TEETH <= np.count_nonzero(is_tooth) <= area.size
+            or not area[is_tooth].sum() < values.size / 20
+        ):
+            continue
+        tooth = is_tooth[parts]
+        leveled = np.where(tooth, flat, leveled)
+        row, column = np.nonzero(scipy.ndimage.binary_dilation(tooth, iterations=2))
+        padded = np.pad(leveled, width, mode="edge")
+        around = np.lib.stride_tricks.sliding_window_view(padded, (2 * width - 1, 2 * width - 1))
+        leveled[row, column] = np.median(around[row + 1, column + 1], axis=(1, 2))  # the roots of the teeth
+        count += int(np.count_nonzero(is_tooth))
+    return leveled, count
+
+
+def filled_up(heights: Grid, steepest: float, *, pitch: tuple[float, float]) -> Grid:
+    """Raise the low side of steep places until no slope is steeper: float32 [R, C].
+
+    Every sample becomes the base of a cone that starts at it and falls in eight directions. Steps of doubling
+    length carry the cones all the way.
+
+    Args:
+        heights: float32 [R, C].
+        steepest: Largest slope, in the unit of heights for each millimeter.
+        pitch: Size of a cell in millimeters, down and across.
+    """
+    rows, columns = heights.shape
+    most = float(np.ptp(heights)) / (steepest * min(pitch))
+    made, step = heights.copy(), 1
+    while step < 2 * most and step < max(rows, columns):
+        for down, across in ((0, 1), (1, 0), (1, 1), (1, -1)):
+            fall = np.float32(CONE * steepest * step * np.hypot(down * pitch[0], across * pitch[1]))
+            first = made[: rows - down * step, max(0, -across) * step : columns - max(0, across) * step]
+            second = made[down * step :, max(0, across) * step : columns - max(0, -across) * step]
+            raised = np.maximum(first, second - fall)
+            np.maximum(second, first - fall, out=second)
+            np.maximum(first, raised, out=first)
+        step *= 2
+    return made
 
 
 def debanded(values: Grid) -> Grid:

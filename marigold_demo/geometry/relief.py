@@ -33,6 +33,7 @@ from marigold_demo.geometry.heightfield import (
     Leveling,
     debanded,
     fill_invalid,
+    filled_up,
     heights_from_brightness,
     heights_from_depth,
     luminance,
@@ -42,6 +43,7 @@ from marigold_demo.geometry.heightfield import (
     to_millimeters,
     with_photo_detail,
     without_spots,
+    without_teeth,
 )
 from marigold_demo.geometry.heightmap import MapSize, map_size
 from marigold_demo.geometry.mesh_check import check_mesh, require_sound
@@ -55,7 +57,7 @@ from marigold_demo.geometry.mounting import (
 )
 from marigold_demo.geometry.rtin import grid_size
 from marigold_demo.geometry.solid import Quality, Solid, build_solid
-from marigold_demo.settings import ReliefSettings
+from marigold_demo.settings import STEEPEST_DEG, ReliefSettings
 
 Grid = NDArray[np.float32]
 
@@ -127,6 +129,7 @@ def build_relief(depth: DepthMap, settings: ReliefSettings, *, photo: ReliefPhot
     # 1. Depth on the grid, and what is kept of the picture
     size = grid_size(width, height, settings.resolution)
     values, spots = without_spots(fill_invalid(depth.values))
+    values, teeth = without_teeth(values)
     grid = smoothed(debanded(values), settings.smooth_px, size=size)
     footprint = _footprint(grid, settings, profile, picture_size=(width, height), photo=photo)
     # 2. Heights between 0 and 1, then in millimeters
@@ -135,6 +138,11 @@ def build_relief(depth: DepthMap, settings: ReliefSettings, *, photo: ReliefPhot
     if footprint.left_out:
         parts = "1 other part" if footprint.left_out == 1 else f"{footprint.left_out} other parts"
         notes += (f"{parts} of the subject left out, because a cut-out is one piece.",)
+    if settings.slope_deg < STEEPEST_DEG:
+        slope = np.tan(np.radians(settings.slope_deg)) / settings.relief_mm
+        heights = filled_up(heights, float(slope), pitch=footprint.pitch_mm(heights[1:, 1:]))
+    if teeth:
+        notes += (f"{teeth} narrow teeth along contours of the depth were leveled.",)
     if settings.mode in ("engrave", "mold"):
         heights = 1 - heights
     if settings.mode in ("mold", "stamp"):  # so that the cast or print reads the right way round

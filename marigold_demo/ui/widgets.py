@@ -37,6 +37,7 @@ _LABELS = {
     "level": "Level the tilt",
     "smooth_px": "Smoothing",
     "source": "Height comes from",
+    "slope_deg": "Steepest slope",
     "contrast": "Lithophane contrast",
     "mode": "Kind",
     "frame": "Frame",
