@@ -4,6 +4,7 @@ Usage:
     python benchmarks/solids.py holes [--count 1000]    drilled pieces that are no sound solid, in STL and 3MF
     python benchmarks/solids.py outlines                radial spread of discs and their rims, in mm
     python benchmarks/solids.py teeth                   largest height of teeth outside a contour, in mm
+    python benchmarks/solids.py turned                  share of holes in meshes turned by 20 degrees
 
 Each line is a name and a figure. Depth is made up here.
 """
@@ -15,15 +16,18 @@ from collections.abc import Callable
 import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import SettingsError
+from marigold_demo.examples import FOLDER as EXAMPLES
 from marigold_demo.geometry.mesh_check import check_mesh
 from marigold_demo.geometry.relief import build_relief
+from marigold_demo.geometry.textured_mesh import Surface, build_surface
 from marigold_demo.io import export
 from marigold_demo.io.mesh_files import from_stl, read_threemf
 from marigold_demo.io.photo import Photo
-from marigold_demo.settings import ReliefSettings
+from marigold_demo.settings import MeshSettings, ReliefSettings
 
 
 def main() -> None:
@@ -110,6 +114,42 @@ def teeth(count: int) -> dict[str, float]:
     return {"largest difference": float(difference.max())}
 
 
+def turned(count: int) -> dict[str, float]:
+    """Turn the surfaces of the examples about their middle; a hole is what edges "stretch" would fill."""
+    figures = {}
+    for path in sorted(EXAMPLES.glob("*_depth.jp2"))[:count]:
+        depth = DepthMap((np.asarray(Image.open(path)) / 65535).astype(np.float32))
+        photo = Photo(np.zeros((*depth.values.shape, 3), dtype=np.uint8))
+        for degrees in (-20, 20):
+            whole, filled, opened = (
+                covered(build_surface(depth, photo, MeshSettings(resolution=512, **choice)), degrees)
+                for choice in ({"edges": "stretch"}, {}, {"behind": "open"})
+            )
+            name = f"{path.stem.removesuffix('_depth')}, {degrees} degrees"
+            figures[f"{name}, open"] = float((whole & ~opened).sum() / whole.sum())
+            figures[f"{name}, filled"] = float((whole & ~filled).sum() / whole.sum())
+    return figures
+
+
+def covered(surface: Surface, degrees: float, *, size: int = 400) -> NDArray[np.bool_]:
+    """Draw the triangles of a surface that is turned about a vertical axis: bool [size, size]."""
+    middle = (surface.camera.near + surface.camera.far) / 2
+    x, y, z = surface.vertices.astype(np.float64).T
+    turn = np.radians(degrees)
+    across, away = (
+        x * np.cos(turn) + (z + middle) * np.sin(turn),
+        (z + middle) * np.cos(turn) - x * np.sin(turn),
+    )
+    distance = middle - away
+    half = max(surface.camera.half_width, surface.camera.half_height) * 1.4
+    pixels = np.column_stack([across, -y]) / distance[:, None] / half * (size / 2) + size / 2
+    picture = Image.new("1", (size, size))
+    pen = ImageDraw.Draw(picture)
+    for corners in pixels[surface.faces]:
+        pen.polygon(corners.ravel().tolist(), fill=1)
+    return np.asarray(picture)
+
+
 def bumps(shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.float32]:
     """Return smooth random forms: float32 [H, W] in [0, 1]."""
     values = scipy.ndimage.gaussian_filter(random.random(shape), min(shape) / 20)
@@ -117,7 +157,12 @@ def bumps(shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.flo
     return spread
 
 
-FIGURES: dict[str, Callable[[int], dict[str, float]]] = {"holes": holes, "outlines": outlines, "teeth": teeth}
+FIGURES: dict[str, Callable[[int], dict[str, float]]] = {
+    "holes": holes,
+    "outlines": outlines,
+    "teeth": teeth,
+    "turned": turned,
+}
 
 if __name__ == "__main__":
     main()

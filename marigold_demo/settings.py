@@ -162,6 +162,7 @@ Mode = Literal["emboss", "engrave", "mold", "stamp"]
 Source = Literal["depth", "luminance"]
 Projection = Literal["perspective", "orthographic"]
 Edges = Literal["cut", "stretch"]
+Behind = Literal["fill", "open"]
 Shading = Literal["unlit", "lit"]
 Cutout = Literal["none", "depth", "alpha", "round", "oval"]
 MapFrame = Literal["without", "with"]
@@ -329,6 +330,11 @@ class MeshSettings:
     )
     edges: Edges = option(
         "cut", "What happens at depth jumps: cut open, or stretched", choices=get_args(Edges)
+    )
+    behind: Behind = option(
+        "fill",
+        "What is behind a cut: the far side goes on, in its depth and color (fill), or nothing (open)",
+        choices=get_args(Behind),
     )
     edge_tol: float = option(0.04, "How large a jump of inverse depth counts as an edge", limits=(0.005, 1))
     resolution: int = option(1024, "Samples along the long side", unit="px", limits=(128, 2048))

@@ -61,7 +61,8 @@ def test_the_camera_sees_every_vertex_at_its_pixel(kind, choice):
     assert len(surface.faces)
     assert np.isfinite(surface.vertices).all()
     assert surface.uv.min() >= 0 and surface.uv.max() <= 1
-    assert np.abs(project(surface) - surface.uv).max() * max(surface.texture.shape) <= 0.01
+    front = np.unique(surface.faces[: surface.front_faces])
+    assert np.abs(project(surface) - surface.uv)[front].max() * max(surface.texture.shape) <= 0.01
     assert np.array_equal(np.unique(surface.faces), np.arange(len(surface.vertices)))
     distance = -surface.vertices[:, 2]
     near = choice.near_m or 1.0
@@ -123,13 +124,36 @@ def blurred(grid: NDArray[np.float32], blur: int) -> NDArray[np.float32]:
 @pytest.mark.parametrize("blur", [0, 2, 3, 4])
 def test_no_face_crosses_a_jump_even_a_blurred_one(blur):
     depth = DepthMap(two_walls(blur=blur))
-    surface = build_surface(depth, shot(depth), SMALL)
+    surface = build_surface(depth, shot(depth), replace(SMALL, behind="open"))
     distance = -surface.vertices[surface.faces, 2]
     assert (distance.max(axis=1) / distance.min(axis=1)).max() < 1.05
+    assert len(surface.faces) == surface.front_faces
     assert 0.9 < uv_area(surface) < 1
     stretched = build_surface(depth, shot(depth), replace(SMALL, edges="stretch"))
     distance = -stretched.vertices[stretched.faces, 2]
     assert (distance.max(axis=1) / distance.min(axis=1)).max() > 1.2
+
+
+@pytest.mark.parametrize("projection", ["perspective", "orthographic"])
+def test_behind_a_cut_the_far_side_goes_on_in_its_depth_and_color(projection):
+    depth = DepthMap(two_walls())
+    height, width = depth.values.shape
+    is_near = depth.values < 0.5
+    rgb = np.where(is_near[..., None], [200, 30, 30], [30, 30, 200]).astype(np.uint8)
+    surface = build_surface(depth, Shot(rgb), replace(SMALL, projection=projection))
+    assert len(surface.faces) > surface.front_faces > 0
+    back = np.unique(surface.faces[surface.front_faces :])
+    distance = -surface.vertices[:, 2].astype(np.float64)
+    assert np.ptp(distance[back]) < 0.05 and distance[back].min() > distance.max() - 0.05
+    row, column = (surface.uv[back][:, ::-1] * [height, width]).astype(int).clip(0, [height - 1, width - 1]).T
+    assert (rgb[row, column, 2] == 200).mean() > 0.99
+    place = project(surface)
+    seen = (place[back][:, ::-1] * [height, width]).astype(int).clip(0, [height - 1, width - 1])
+    covered = np.zeros((height // 8 + 1, width // 8 + 1), dtype=bool)
+    covered[tuple((seen // 8).T)] = True
+    assert covered[tuple((np.argwhere(is_near) // 8).T)].mean() > 0.9  # all of what is hidden
+    opened = build_surface(depth, Shot(rgb), replace(SMALL, projection=projection, behind="open"))
+    assert np.array_equal(opened.faces, surface.faces[: surface.front_faces])
 
 
 def test_a_jump_becomes_one_cell_wide_where_it_was():

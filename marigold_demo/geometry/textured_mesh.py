@@ -19,11 +19,13 @@ from marigold_demo.depth import DepthMap
 from marigold_demo.geometry.bas_relief import unit_range
 from marigold_demo.geometry.heightfield import fill_invalid, resample
 from marigold_demo.geometry.rtin import FaceBudget, Triangulation, compact, grid_size, triangulate
+from marigold_demo.geometry.second_layer import SecondLayer, second_layer
 from marigold_demo.settings import MeshSettings
 
 FOV_DEG = 50.0  # where neither the visitor nor the photo says anything
 ARBITRARY = "The scale is arbitrary: the nearest point is one unit from the camera."
 EDGE_REACHES = (2, 4, 8)  # samples from before a jump to behind it: sharp jumps and soft ones
+FEWEST_BEHIND = 1000  # with fewer triangles left, nothing is put behind cuts
 METERS = "One unit is one meter."
 
 Points = NDArray[np.float32]
@@ -73,7 +75,8 @@ class Surface:
 
     Attributes:
         vertices: float32 [V, 3].
-        faces: int32 [F, 3], counter-clockwise as the camera sees them.
+        faces: int32 [F, 3], counter-clockwise as the camera sees them; those behind cuts come last.
+        front_faces: How many faces the camera sees.
         uv: float32 [V, 2] in [0, 1]; u right, v down from the photo's top left corner.
         texture: uint8 [h, w, 3], the photo, never enlarged.
         camera: What saw it.
@@ -84,6 +87,7 @@ class Surface:
 
     vertices: Points
     faces: Indices
+    front_faces: int
     uv: Points
     texture: NDArray[np.uint8]
     camera: Camera
@@ -124,15 +128,30 @@ def build_surface(depth: DepthMap, photo: SurfacePhoto, settings: MeshSettings) 
     # 2. What is linear over the picture: inverse depth, or depth itself under parallel rays
     linear = _linear(far_share, camera)
     # 3. Triangles, without those that cross an edge or touch a hole
-    linear, dropped = _opened(linear, _holes(depth.values, columns, rows), settings)
+    holes = _holes(depth.values, columns, rows)
+    linear, dropped = _opened(linear, holes, settings)
     found = _triangulated(linear, dropped, settings)
     faces = _without(found.faces, dropped)
     # 4. Vertices where the photo's rays end
     used, faces = compact(faces, linear.size)
     uv = _uv(used, columns, rows)
+    vertices = _points(uv, linear.ravel()[used], camera)
+    # 5. The far side goes on behind the cuts
+    front_faces = len(faces)
+    layer = None
+    if settings.behind == "fill":
+        layer = _behind(
+            linear, dropped & ~holes, camera, settings, max_faces=settings.max_faces - front_faces
+        )
+    if layer is not None:
+        faces = np.concatenate([faces, layer.faces + np.int32(len(vertices))])
+        back = _points(_uv(layer.samples, columns, rows), layer.linear, camera)
+        vertices = np.concatenate([vertices, back])
+        uv = np.concatenate([uv, _uv(layer.colors, columns, rows)])
     return Surface(
-        vertices=_points(uv, linear.ravel()[used], camera) * np.float32(camera.near),
+        vertices=vertices * np.float32(camera.near),
         faces=faces,
+        front_faces=front_faces,
         uv=uv,
         texture=_texture(photo.rgb, settings.texture_px),
         camera=camera,
@@ -284,6 +303,23 @@ def _ends_of_climbs(linear: Grid, climbs: Mask) -> Grid:
     return sharp
 
 
+def _behind(
+    linear: Grid, jumps: Mask, camera: Camera, settings: MeshSettings, *, max_faces: int
+) -> SecondLayer | None:
+    """Return the layer behind jumps; distance under parallel rays grows with depth, inverse depth falls."""
+    if settings.edges == "stretch" or not jumps.any() or max_faces < FEWEST_BEHIND:
+        return None
+    is_distance = camera.projection == "orthographic"
+    layer = second_layer(
+        np.float32(1) / linear if is_distance else linear,
+        jumps,
+        edge_tol=settings.edge_tol,
+        tolerance=settings.tolerance,
+        max_faces=max_faces,
+    )
+    return replace(layer, linear=np.float32(1) / layer.linear) if layer is not None and is_distance else layer
+
+
 def _triangulated(linear: Grid, dropped: Mask, settings: MeshSettings) -> Triangulation:
     forced = None
     if dropped.any():
@@ -292,7 +328,9 @@ def _triangulated(linear: Grid, dropped: Mask, settings: MeshSettings) -> Triang
         around = scipy.ndimage.maximum_filter(dropped, size=3)
         for corner in (forced[:-1, :-1], forced[1:, :-1], forced[:-1, 1:], forced[1:, 1:]):
             corner |= around
-    return triangulate(linear, settings.tolerance, forced=forced, budget=FaceBudget(settings.max_faces))
+    with_layer = settings.edges == "cut" and settings.behind == "fill"
+    most = settings.max_faces * 3 // 4 if with_layer else settings.max_faces
+    return triangulate(linear, settings.tolerance, forced=forced, budget=FaceBudget(most))
 
 
 def _without(faces: Indices, dropped: Mask) -> Indices:

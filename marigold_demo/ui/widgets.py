@@ -58,6 +58,7 @@ _LABELS = {
     "far_near_ratio": "Depth range, far : near",
     "ortho_depth": "Depth",
     "edges": "At depth jumps",
+    "behind": "Behind a cut",
     "edge_tol": "Jump size",
 }
 # A slider over the whole range would be too coarse for the sizes people print; the command line has the rest.
