@@ -456,7 +456,7 @@ def test_inverted_depth_comes_back_the_right_way_round(tmp_path, capsys):
         near = ("--near", "White") if name.endswith(".npy") else ()
         assert run("relief", tmp_path / name, "--out", tmp_path / name[:-4], *sizes, *near) == 0
         [made] = (tmp_path / name[:-4]).iterdir()
-        assert made.name.startswith("a_relief_")
+        assert made.name.startswith("a_heightmap_")
         with Image.open(made) as picture:
             heights.append(np.asarray(picture).astype(int))
     assert heights[0][64, 2] > heights[0][64, 100]  # the left is near and high
