@@ -460,7 +460,7 @@ def test_inverted_depth_comes_back_the_right_way_round(tmp_path, capsys):
         with Image.open(made) as picture:
             heights.append(np.asarray(picture).astype(int))
     assert heights[0][64, 2] > heights[0][64, 100]  # the left is near and high
-    assert all(abs(other - heights[0]).max() <= 2 for other in heights[1:])
+    assert all(abs(other - heights[0]).max() <= 6 for other in heights[1:])  # of 65,535
     assert "written inverted, so white was taken as near" in capsys.readouterr().err
 
 
