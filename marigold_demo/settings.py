@@ -392,6 +392,7 @@ RELIEF_PRESETS: Mapping[str, ReliefSettings] = MappingProxyType(
         "CNC": ReliefSettings(
             width_mm=200.0,
             relief_mm=10.0,
+            slope_deg=75.0,
             base_mm=6.0,
             smooth_px=4.0,
             photo_detail=0.25,

@@ -1,5 +1,6 @@
 """Every control that the page shows is used in a real browser, and does what a person expects of it."""
 
+import io
 import json
 import re
 import struct
@@ -13,6 +14,7 @@ import gradio as gr
 import numpy as np
 import pytest
 import trimesh
+from PIL import Image
 from playwright.sync_api import expect
 
 from marigold_demo.catalog import CATALOG
@@ -55,11 +57,16 @@ RELIEF += turns(
     ReliefSettings, "relief", near=0.4, far=0.8, detail=0.7, photo_detail=0.5, form_size=1, smooth_px=2
 )
 RELIEF += turns(ReliefSettings, "relief", frame_mm=6, frame=("none", "round", "bevel", "flat"), bevel_mm=2)
-RELIEF += turns(ReliefSettings, "relief", frame_top_mm="3", source=("luminance", "depth"))
-RELIEF += turns(ReliefSettings, "relief", mode=("engrave", "mold", "emboss"), hole=("keyhole", "through"))
-RELIEF += turns(ReliefSettings, "relief", hole_mm=6, bend_radius_mm=60, hole="none", cutout="depth")
+RELIEF += turns(ReliefSettings, "relief", level="0.5", slope_deg=40)
+RELIEF += turns(ReliefSettings, "relief", frame_top_mm="3", source="luminance", contrast=40)
+RELIEF += turns(ReliefSettings, "relief", source="depth", mode=("engrave", "stamp", "mold", "emboss"))
+RELIEF += turns(ReliefSettings, "relief", hole=("keyhole", "through"))
+RELIEF += turns(ReliefSettings, "relief", hole_mm=6, bend_radius_mm=60, hole="none")
+RELIEF += turns(ReliefSettings, "relief", cutout="round", center_x="0.3", center_y="0.6")
+RELIEF += turns(ReliefSettings, "relief", cutout="depth")
 RELIEF += turns(ReliefSettings, "relief", cutout_depth=0.6, material="beech")
 RELIEF += turns(ReliefSettings, "relief", tolerance_mm=0, max_faces=10_000)
+HEIGHT_MAP = turns(ReliefSettings, "relief", map_frame=("with", "without"), map_high=("dark", "light"))
 MESH = turns(
     MeshSettings,
     "mesh",
@@ -69,7 +76,14 @@ MESH = turns(
     fov_deg="70",
     far_near_ratio=3,
 )
-MESH += turns(MeshSettings, "mesh", edge_tol=0.1, edges=("stretch", "cut"), shading=("lit", "unlit"))
+MESH += turns(
+    MeshSettings,
+    "mesh",
+    edge_tol=0.1,
+    edges=("stretch", "cut"),
+    behind=("open", "fill"),
+    shading=("lit", "unlit"),
+)
 MESH += turns(MeshSettings, "mesh", near_m="2", tolerance=0.005, projection="orthographic", ortho_depth=0.5)
 MESH += turns(MeshSettings, "mesh", projection="perspective")
 LOOK = [
@@ -357,6 +371,25 @@ def test_the_compared_pictures_are_parted_measured_enlarged_and_shown_on_the_who
     wait_until(page, lambda: whole.bounding_box()["width"] < 1280)
 
 
+@uses("heightmap", "Relief to print: More settings", turned=HEIGHT_MAP)
+def test_settings_of_the_height_map_reach_its_file(start, photo, result):
+    seen, hand = start(photo)
+    hand("Relief to print: More settings").click()
+    settings = ReliefSettings()
+    for name, field, widget, value in HEIGHT_MAP:
+        turn(hand, name, widget, to=value, holds=lambda _: None)
+        settings = replace(settings, **{field: value})
+        relief = Workflow.relief(result.depth, settings, photo=result.photo)
+        expected = np.asarray(Image.open(io.BytesIO(export.heightmap_png(relief))))
+
+        def is_made(expected=expected):
+            data = seen.download('[id="heightmap"]').read_bytes()
+            return np.array_equal(np.asarray(Image.open(io.BytesIO(data))), expected)
+
+        hand("heightmap")
+        wait_until(seen.page, is_made)
+
+
 @uses(*FILES, "everything", "preview: 3D preview", "preview: Download", "Textured mesh")
 def test_the_preview_turns_and_every_file_is_as_large_as_its_button_says(start, photo):
     seen, hand = start(photo)
@@ -379,7 +412,7 @@ def test_the_preview_turns_and_every_file_is_as_large_as_its_button_says(start, 
         expect(button).to_contain_text(size_in_words(file.stat().st_size))
     depth = {"lawn_depth.npy", "lawn_depth_16bit.png"}
     relief, mesh = (
-        {"lawn_relief.stl", "lawn_relief.3mf", "lawn_relief.png"},
+        {"lawn_relief.stl", "lawn_relief.3mf", "lawn_heightmap_90x67.5mm_span5mm.png"},
         {"lawn_mesh.glb", "lawn_mesh.zip"},
     )
     assert names == depth | relief | mesh
