@@ -253,7 +253,7 @@ def test_settings_of_depth_reach_the_price_and_then_the_network(start, photo, pr
     hand("Settings").click()
 
     def price(settings):
-        expect(seen.page.locator("#advice")).to_contain_text(f"took {minutes(settings)} min last time")
+        expect(seen.page.locator("#about-model")).to_contain_text(f"took {minutes(settings)} min last time")
         return minutes(settings)
 
     settings = turn_all(hand, DEPTH, DepthSettings(), price)

@@ -54,7 +54,7 @@ def test_it_says_the_same_of_every_format(name):
     relief = build_relief(depth_map("noise"), SMALL)
     name, data = formats_of("relief")[name].write(relief, "photo")
     report = build_report(relief, name, data)
-    assert report.soundness.solid
+    assert report.check.solid
     assert report.faces == len(relief.solid.faces) and report.file_bytes == len(data)
     assert report.volume_cm3 * 1000 == pytest.approx(relief.mesh.volume, rel=1e-4)
     assert report.tolerance_mm == 0.02
@@ -65,7 +65,7 @@ def test_damage_to_the_bytes_is_told():
     data = bytearray(export.stl(relief))
     data[84 + 12 : 84 + 16] = np.float32(7.0).tobytes()  # one coordinate of one face
     report = build_report(relief, "piece.stl", bytes(data))
-    assert not report.soundness.solid
+    assert not report.check.solid
     assert "not watertight" in report.warnings[0]
     assert "NOT" in report.to_text()
 

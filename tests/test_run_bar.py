@@ -77,7 +77,7 @@ def visit(browser, url, predict):
 
 def test_the_model_tells_what_it_costs_before_anything_runs(visit, predict):
     seen = visit()
-    advice, runs = seen.page.locator("#advice"), predict.runs
+    advice, runs = seen.page.locator("#about-model"), predict.runs
     expect(advice).to_contain_text("Ready on this machine · took 2.0 s last time")
     choose(seen.page, "#depth-checkpoint", "Marigold v1-1 (best) · 2.6 GB to download")
     expect(advice).to_contain_text("Downloads 2.6 GB once")

@@ -70,7 +70,7 @@ class ProgressLine:
         self.show(progress.stage, progress.done, progress.total)
 
     def show(self, stage: str, done: int, total: int) -> None:
-        """Show what happens next, how much is done, and the time left at the pace so far."""
+        """Show what happens next, how much is done, and the time left at the speed so far."""
         if not self._shown:
             return
         spent_s = time.monotonic() - self._start

@@ -46,7 +46,7 @@ class PrintReport:
         steepest_deg: The steepest slope of the picture; 90 is a wall.
         faces: Triangles.
         tolerance_mm: Largest distance between triangles and heights.
-        soundness: What the check of the bytes found; its name is part of the report's JSON.
+        check: What the check of the bytes found; "soundness" in the report's JSON.
         warnings: Plain sentences.
     """
 
@@ -60,12 +60,13 @@ class PrintReport:
     steepest_deg: float
     faces: int
     tolerance_mm: float
-    soundness: MeshCheck
+    check: MeshCheck
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
-        return asdict(self)
+        fields = asdict(self)
+        return {"soundness" if name == "check" else name: value for name, value in fields.items()}
 
     def lines(self) -> list[tuple[str, str]]:
         """Return what it says as pairs of label and value, in reading order."""
@@ -79,7 +80,7 @@ class PrintReport:
             ("Steepest slope", f"{self.steepest_deg:.0f}°"),
             ("Triangles", f"{self.faces:,}"),
             ("Tolerance", f"{self.tolerance_mm * 1000:.3g} µm"),
-            ("Checked on the file", _verdict(self.soundness)),
+            ("Checked on the file", _verdict(self.check)),
         ]
 
     def to_text(self) -> str:
@@ -96,20 +97,20 @@ def build_report(relief: Relief, name: str, data: bytes) -> PrintReport:
         name: File name, which says by its ending what they are.
         data: The bytes to be downloaded.
     """
-    soundness = check_mesh(format_of("relief", name).read(data))
+    check = check_mesh(format_of("relief", name).read(data))
     return PrintReport(
         name=name,
         file_bytes=len(data),
-        size_mm=soundness.size,
-        volume_cm3=soundness.volume / 1000,
-        weight_g=soundness.volume / 1000 * DENSITY[relief.settings.material],
+        size_mm=check.size,
+        volume_cm3=check.volume / 1000,
+        weight_g=check.volume / 1000 * DENSITY[relief.settings.material],
         material=relief.settings.material,
         thinnest_mm=relief.thinnest_mm,
         steepest_deg=steepest(relief),
-        faces=soundness.faces,
+        faces=check.faces,
         tolerance_mm=relief.solid.tolerance_mm,
-        soundness=soundness,
-        warnings=(*_unsound(soundness), *relief.notes, *_warnings(relief, soundness)),
+        check=check,
+        warnings=(*_unsound(check), *relief.notes, *_warnings(relief, check)),
     )
 
 
@@ -124,26 +125,26 @@ def steepest(relief: Relief) -> float:
     return float(np.degrees(np.arctan(max(across[across >= 0].max(), down[down >= 0].max()))))
 
 
-def _verdict(soundness: MeshCheck) -> str:
-    if not soundness.solid:
+def _verdict(check: MeshCheck) -> str:
+    if not check.solid:
         return "NOT a sound solid"
     return "watertight, consistently wound, one piece, no degenerate triangle"
 
 
-def _unsound(soundness: MeshCheck) -> tuple[str, ...]:
+def _unsound(check: MeshCheck) -> tuple[str, ...]:
     faults = {
-        "a coordinate is not a number": not soundness.finite,
-        "it is not watertight": not soundness.closed,
-        "its faces do not agree on what is outside": not soundness.consistent,
-        "it is inside out": not soundness.outward,
-        f"{soundness.degenerate} triangles have no area": soundness.degenerate > 0,
-        f"it is {soundness.bodies} pieces": soundness.bodies > 1,
+        "a coordinate is not a number": not check.finite,
+        "it is not watertight": not check.closed,
+        "its faces do not agree on what is outside": not check.consistent,
+        "it is inside out": not check.outward,
+        f"{check.degenerate} triangles have no area": check.degenerate > 0,
+        f"it is {check.bodies} pieces": check.bodies > 1,
     }
     found = [fault for fault, there in faults.items() if there]
     return (f"The file is not a sound solid: {', '.join(found)}.",) if found else ()
 
 
-def _warnings(relief: Relief, soundness: MeshCheck) -> tuple[str, ...]:
+def _warnings(relief: Relief, check: MeshCheck) -> tuple[str, ...]:
     settings = relief.settings
     pitch = max(relief.footprint.width_mm, relief.footprint.depth_mm) / (max(relief.heights.shape) - 1)
     finest = settings.nozzle_mm / SAMPLES_PER_NOZZLE
@@ -160,11 +161,9 @@ def _warnings(relief: Relief, soundness: MeshCheck) -> tuple[str, ...]:
         f"Slopes reach {slope:.0f}°: a cast or a cutter needs gentler ones, which detail 1 gives.": carved
         and slope > STEEP_DEG
         and settings.detail < 1,
-        f"It is {max(soundness.size):.0f} mm long; many printers end at {LARGE_BED_MM:.0f} mm.": max(
-            soundness.size
-        )
+        f"It is {max(check.size):.0f} mm long; many printers end at {LARGE_BED_MM:.0f} mm.": max(check.size)
         > LARGE_BED_MM,
-        f"{soundness.faces:,} triangles make slicers slow; a larger tolerance gives fewer.": soundness.faces
+        f"{check.faces:,} triangles make slicers slow; a larger tolerance gives fewer.": check.faces
         > MANY_FACES,
     }
     return tuple(sentence for sentence, holds in sentences.items() if holds)

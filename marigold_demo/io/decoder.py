@@ -76,7 +76,7 @@ class _Kind:
 
     error: type[DemoError]
     max_bytes: int
-    advice: str
+    remedy: str
 
 
 _KINDS = {
@@ -142,7 +142,7 @@ class Decoder:
         except (_FailedError, TypeError, ValueError, LookupError, AttributeError) as error:
             _log.error("decoding failed", extra={"facts": {"file": kind, "reason": str(error)}})
             raise _KINDS[kind].error(
-                f"The file could not be read, which has been noted; {_KINDS[kind].advice}."
+                f"The file could not be read, which has been noted; {_KINDS[kind].remedy}."
             ) from error
 
     def _decoded(
@@ -218,19 +218,19 @@ class Decoder:
                 self._end()  # its children end with it
 
     def _checked(self, kind: str, reply: Any, memory: int | None) -> dict[str, Any]:
-        error, advice = _KINDS[kind].error, _KINDS[kind].advice
+        error, remedy = _KINDS[kind].error, _KINDS[kind].remedy
         if isinstance(reply, dict) and isinstance(reply.get("refused"), str):
             raise error(reply["refused"][:_MOST_TEXT])
         failed = reply.get("failed") if isinstance(reply, dict) else "no answer"
         if failed == "TimeoutError":
             raise error(
-                f"The file takes more than {self.limits.seconds:g} s to read, which is too long; {advice}."
+                f"The file takes more than {self.limits.seconds:g} s to read, which is too long; {remedy}."
             )
         if failed == "MemoryError":
             most = f"{self.limits.memory_bytes / 1e9:g} GB"
-            raise error(f"The file needs more than {most} of memory to read, which is too much; {advice}.")
+            raise error(f"The file needs more than {most} of memory to read, which is too much; {remedy}.")
         if failed == "ended":
-            raise error(f"The file made its decoder fail, so it cannot be used; {advice}.")
+            raise error(f"The file made its decoder fail, so it cannot be used; {remedy}.")
         if failed is not None or memory is None:
             raise _FailedError(str(failed)[:_MOST_TEXT])
         value = _Value(memory, most_bytes=self.limits.memory_bytes).built(reply.get("value"))

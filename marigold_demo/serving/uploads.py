@@ -37,7 +37,7 @@ from marigold_demo.serving.requests import (
 
 UPLOAD, PROGRESS = "/gradio_api/upload", "/gradio_api/upload_progress"
 IDLE_S = 30.0  # without a byte, after which an upload is given up
-FIRST_S, LEAST_BYTES_PER_S = 60.0, 10_000  # an upload may take this long, and longer at this pace
+FIRST_S, LEAST_BYTES_PER_S = 60.0, 10_000  # an upload may take this long, and longer at this speed
 MOST_AT_ONCE, MOST_OF_ONE = 64, 16  # uploads, and those of one address; each holds less than 1 MB of memory
 WAIT_S = 10.0  # until there is room among them
 BUFFER_BYTES = 2**18  # kept in memory before they are written

@@ -247,7 +247,7 @@ def train(settings: TrainSettings, on_progress: OnProgress) -> Path:
 
     Args:
         settings: What to train on what.
-        on_progress: Told every few steps how far it has come; an exception from it stops the training.
+        on_progress: Called every few steps how far it has come; an exception from it stops the training.
 
     Returns:
         The checkpoint folder.

@@ -38,7 +38,7 @@ class ModelPicker:
             allow_custom_value=True,
             elem_id="depth-checkpoint",
         )
-        self.status = gr.HTML(about_model(None, defaults), elem_id="advice")
+        self.status = gr.HTML(about_model(None, defaults), elem_id="about-model")
 
     def add_offer(self) -> None:
         """Add the button that refines a draft, with a line before it."""
@@ -128,7 +128,7 @@ def about_model(status_of: StatusSource | None, settings: DepthSettings) -> str:
 
 def _line(about: str, cost: str = "", *, alert: bool = False) -> str:
     parts = "".join(f"<span>{html.escape(words)}</span>" for words in (about, cost) if words)
-    return f'<div class="{"advice alert" if alert else "advice"}" aria-live="polite">{parts}</div>'
+    return f'<div class="{"about-model alert" if alert else "about-model"}" aria-live="polite">{parts}</div>'
 
 
 def status_text(status: CheckpointStatus) -> str:

@@ -216,7 +216,7 @@ class ObjectTab:
             relief = self.store.workflow.relief(result.depth, settings, photo=result.photo)
             files = list(page_files("relief", relief, stem, recipe=result.recipe(settings)))
             examined = build_report(relief, *files[0])
-            require_sound(examined.soundness)
+            require_sound(examined.check)
             report = report_html(examined.lines(), examined.warnings)
             return {self.relief.report: report} | self._downloads(self.relief, files)
         surface = self.store.workflow.surface(result.depth, result.photo, settings)
@@ -279,7 +279,7 @@ def build_zip(
     solid = store.workflow.relief(result.depth, relief, photo=result.photo)
     reliefs = list(page_files("relief", solid, stem, recipe=recipe))
     examined = build_report(solid, *reliefs[0])
-    require_sound(examined.soundness)
+    require_sound(examined.check)
     surface = store.workflow.surface(result.depth, result.photo, mesh)
     members = dict(
         [

@@ -202,8 +202,8 @@ class PhotoTab:
             return {self.asked: path or ""} | emptied | folded | self.run_state(ready=False)
         try:
             photo = isolated.load_photo(path, visitor=visitor())
-            doubts = may_be_depth(path, photo.rgb, remedy=_IF_DEPTH)
-            photo = replace(photo, notes=photo.notes + doubts)
+            warnings = may_be_depth(path, photo.rgb, remedy=_IF_DEPTH)
+            photo = replace(photo, notes=photo.notes + warnings)
         except PhotoError as error:
             is_depth = depth_form(path) is not None
             problem = PhotoError(f"The file is depth, not a photo; {_IF_DEPTH}.") if is_depth else error
