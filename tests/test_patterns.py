@@ -100,7 +100,12 @@ FOUND = sorted(set(expressions()), key=str)
 
 def test_the_patterns_of_the_package_are_found():
     modules = {module for module, _, _ in FOUND}
-    assert {"network.weight_files", "network.hub_cache", "io.depth_arrays", "serving.middleware"} <= modules
+    assert {
+        "network.weight_files",
+        "network.checkpoint_files",
+        "io.depth_arrays",
+        "serving.middleware",
+    } <= modules
     assert len(FOUND) > 15
 
 

@@ -183,7 +183,7 @@ def test_processes_end_with_a_status_and_no_traceback_and_read_pipes(tmp_path, p
     with (
         open("/dev/full", "wb") as full,
         subprocess.Popen(
-            [*depth, "-", "photo.png", "--out", out[0]], stdout=subprocess.PIPE, **pipes
+            [*depth, "photo.png", "-", "--out", out[0]], stdout=subprocess.PIPE, **pipes
         ) as gone,
         subprocess.Popen([*depth, "photo.png", "/dev/stdin", "--out", out[1]], stdout=full, **pipes) as lost,
         subprocess.Popen(

@@ -22,6 +22,7 @@ FLAGS += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"
 KNOWN_CONSOLE = (
     "WebGPU",  # Babylon tries it before WebGL and says so
     "New model is being loaded before previous model finished",  # and that a setting was changed again
+    "New environment is being loaded before previous environment finished",
 )
 PATIENCE_MS = 60_000
 # Put on every module that opens a browser.
