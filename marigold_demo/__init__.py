@@ -10,9 +10,11 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# Before torch: threads that wait for each other sleep. By default they spin, and on a busy machine a thread
-# that spins uses up the time slice that the others need (`benchmarks/busy.py`: over 10 times slower).
+# Before torch: threads that wait for each other soon sleep. By default they spin, and on a busy machine a
+# thread that spins uses up the time slice that the others need (`benchmarks/busy.py`: over 10 times slower).
+# GNU's OpenMP spins for a moment first, because sleeping at once costs a tenth and more on an idle machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 if TYPE_CHECKING:
     from marigold_demo.api import Mesh, Model, Relief, estimate, load, make_mesh, make_relief, save
