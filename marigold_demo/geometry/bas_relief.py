@@ -77,14 +77,13 @@ def compress(
     """
     if not np.ptp(nearness) > 0:
         return unit_range(nearness)
+    level_nearness = nearness
     if level > 0:
-        tilt = tilt or fit_tilt(nearness, kept=kept)
+        level_nearness = _leveled(nearness, tilt or fit_tilt(nearness, kept=kept), level)
     if detail == 0:
-        return unit_range(nearness if tilt is None else _leveled(nearness, tilt, level))
+        return unit_range(level_nearness)
     near = _stretched(nearness, TAILS, kept)
-    base = near
-    if tilt is not None and level > 0:
-        base = _stretched(_leveled(nearness, tilt, level), TAILS, kept)
+    base = _stretched(level_nearness, TAILS, kept) if level > 0 else near
     heights = base + np.float32(min(1.0, 2 * detail)) * (_toned(base, kept) - base)
     added = detail_bands(near, feature_scale=feature_scale)
     added *= np.float32(GAIN / STRONGEST)
