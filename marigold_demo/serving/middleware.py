@@ -19,7 +19,7 @@ from typing import Any
 
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from marigold_demo.io.private_folder import FileRoot
@@ -51,7 +51,6 @@ EVENT_S = 40.0  # how long what comes with a click may take to arrive
 BODIES_MB = 64  # bodies of events that are on their way at once, by the length they declare
 MCP_BODIES_MB = 300  # those of MCP, which hold files; each counts until it is answered
 BYTES_PER_S = 250_000  # a large body gets more time, at this speed
-KEPT_HEADERS = ("cache-control", "connection", "retry-after")
 WORK = r"/gradio_api/(queue/join|call/.+|run/.+|api/.+)"
 UPLOAD = r"/gradio_api/upload"
 MCP = r"/gradio_api/mcp(/.*)?"
@@ -92,10 +91,6 @@ class RequestFilter:
             return
         if refused is None and scope["method"] == "POST":
             refused, scope, receive = await self._with_body(path, scope, receive)
-        if refused and re.fullmatch(UPLOAD, path):  # as text: the page shows an upload's answer as it comes
-            sentence = json.loads(bytes(refused.body))["detail"]
-            headers = {name: value for name, value in refused.headers.items() if name in KEPT_HEADERS}
-            refused = PlainTextResponse(sentence, refused.status_code, headers=headers)
         await (refused or self._app)(scope, receive, send)
 
     async def _mcp(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
@@ -108,15 +103,15 @@ class RequestFilter:
                     in_time = _in_time(receive, EVENT_S + int(length) / BYTES_PER_S)
                     await self._app(_signed(scope), in_time, send)
                     return
-                refused = await self._busy(int(length), receive)
+                refused = await self._busy(path, int(length), receive)
         await refused(scope, receive, send)
 
     def _refused_head(self, scope: Scope, path: str) -> Response | None:
         if not _is_known(scope["method"], path):
-            return self._refusal("path", 404, "Not Found")
+            return self._refusal(path, "path", 404, "Not Found")
         if wait_s := self._wait_s(scope, path):
             sentence = f"That was a lot at once; wait {wait_s} s and try again."
-            return self._refusal("rate", 429, sentence, {"retry-after": str(wait_s)})
+            return self._refusal(path, "rate", 429, sentence, {"retry-after": str(wait_s)})
         return None
 
     async def _with_body(
@@ -135,27 +130,27 @@ class RequestFilter:
                             body = await _read(receive)
                     except TimeoutError:
                         late = "The request did not arrive in time; try again."
-                        refused = self._refusal("late", 408, late, {"connection": "close"})
+                        refused = self._refusal(path, "late", 408, late, {"connection": "close"})
                 else:
-                    refused = await self._busy(int(length), receive)
+                    refused = await self._busy(path, int(length), receive)
             if refused is None and (sentence := _problem_in(body, self._root)):
-                refused = self._refusal("body", 400, sentence)
+                refused = self._refusal(path, "body", 400, sentence)
         return refused, scope, replay(body, receive)
 
     async def _refused_length(self, path: str, length: bytes, receive: Receive) -> Response | None:
         most_bytes, in_words = self._max_bytes(path)
         if not length.isdigit():
-            return self._refusal("length", 411, "A request must say how long it is.")
+            return self._refusal(path, "length", 411, "A request must say how long it is.")
         if int(length) > most_bytes:
             await drain(receive, max_bytes=2 * most_bytes, max_s=DRAIN_S)
-            return self._refusal("size", 413, f"This is too large; at most {in_words} are taken.")
+            return self._refusal(path, "size", 413, f"This is too large; at most {in_words} are taken.")
         return None
 
-    async def _busy(self, length: int, receive: Receive) -> Response:
+    async def _busy(self, path: str, length: int, receive: Receive) -> Response:
         is_read = await drain(receive, max_bytes=length, max_s=DRAIN_S)
         headers = {"retry-after": "10"} | ({} if is_read else {"connection": "close"})
         return self._refusal(
-            "bodies", 503, "Much is on its way to this server; try again in a moment.", headers
+            path, "bodies", 503, "Much is on its way to this server; try again in a moment.", headers
         )
 
     def _max_bytes(self, path: str) -> tuple[int, str]:
@@ -174,10 +169,10 @@ class RequestFilter:
         return self._rate.wait_s(client_address(scope))
 
     def _refusal(
-        self, reason: str, status: int, sentence: str, headers: dict[str, str] | None = None
+        self, path: str, reason: str, status: int, sentence: str, headers: dict[str, str] | None = None
     ) -> Response:
         self._metrics.record_refusal(reason)
-        return refusal(status, sentence, headers)
+        return refusal(status, sentence, headers, as_text=re.fullmatch(UPLOAD, path) is not None)
 
 
 def _is_known(method: str, path: str) -> bool:

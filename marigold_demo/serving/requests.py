@@ -16,7 +16,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import cache
 
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope
 
 AUTHORITY = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9_.-]{1,253})(?::(\d{1,5}))?")
@@ -54,9 +54,21 @@ def host_name(scope: Scope) -> str:
     return parsed[1] if parsed else ""
 
 
-def refusal(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    """Return a refusal in FastAPI's form, so that Gradio's page shows the sentence."""
-    return JSONResponse({"detail": sentence}, status, headers=NO_STORE | (headers or {}))
+def refusal(
+    status: int, sentence: str, headers: dict[str, str] | None = None, *, as_text: bool = False
+) -> Response:
+    """Return a refusal in FastAPI's form, so that Gradio's page shows the sentence.
+
+    Args:
+        status: HTTP status.
+        sentence: What the visitor reads.
+        headers: Beside those that keep it out of caches.
+        as_text: As plain text, for uploads, whose answer the page shows as it comes.
+    """
+    headers = NO_STORE | (headers or {})
+    if as_text:
+        return PlainTextResponse(sentence, status, headers=headers)
+    return JSONResponse({"detail": sentence}, status, headers=headers)
 
 
 async def drain(receive: Receive, *, max_bytes: int, max_s: float) -> bool:

@@ -19,7 +19,7 @@ from urllib.parse import parse_qs
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from marigold_demo.io.cache_folder import CacheFolder, DiskFullError, Upload
@@ -97,9 +97,8 @@ class Uploads:
             refused = error if isinstance(error, UploadError) else UploadError(507, str(error), "disk")
             self._metrics.record_refusal(refused.reason)
             await body.drain()
-            # As text: the page shows an upload's answer as it comes.
-            headers = NO_STORE if body.is_read else NO_STORE | {"connection": "close"}
-            await PlainTextResponse(str(refused), refused.status, headers=headers)(scope, receive, send)
+            headers = {} if body.is_read else {"connection": "close"}
+            await refusal(refused.status, str(refused), headers, as_text=True)(scope, receive, send)
         finally:
             progress.is_over = True
 
