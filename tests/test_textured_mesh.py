@@ -87,7 +87,7 @@ def test_smooth_depth_is_covered_whole(kind):
 
 
 def uv_area(surface: Surface) -> float:
-    a, b, c = surface.uv[surface.faces].astype(np.float64).transpose(1, 0, 2)
+    a, b, c = surface.uv[surface.faces[: surface.front_faces]].astype(np.float64).transpose(1, 0, 2)
     return float(np.abs((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]).sum() / 2)
 
 
@@ -232,7 +232,8 @@ def test_real_depth_keeps_most_of_the_picture_and_stays_small(name):
     depth = real(name)
     surface = build_surface(depth, shot(depth, grow=1), MeshSettings())
     valid = float(np.isfinite(depth.values).mean())
-    assert np.abs(project(surface) - surface.uv).max() * max(surface.texture.shape) <= 0.01
+    front = np.unique(surface.faces[: surface.front_faces])
+    assert np.abs(project(surface) - surface.uv)[front].max() * max(surface.texture.shape) <= 0.01
     assert len(surface.faces) <= 1_000_000
     if valid > 0.5:
         assert uv_area(surface) > 0.75 * valid
