@@ -68,9 +68,10 @@ def main(control: socket.socket) -> None:
     """Serve requests from the control socket until its other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _load_codecs()
+    calls = CallFilter()
     gc.freeze()  # children share these objects' pages
     with suppress(BrokenPipeError):  # who started this has ended meanwhile
-        control.send(READY if _can_filter() else READY_UNFILTERED)
+        control.send(READY if _can_filter(calls) else READY_UNFILTERED)
     children: dict[int, int] = {}  # process ID by request ID
     while True:
         ready, _, _ = select.select([control], [], [], _REAP_EVERY_S)
@@ -85,7 +86,7 @@ def main(control: socket.socket) -> None:
             break
         request = json.loads(message)
         if request["do"] == "decode":
-            _start(request, descriptors, children)
+            _start(request, descriptors, children, calls)
         elif request["id"] in children:
             _control(children[request["id"]], request)
     for child in children.values():
@@ -101,11 +102,11 @@ def _load_codecs() -> None:
     np.median(np.zeros(3), overwrite_input=True)
 
 
-def _can_filter() -> bool:
+def _can_filter(calls: "CallFilter") -> bool:
     """Try the filter of system calls in a process that ends at once."""
     child = os.fork()
     if child == 0:
-        os._exit(0 if filter_system_calls() else 1)
+        os._exit(0 if calls.apply() else 1)
     return os.waitpid(child, 0)[1] == 0
 
 
@@ -135,7 +136,9 @@ def _waited_s(child: int) -> float:
         return 0.0
 
 
-def _start(request: dict[str, Any], descriptors: list[int], children: dict[int, int]) -> None:
+def _start(
+    request: dict[str, Any], descriptors: list[int], children: dict[int, int], calls: "CallFilter"
+) -> None:
     server = os.getpid()
     try:
         child = os.fork()
@@ -144,7 +147,7 @@ def _start(request: dict[str, Any], descriptors: list[int], children: dict[int, 
     if child == 0:
         status = 1
         try:
-            _decode(request, server, *descriptors)
+            _decode(request, server, calls, *descriptors)
             status = 0
         finally:
             os._exit(status)
@@ -154,7 +157,7 @@ def _start(request: dict[str, Any], descriptors: list[int], children: dict[int, 
         children[request["id"]] = child
 
 
-def _decode(request: dict[str, Any], server: int, reply: int, source: int) -> None:
+def _decode(request: dict[str, Any], server: int, calls: "CallFilter", reply: int, source: int) -> None:
     """Decode one file and send the result: the whole life of a child."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # C libraries print warnings there
     os.dup2(2, 1)
@@ -166,7 +169,7 @@ def _decode(request: dict[str, Any], server: int, reply: int, source: int) -> No
         limit_resources(memory_bytes=request["memory_bytes"], cpu_s=request["cpu_s"])
         if os.getppid() != server:  # it ended before this process could ask to end with it
             return
-        filter_system_calls()
+        calls.apply()
         result, arrays = _outcome(request, file)
         try:
             end = 0
@@ -259,33 +262,42 @@ def limit_resources(*, memory_bytes: int, cpu_s: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def filter_system_calls() -> bool:
-    """Allow only what decoding needs, for this process and its threads; False where that is not possible."""
-    try:
-        library = ctypes.CDLL("libseccomp.so.2")
-    except OSError:
-        return False
-    library.seccomp_init.restype = ctypes.c_void_p
-    library.seccomp_load.argtypes = library.seccomp_release.argtypes = [ctypes.c_void_p]
-    library.seccomp_rule_add_array.argtypes = [
-        ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p,
-    ]  # fmt: skip
-    rules = library.seccomp_init(ctypes.c_uint32(_ERRNO | errno.EPERM))
+class CallFilter:
+    """The system calls that decoding needs. The rules are made once, and applied in every child."""
 
-    def add(name: str, action: int, *where: _Comparison) -> None:
-        number = library.seccomp_syscall_resolve_name(name.encode())
-        if number >= 0:  # this architecture has it
-            pointer = ctypes.byref((_Comparison * 1)(*where)) if where else None
-            library.seccomp_rule_add_array(rules, action, number, len(where), pointer)
+    def __init__(self) -> None:
+        self._library = self._rules = None
+        with suppress(OSError):
+            self._library = ctypes.CDLL("libseccomp.so.2")
+            self._rules = self._made()
 
-    for name in _ALLOWED:
-        add(name, _ALLOW)
-    # Decoders start threads, but no processes. Flags of clone3 cannot be inspected; libc falls back to clone.
-    add("clone", _ALLOW, _Comparison(0, _MASKED_EQ, _CLONE_THREAD, _CLONE_THREAD))
-    add("clone3", _ERRNO | errno.ENOSYS)
-    failed = library.seccomp_load(rules)  # sets no_new_privs first
-    library.seccomp_release(rules)
-    return not failed
+    def apply(self) -> bool:
+        """Allow nothing else to this process and its threads; False where that is not possible."""
+        # Loading sets no_new_privs first.
+        return self._library is not None and self._library.seccomp_load(self._rules) == 0
+
+    def _made(self) -> Any:
+        assert self._library is not None
+        library = self._library
+        library.seccomp_init.restype = ctypes.c_void_p
+        library.seccomp_load.argtypes = [ctypes.c_void_p]
+        library.seccomp_rule_add_array.argtypes = [
+            ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p,
+        ]  # fmt: skip
+        rules = library.seccomp_init(ctypes.c_uint32(_ERRNO | errno.EPERM))
+
+        def add(name: str, action: int, *where: _Comparison) -> None:
+            number = library.seccomp_syscall_resolve_name(name.encode())
+            if number >= 0:  # this architecture has it
+                pointer = ctypes.byref((_Comparison * 1)(*where)) if where else None
+                library.seccomp_rule_add_array(rules, action, number, len(where), pointer)
+
+        for name in _ALLOWED:
+            add(name, _ALLOW)
+        # Decoders start threads, but no processes. Flags of clone3 cannot be inspected; libc falls back to clone.
+        add("clone", _ALLOW, _Comparison(0, _MASKED_EQ, _CLONE_THREAD, _CLONE_THREAD))
+        add("clone3", _ERRNO | errno.ENOSYS)
+        return rules
 
 
 if __name__ == "__main__":
