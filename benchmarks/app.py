@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/app.py [PHOTO]
 
 The start is measured on a process of its own, until the page answers; the rest in this one, after a warm-up,
-as the median of five. Depth is that of the embedded checkpoint at its default settings. A large photo is decoded
-alternately in this process and in one of its own, as the page does it: the least of fifteen each.
+as the median of five. Depth is that of the embedded checkpoint at its default settings. A large photo is
+decoded alternately in this process and in one of its own, as the page does it: the least of fifteen each.
 """
 
 import os

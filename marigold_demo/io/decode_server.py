@@ -294,7 +294,7 @@ class CallFilter:
 
         for name in _ALLOWED:
             add(name, _ALLOW)
-        # Decoders start threads, but no processes. Flags of clone3 cannot be inspected; libc falls back to clone.
+        # Decoders start threads, but no processes. Flags of clone3 cannot be seen; libc falls back to clone.
         add("clone", _ALLOW, _Comparison(0, _MASKED_EQ, _CLONE_THREAD, _CLONE_THREAD))
         add("clone3", _ERRNO | errno.ENOSYS)
         return rules
