@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
+from benchmarks.photo_detail import draw_scenes
 from marigold_demo.errors import DepthFileError
 from marigold_demo.geometry.heightfield import (
     debanded,
@@ -12,10 +13,10 @@ from marigold_demo.geometry.heightfield import (
     heights_from_brightness,
     luminance,
     resample,
-    with_photo_detail,
     without_spots,
     without_teeth,
 )
+from marigold_demo.geometry.photo_detail import shading_detail, with_photo_detail
 from tests.depths import KINDS, hills, noise
 
 
@@ -90,6 +91,20 @@ def test_paint_is_no_shape():
     assert slope_with((0, 0, 0), (255, 255, 255)) <= 0.1  # of the relief, where this counts in full
     gray_steps = slope_with((140, 140, 140), (100, 100, 100))
     assert slope_with((150, 130, 60), (100, 100, 100)) < gray_steps / 2
+
+
+def test_shading_is_told_from_paint_on_scenes_where_both_are_known():
+    scenes = draw_scenes(["folds", "face"])
+    made = [shading_detail(scene.rgb, scene.shading.shape) for scene in scenes]
+    plain = {scene.form: grid for scene, grid in zip(scenes, made, strict=True) if scene.paint == "none"}
+    fits, traces = [], []
+    for scene, grid in zip(scenes, made, strict=True):
+        if scene.paint != "none":
+            near = scene.beside_paint
+            fits.append(np.corrcoef(grid.ravel(), scene.shading.ravel())[0, 1])
+            traces.append((grid[near] ** 2).mean() / (plain[scene.form][near] ** 2).mean())
+    assert np.mean(fits) > 0.8 and min(fits) > 0.7
+    assert np.mean(traces) < 1  # paint leaves less than the form does that lies under it
 
 
 def test_without_photo_detail_heights_are_left_alone():

@@ -8,13 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from marigold_demo.errors import DepthFileError
-from marigold_demo.geometry.bas_relief import (
-    compress,
-    fit_tilt,
-    gradient,
-    integrate,
-    unit_range,
-)
+from marigold_demo.geometry.bas_relief import compress, fit_tilt, unit_range
 from marigold_demo.geometry.footprint import Footprint, ReliefPhoto
 from marigold_demo.geometry.frame import Profile
 
@@ -22,15 +16,6 @@ OPAQUE = 254  # of 255
 EIGHT_BITS = (24, 300)  # so many different values mean 8 bits; fewer are intended, as in a logo
 DEBAND_PX = (4.0, 2.0, 1.0)  # wider ones would shift curved forms past what rounding can have done
 LARGEST_DEBANDED = 4e6  # in pixels; larger depth is averaged on its way down to the grid
-GRAIN = 2e-3  # brightness finer than this share of the long side is grain
-FORM = 1.5e-2  # brightness coarser than this is left to depth
-DARK = 0.06  # added to brightness before its logarithm: noise of dark areas stays small
-HUE_STEP = 0.008  # change of log color per sample from which paint changes, not light
-PAINT_STEP = 0.035  # the same of log brightness
-SHADING_GAIN = 2.2
-STRONGEST = np.float32(0.2)  # most that brightness raises or lowers, as a share of the relief
-BACKGROUND = np.float32(0.4)  # how much of it low places get
-FLOOR = 0.05  # height below which it fades out: clouds are no shape
 SPOT_PX = 4  # the widest spot
 SPOT_HEIGHT, SPOT_GROUND = 0.2, 0.05  # how far they stand out, and how even it is around them, of the range
 MOST_SPOT_PIXELS = 10_000  # more are a texture, not spots
@@ -39,7 +24,6 @@ FEWEST_TEETH = 24
 CONE = 0.96  # eight directions make a cone that is up to 8 % too steep between them
 SIGMA_PER_PX = 0.7  # smooth_px is the reach of the smoothing; the gaussian's sigma is a little less
 
-_LOGS = np.log(np.arange(256, dtype=np.float32) / 255 + np.float32(DARK))
 Grid = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
@@ -146,50 +130,6 @@ def opaque_rgb(photo: ReliefPhoto) -> NDArray[np.uint8]:
     rows, columns = scipy.ndimage.distance_transform_edt(~opaque, return_distances=False, return_indices=True)
     filled: NDArray[np.uint8] = photo.rgb[rows, columns]
     return filled
-
-
-def with_photo_detail(heights: Grid, rgb: NDArray[np.uint8], *, amount: float) -> Grid:
-    """Add fine shading of the photo to heights, more of it to high places: float32 [R, C] in [0, 1].
-
-    Depth has the shape of a face but seldom its wrinkles; shading has them, and light from above makes them
-    look like shape. Paint is no shape: as in Retinex (Land and McCann 1971), steep changes of brightness
-    count little, and so do those that come with a change of hue.
-
-    Args:
-        heights: float32 [R, C] in [0, 1]; constant ones stay so.
-        rgb: Photo uint8 [H, W, 3] of the same picture.
-        amount: 1 raises by at most a fifth of the relief, and lowers by a tenth, before all is brought back
-            to [0, 1].
-    """
-    if amount == 0 or not np.ptp(heights) > 0:
-        return heights
-    weight = np.minimum(heights / np.float32(FLOOR), 1) * (BACKGROUND + (1 - BACKGROUND) * heights)
-    return unit_range(heights + np.float32(amount) * weight * shading_detail(rgb, heights.shape))
-
-
-def shading_detail(rgb: NDArray[np.uint8], shape: tuple[int, ...]) -> Grid:
-    """Return the fine shading of a photo, float32 [R, C] from -`STRONGEST` / 2 to `STRONGEST`."""
-    rows, columns = shape
-    longest = max(rows, columns)
-    small = Image.fromarray(rgb).resize((columns, rows), Image.Resampling.BILINEAR, reducing_gap=3.0)
-    logs = _LOGS[np.asarray(small)]  # [R, C, 3]
-    sigma = longest * GRAIN
-    red, green, blue = (
-        scipy.ndimage.gaussian_filter(logs[..., channel], sigma, mode="nearest", truncate=3.0)
-        for channel in range(3)
-    )
-    across, down = gradient(0.3 * red + 0.59 * green + 0.11 * blue)
-    per_px = np.float32(longest / 1024)  # gradients as they are on a grid of 1024 samples
-    across *= per_px
-    down *= per_px
-    hue = sum((side * per_px) ** 2 for part in (red - green, blue - green) for side in gradient(part))
-    paint = hue / np.float32(HUE_STEP**2) + (across * across + down * down) / np.float32(PAINT_STEP**2)
-    is_form: Grid = (1 / (1 + paint)).astype(np.float32, copy=False)
-    shading = integrate(across * is_form, down * is_form, sizes=(2 * FORM,))
-    shading *= np.float32(SHADING_GAIN / per_px)
-    np.maximum(shading, shading * np.float32(0.5), out=shading)  # dark areas sink half as much
-    limited: Grid = STRONGEST * np.tanh(shading / STRONGEST)
-    return limited
 
 
 def spread(heights: Grid, kept: Mask) -> Grid:

@@ -41,7 +41,6 @@ from marigold_demo.geometry.heightfield import (
     smoothed,
     spread,
     to_millimeters,
-    with_photo_detail,
     without_spots,
     without_teeth,
 )
@@ -55,6 +54,7 @@ from marigold_demo.geometry.mounting import (
     drill,
     mounting_hole,
 )
+from marigold_demo.geometry.photo_detail import with_photo_detail
 from marigold_demo.geometry.rtin import grid_size
 from marigold_demo.geometry.solid import Quality, Solid, build_solid
 from marigold_demo.settings import STEEPEST_DEG, ReliefSettings
