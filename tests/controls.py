@@ -11,6 +11,7 @@ NAMED = """() => {
   const first = (text) => (text ?? "").trim().split(/\\n| · |;|▼/)[0].trim();
   const said = (e) => first(e.ariaLabel || e.labels?.[0]?.innerText || e.innerText);
   const name = (e) => {
+    if (e.closest("#camera, #upload")) return e.id || said(e);
     const block = e.closest(".block:not(label)");
     if (e.matches(".slider-wrap")) return "compare: picture";
     if (several.includes(block?.id)) return `${block.id}: ${said(e)}`;

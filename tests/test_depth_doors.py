@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,6 @@ from marigold_demo.io import export
 from marigold_demo.io.photo import Photo
 from marigold_demo.recipe import Recipe, load_recipe
 from marigold_demo.settings import DepthSettings, ReliefSettings
-from marigold_demo.ui import photo_tab
 from marigold_demo.ui.session_store import SessionStore
 from marigold_demo.workflow import Workflow
 from tests.pages import LENIENT, Ball, ball, make_tabs
@@ -155,30 +155,28 @@ def store(tmp_path, monkeypatch):
     return SessionStore(Workflow(Ball()))
 
 
-def drop(store: SessionStore, path: Path) -> str:
-    """Drop a file into the photo box; return all that the page says of it."""
-    photo = make_tabs(store).photo
-    shown = photo.take_photo({"path": str(path)}, False)
-    assert shown[photo.key] or "alert" in shown[photo.status]
-    return f"{shown[photo.notes]} {shown[photo.status]}"
+def drop(store: SessionStore, path: Path) -> dict[Any, Any]:
+    """Drop a file onto the page; return what it makes of it."""
+    return make_tabs(store).photo.take_file({"path": str(path)}, "", False, None)
 
 
 @LENIENT
-def test_depth_in_the_photo_box_is_pointed_to_its_button(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(photo_tab, "warn", lambda error: None)
-    button = "“Use my own depth file”"
+def test_depth_that_is_dropped_is_taken_as_depth_and_what_may_be_depth_is_pointed_to_its_button(
+    store, tmp_path
+):
     np.save(tmp_path / "f.npy", DEPTH)
     np.savez(tmp_path / "f.npz", depth=DEPTH)
     (tmp_path / "f.exr").write_bytes(b"v/1\x01" + bytes(100))
-    for name in ("f.npy", "f.npz", "f.exr"):
-        said = drop(store, tmp_path / name)
-        assert "The file is depth, not a photo" in said and button in said
     u16 = np.round(DEPTH * 65535).astype(np.uint16)
     for picture, name in ((u16, "u.png"), (u16, "u.tif"), (DEPTH.astype(np.float32), "f.pfm")):
         Image.fromarray(picture).save(tmp_path / name)
-        assert button in drop(store, tmp_path / name), name
-    assert button in drop(store, gray(tmp_path, "gray.jpg"))
+    for name in ("f.npy", "f.npz", "f.exr", "u.png", "u.tif", "f.pfm"):
+        said = drop(store, tmp_path / name).values()
+        assert str(tmp_path / name) in said, name  # for the event that reads depth
+        assert len(said) == 2
+    button = "“Use my own depth file”"
+    assert button in str(drop(store, gray(tmp_path, "gray.jpg")))
     Image.new("RGB", (64, 48), "teal").save(tmp_path / "teal.png")
-    assert button not in drop(store, tmp_path / "teal.png")
+    assert button not in str(drop(store, tmp_path / "teal.png"))
     (tmp_path / "none.png").write_bytes(b"nothing")
-    assert button not in drop(store, tmp_path / "none.png")
+    assert "alert" in str(drop(store, tmp_path / "none.png"))

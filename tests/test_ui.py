@@ -26,7 +26,7 @@ from marigold_demo.ui.session_store import DepthResult, SessionStore
 from marigold_demo.ui.widgets import MAX_NETWORK
 from marigold_demo.workflow import Workflow
 from tests.conftest import make_photo
-from tests.pages import LENIENT, Ball, ball, make_tabs
+from tests.pages import LENIENT, Ball, ball, draw_photo, make_tabs
 
 pytestmark = LENIENT
 BEST = CATALOG[1].name
@@ -216,17 +216,22 @@ def test_what_is_no_draft_is_not_refined(settings):
 # Photos
 
 
-def test_a_file_that_is_no_picture_leaves_the_depth_before_it_alone(store, tmp_path):
-    bad = tmp_path / "empty.png"
-    bad.write_bytes(b"")
-    tabs = make_tabs(store)
-    with pytest.warns(UserWarning, match="empty"):  # the toast, where there is no page
-        said = tabs.photo.take_photo({"path": str(bad)}, True)
-    photo = tabs.photo
-    assert (said[photo.asked], said[photo.shown], said[photo.key]) == (str(bad), None, None)
-    assert said[photo.run].interactive is False
-    assert "empty" in said[photo.status] and "alert" in said[photo.status]
-    assert not {photo.request, tabs.depth.stage, tabs.depth.key, tabs.objects.stage} & set(said)
+def test_a_file_that_cannot_be_used_changes_the_status_line_only(store, tmp_path):
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "words.json").write_text('{"color": "red"}')
+    photo = make_tabs(store).photo
+    for name, words in (("empty.png", "empty"), ("words.json", "no recipe"), ("gone", "no such file")):
+        said = photo.take_file({"path": str(tmp_path / name)}, "", True, None)
+        assert list(said) == [photo.status]
+        assert words in said[photo.status] and "alert" in said[photo.status]
+
+
+@pytest.mark.parametrize("how", ["", "null", "[1]", "{", '{"others": 2}'])
+def test_of_several_files_the_first_is_taken_and_the_page_says_so(store, tmp_path, how):
+    photo, path = make_tabs(store).photo, draw_photo(tmp_path)
+    said = photo.take_file({"path": str(path)}, how, True, None)
+    assert store.photo(said[photo.key]).size == (640, 480)
+    assert ("Several files" in said[photo.notes]) == ("others" in how)
 
 
 def test_an_example_at_the_default_settings_never_asks_the_network(tmp_path, monkeypatch):

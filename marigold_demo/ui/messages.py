@@ -64,11 +64,6 @@ def message(error: Exception) -> gr.Error:
     return gr.Error(UNFORESEEN, title=TITLE, print_exception=False)
 
 
-def warn(error: DemoError) -> None:
-    """Say what cannot be used, where the event goes on all the same."""
-    gr.Warning(_text(error), title=TITLE, duration=_TOAST_S)
-
-
 def _text(error: DemoError) -> str:
     return html.escape(str(error), quote=False)
 

@@ -95,17 +95,6 @@
     asked.dispatchEvent(new Event("input", { bubbles: true }));
   });
 
-  // Gradio takes only pictures in the photo box and is silent about other files; depth has a button of its own.
-  const DEPTH_FILE = /\.(npy|npz|exr|pfm)$/i;
-  const DEPTH_BUTTON = "The file is depth, not a photo; bring it by “Use my own depth file” under “Settings”.";
-  function explainDepthFile(event) {
-    const files = event.dataTransfer?.files ?? event.target.files;
-    if (!event.target.closest?.("#photo") || !DEPTH_FILE.test(files?.[0]?.name ?? "")) return;
-    const line = document.querySelector("#status .status span");
-    if (line) line.textContent = DEPTH_BUTTON;
-  }
-  for (const kind of ["drop", "change"]) document.addEventListener(kind, explainDepthFile, true);
-
   function labelExamples() {
     for (const button of document.querySelectorAll('#examples button[aria-label^="Thumbnail"]')) {
       button.setAttribute("aria-label", `Example: ${button.querySelector("img")?.alt ?? ""}`);

@@ -210,11 +210,14 @@ def launch_options(service: Service | None = None, *, on_spaces: bool = False) -
     here = files("marigold_demo.ui")
     app_options = service.app_options(on_spaces=on_spaces)
     app_options["middleware"] += [(CallFilter, (), {}), (OpenStreams, (), {})]
-    script = (here / "page.js").read_text(encoding="utf-8")
+    scripts, styles = (
+        [(here / f"{name}.{kind}").read_text(encoding="utf-8") for name in ("page", "ways_in")]
+        for kind in ("js", "css")
+    )
     return {
         "theme": Theme(),
-        "css": (here / "page.css").read_text(encoding="utf-8"),
-        "head": f"<script>{script}</script>",
+        "css": "\n".join(styles),
+        "head": "".join(f"<script>{script}</script>" for script in scripts),
         "footer_links": ["api"],
         "show_error": False,
         "run_history": False,

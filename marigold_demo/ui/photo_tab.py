@@ -1,25 +1,28 @@
 """First tab of the page: a photo, an example or a recipe, the settings of its depth, and the run bar."""
 
 import html
+import json
 import tempfile
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import gradio as gr
 import numpy as np
 from gradio.events import Dependency
 from PIL import Image, ImageOps
 
-from marigold_demo.errors import PhotoError
+from marigold_demo.errors import DemoError, PhotoError
 from marigold_demo.examples import Example
 from marigold_demo.io import export, isolated
-from marigold_demo.io.depth_file import Near, depth_form, may_be_depth
+from marigold_demo.io.depth_arrays import ZIP
+from marigold_demo.io.depth_file import MAX_BYTES, Near, depth_form, may_be_depth
+from marigold_demo.io.limits import opened, start_of
 from marigold_demo.io.photo import Photo, load_photo
 from marigold_demo.recipe import Recipe
 from marigold_demo.settings import DepthSettings, Settings
 from marigold_demo.ui import widgets
-from marigold_demo.ui.messages import status, user_errors, warn
+from marigold_demo.ui.messages import message, status, user_errors
 from marigold_demo.ui.model_picker import ModelPicker
 from marigold_demo.ui.queue import visitor
 from marigold_demo.ui.session_store import SessionStore, new_request, shrink_photo, write_file
@@ -40,9 +43,7 @@ _IF_DEPTH = "bring it by “Use my own depth file” under “Settings”"
 _ON_SCREEN = "on_screen"  # folder of a photo as the page shows it; uploads lie in others
 Outputs = dict[Any, Any]  # component -> value, what handlers return
 
-# Fills the box with the picture of the upload that the server was asked about, or empties it where that is no
-# picture; but only while the box still holds that upload. The visitor may have dropped another one meanwhile.
-_SHOW_UPLOAD = "(now, asked, shown) => (now && now.path === asked ? shown : now)"
+_UPLOADED = "(...values) => waysIn.uploaded(values)"  # ways_in.js puts its upload in the place of the first
 
 
 class PhotoTab:
@@ -93,11 +94,9 @@ class PhotoTab:
         )
         self.notes = gr.HTML("", elem_id="photo-notes")
         self.gallery = _gallery(self.examples)
-        # What the server made of the upload it was asked about; see `_SHOW_UPLOAD`.
-        self.asked = gr.Textbox(visible="hidden", elem_id="photo-asked")
-        self.shown = gr.Image(
-            type="filepath", interactive=False, visible="hidden", buttons=[], elem_id="photo-shown"
-        )
+        # Filled by ways_in.js: how a file came that was uploaded, and the status line as it wants it.
+        self.intake = gr.Textbox(visible="hidden", elem_id="intake")
+        self.say = gr.Textbox(visible="hidden", elem_id="say")
 
     def _add_settings(self, defaults: DepthSettings) -> None:
         names = [field.name for field in fields(defaults) if field.name != "checkpoint"]
@@ -165,22 +164,27 @@ class PhotoTab:
         self.key.change(
             user_errors(self.show_phone_button), [self.key], [self.phone_depth], queue=False, **QUIET
         )
+        settings = [*self.fields.values(), *objects.all_fields]
+        took = self.intake.change(
+            user_errors(self.take_file),
+            [self.drop, self.intake, self.at_once, self.key],
+            list(dict.fromkeys([self.drop, *taken, self.depth_file, self.reread, *settings])),
+            js=_UPLOADED,
+            preprocess=False,
+            trigger_mode="always_last",
+            **READING,
+        )
+        self.say.change(None, [self.say], [self.status], js="(line) => line", **QUIET)
+        self.drop.input(
+            self.empty, None, taken, trigger_mode="always_last", cancels=[run, took], queue=False, **QUIET
+        )
         self.gallery.select(
             user_errors(self.take_chosen_example),
             [self.at_once],
             [self.drop, *taken, *objects.relief.fields.values()],
-            cancels=[run],
+            cancels=[run, took],  # what came before is not shown after it
             **WORK,
         )
-        self.drop.input(
-            user_errors(self.take_photo),
-            [self.drop, self.at_once],
-            [self.asked, self.shown, *taken],
-            preprocess=False,
-            trigger_mode="always_last",  # the clipboard empties the box just before it fills it
-            cancels=[run],
-            **READING,
-        ).success(None, [self.drop, self.asked, self.shown], [self.drop], js=_SHOW_UPLOAD, **QUIET)
         # Through the queue, or the change of the request is not noticed.
         self.run.click(new_request, None, [self.request], **WORK)
         self.recipe_file.upload(
@@ -190,28 +194,38 @@ class PhotoTab:
             **READING,
         )
 
-    def take_photo(self, upload: dict[str, Any] | None, at_once: bool) -> Outputs:
-        """Read what was dropped into the box; a file that is no picture leaves the depth before it alone."""
-        path = (upload or {}).get("path")
-        if not path or Path(path).parent.name == _ON_SCREEN:  # gradio names a removed example by its picture
-            folded = {
-                self.depth.stage: gr.Column(visible=False),
-                self.objects.stage: gr.Column(visible=False),
-            }
-            emptied = {self.shown: None, self.key: None, self.depth.key: None, self.notes: ""}
-            return {self.asked: path or ""} | emptied | folded | self.run_state(ready=False)
+    def empty(self) -> Outputs:
+        """Take the photo away that was removed from its box, and all that was made from it."""
+        folded = {tab.stage: gr.Column(visible=False) for tab in (self.depth, self.objects)}
+        return {self.key: None, self.depth.key: None, self.notes: ""} | folded | self.run_state(ready=False)
+
+    def take_file(
+        self, upload: dict[str, Any] | None, how: str, at_once: bool, photo_key: str | None
+    ) -> Outputs:
+        """Take a photo, a depth file or a recipe, judged by content; what cannot be used changes nothing.
+
+        Args:
+            upload: The file, as Gradio has it.
+            how: JSON of ways_in.js: "as", where the visitor said what it is, and the number of "others".
+            at_once: Start the run of a photo.
+            photo_key: Of the photo on screen, if any.
+        """
+        path, told = str((upload or {}).get("path") or ""), _how(how)
         try:
+            kind = str(told.get("as") or file_kind(path))
+            if kind == "recipe":
+                return self.take_recipe(path, photo_key)
+            if kind == "depth":
+                return {self.depth_file: path, self.reread: new_request()}
             photo = isolated.load_photo(path, visitor=visitor())
-            warnings = may_be_depth(path, photo.rgb, remedy=_IF_DEPTH)
-            photo = replace(photo, notes=photo.notes + warnings)
-        except PhotoError as error:
-            is_depth = depth_form(path) is not None
-            problem = PhotoError(f"The file is depth, not a photo; {_IF_DEPTH}.") if is_depth else error
-            warn(problem)
-            state = self.run_state(ready=False, words=str(problem), alert=True)
-            return {self.asked: path, self.shown: None, self.key: None, self.notes: ""} | state
-        shown, outputs = self._take(photo, at_once)
-        return {self.asked: path, self.shown: shown} | outputs
+        except DemoError as error:
+            message(error)  # logs its kind
+            return {self.status: status(str(error), alert=True)}
+        notes = may_be_depth(path, photo.rgb, remedy=_IF_DEPTH)
+        if told.get("others"):
+            notes = (*notes, "Several files came; this is the first, and the others were not stored.")
+        shown, outputs = self._take(replace(photo, notes=photo.notes + notes), at_once)
+        return {self.drop: shown} | outputs
 
     def take_chosen_example(self, choice: gr.EventData, at_once: bool) -> Outputs:
         """Take the example that was clicked, with the relief settings that suit it.
@@ -266,6 +280,32 @@ class PhotoTab:
             if settings is not None:
                 shown |= dict(zip(group.values(), widgets.shown(settings, list(group)), strict=True))
         return shown
+
+
+def file_kind(path: Path | str) -> Literal["photo", "depth", "recipe"]:
+    """Return by content what a file is taken for: a recipe (JSON, 3MF, GLB), depth, or else a photo.
+
+    Depth is an array, or a gray picture of more than 8 bits; see `depth_form`.
+
+    Raises:
+        PhotoError: The file cannot be opened, or is empty.
+    """
+    with opened(path, max_bytes=MAX_BYTES, error=PhotoError) as file:
+        start = start_of(file, 4096)
+    is_zip = start.startswith(ZIP)  # .npz or 3MF
+    first_name = start[30 : 30 + int.from_bytes(start[26:28], "little")] if is_zip else b""
+    if start.lstrip()[:1] == b"{" or start.startswith(b"glTF") or (is_zip and first_name[-4:] != b".npy"):
+        return "recipe"
+    return "photo" if depth_form(path) is None else "depth"
+
+
+def _how(text: str) -> dict[str, Any]:
+    """Read what ways_in.js tells of a file."""
+    try:
+        found = json.loads(text)
+    except (TypeError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _chosen(examples: tuple[Example, ...], event: object) -> Example:

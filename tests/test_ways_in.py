@@ -1,0 +1,188 @@
+"""One visit on which things come in by every way there is, and what the page makes of them."""
+
+import io
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Error, Locator, Page, Route, expect
+
+from marigold_demo.recipe import Recipe
+from marigold_demo.settings import ReliefSettings
+from tests.pages import Ball, ball, draw_photo, served
+from tests.visits import BROWSER, wait_until
+
+pytestmark = BROWSER
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("ways")
+
+
+@pytest.fixture(scope="module")
+def predict():
+    return Ball()
+
+
+@pytest.fixture(scope="module")
+def url(folder, predict):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(folder / "cache"))
+        with served(predict) as address:
+            yield address
+
+
+DROP = """([files, selector, kinds]) => {
+  const transfer = new DataTransfer();
+  for (const [bytes, name] of files) transfer.items.add(new File([new Uint8Array(bytes)], name));
+  for (const [kind, text] of Object.entries(kinds)) transfer.setData(kind, text);
+  const target = document.querySelector(selector);
+  const how = { dataTransfer: transfer, bubbles: true, cancelable: true };
+  return ["dragenter", "dragover", "drop"].map((kind) => target.dispatchEvent(new DragEvent(kind, how)));
+}"""
+
+
+def drop(page: Page, *paths: Path, on: str = "footer", address: str = "") -> None:
+    """Drop files, or an address, somewhere on the page; the browser must be told not to open them itself."""
+    files = [[list(path.read_bytes()), path.name] for path in paths]
+    kinds = {"text/uri-list": address, "text/plain": address} if address else {}
+    assert page.evaluate(DROP, [files, on, kinds]) == [False] * 3
+
+
+def shown(page: Page) -> np.ndarray:
+    """Return the pixels of the photo in the box."""
+    source = page.locator("#photo img").get_attribute("src")
+    with Image.open(io.BytesIO(page.request.get(source).body())) as image:
+        return np.asarray(image.convert("RGB"), dtype=float)
+
+
+def says(page: Page, words: str) -> None:
+    expect(page.locator("#status")).to_contain_text(words)
+
+
+def test_everything_comes_in_by_every_way_and_goes_where_it_belongs(visit, folder, predict):
+    seen = visit(permissions=["clipboard-read", "clipboard-write", "camera"])
+    page = seen.page
+    photo = draw_photo(folder, "first.png", size=(160, 120))
+    drop(page, photo, on=".masthead")  # beside the box
+    seen.wait_for_object()
+    assert shown(page).shape == (120, 160, 3)
+    # A second one replaces it, dropped onto the first; without a kind, as browsers have it for a HIF.
+    tall = write_heif(folder / "SECOND.HIF")
+    drop(page, tall, draw_photo(folder, "third.png"), on="#photo")
+    wait_until(page, lambda: shown(page).shape == (150, 100, 3))
+    expect(page.locator("#photo-notes")).to_contain_text("this is the first")
+    seen.wait_for_object()
+    assert np.load(seen.download("#download-npy")).shape == (150, 100)
+    refused_files_leave_what_is_there(page, folder)
+    assert shown(page).shape == (150, 100, 3)
+    assert np.load(seen.download("#download-npy")).shape == (150, 100)
+    # Depth of its shape, as an array and as a picture of 16 bits.
+    np.save(folder / "mine.npy", 1 - ball(150, 100))
+    drop(page, folder / "mine.npy")
+    says(page, "This is your own depth")
+    expect(page.locator("#stl")).to_be_enabled()
+    np.testing.assert_array_equal(np.load(seen.download("#download-npy")), 1 - ball(150, 100))
+    assert shown(page).shape == (150, 100, 3)
+    late_uploads_replace_nothing(page, folder)
+    recipe = Recipe(relief=ReliefSettings(width_mm=63))
+    (folder / "recipe.json").write_text(recipe.to_json())
+    drop(page, folder / "recipe.json")
+    says(page, "The settings are those of the recipe")
+    expect(page.locator("#relief-report")).to_contain_text("63 ×")
+    pictures_of_the_camera_are_as_the_lens_sees_them(page)
+
+
+def pictures_of_the_camera_are_as_the_lens_sees_them(page: Page) -> None:
+    button = page.locator('#photo [aria-label="Capture from camera"]')
+    page.evaluate(REFUSE_CAMERA, "NotAllowedError")
+    button.click()
+    says(page, "was not allowed")
+    page.evaluate(REFUSE_CAMERA, "NotFoundError")
+    button.click()
+    says(page, "There is no camera here")
+    page.evaluate(WATCH_CAMERA)
+    before = page.locator("#photo img").get_attribute("src")
+    button.click()
+    page.get_by_role("button", name="Take the photo").click()
+    expect(page.locator("#photo img")).not_to_have_attribute("src", before)
+    expect(page.locator("#camera")).to_have_count(0)
+    assert page.evaluate("window.asked.video.facingMode") == {"ideal": "environment"}
+    assert page.evaluate("window.given.getTracks().map((track) => track.readyState)") == ["ended"]
+    taken = shown(page)[::8, ::8]
+    frame = np.asarray(page.evaluate(FRAME, [taken.shape[1], taken.shape[0]]), dtype=float)
+    seen = frame.reshape(*taken.shape[:2], 4)[..., :3]
+    assert abs(taken - seen).mean() < 0.5 * abs(taken - seen[:, ::-1]).mean()
+
+
+REFUSE_CAMERA = """(name) => {
+  navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException("", name));
+}"""
+WATCH_CAMERA = """() => {
+  delete navigator.mediaDevices.getUserMedia;
+  const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+  navigator.mediaDevices.getUserMedia = async (asked) => {
+    window.asked = asked;
+    return (window.given = await open(asked));
+  };
+}"""
+# A frame as the device gives it, as small as it is compared.
+FRAME = """async ([width, height]) => {
+  const video = document.createElement("video");
+  video.srcObject = await navigator.mediaDevices.getUserMedia({ video: window.asked.video });
+  await video.play();
+  await new Promise((done) => setTimeout(done, 300));
+  const brush = new OffscreenCanvas(width, height).getContext("2d");
+  brush.drawImage(video, 0, 0, width, height);
+  return [...brush.getImageData(0, 0, width, height).data];
+}"""
+
+
+def refused_files_leave_what_is_there(page: Page, folder: Path) -> None:
+    (folder / "words.txt").write_text("not a picture")
+    drop(page, folder / "words.txt", on="#photo")
+    says(page, "not a picture")
+    drop(page, address="https://example.org/cat.jpg", on="#photo")
+    says(page, "Only the address")
+    page.evaluate("navigator.clipboard.writeText('only words')")
+    page.locator("body").press("Control+v")
+    says(page, "holds text")
+
+
+def late_uploads_replace_nothing(page: Page, folder: Path) -> None:
+    """Leave the example on the page that is chosen while a photo is being uploaded."""
+    held: list[Route] = []
+    page.route("**/gradio_api/upload", lambda route: held.append(route))
+    late = draw_photo(folder, "late.png", size=(90, 90))
+    drop(page, late)
+    expect(page.locator("#upload")).to_contain_text("Uploading late.png")
+    page.get_by_role("button", name="Cancel upload").click()
+    says(page, "The upload was canceled")
+    expect(page.locator("#upload")).to_have_count(0)
+    assert shown(page).shape == (150, 100, 3)
+    choose_file(page, page.locator('#photo [aria-label="Upload file"]'), late)
+    wait_until(page, lambda: len(held) == 2)
+    page.locator("#examples button").first.click()
+    for route in held:
+        with suppress(Error):  # a request that was canceled
+            route.continue_()
+    page.unroute("**/gradio_api/upload")
+    wait_until(page, lambda: 90 not in shown(page).shape and 150 not in shown(page).shape)
+    says(page, "Done")
+    assert 90 not in shown(page).shape
+
+
+def choose_file(page: Page, button: Locator, path: Path) -> None:
+    with page.expect_file_chooser() as chooser:
+        button.click()
+    chooser.value.set_files(path)
+
+
+def write_heif(path: Path) -> Path:
+    import pillow_heif
+
+    pillow_heif.from_pillow(Image.new("RGB", (100, 150), "#c8502d")).save(path, quality=90)
+    return path
