@@ -65,7 +65,7 @@ class Relief(relief_geometry.Relief):
     """A watertight relief; `mesh` is a trimesh.Trimesh in millimeters, `notes` what should be known."""
 
     def save(self, path: Path | str) -> Path:
-        """Write an .stl, .3mf, .obj, .ply, .glb, or a height map as 16-bit .png; see `save`."""
+        """Write an .stl, .3mf, .obj, .ply, .glb, a height map as .png, or a picture as _relief.png."""
         return save(self, path)
 
 

@@ -97,7 +97,7 @@ EXAMPLES = {f"examples: Example: {example.title}": example.path.stem for example
 # Where along a slider a click changes what is shown; most do at a third.
 SHARES = {"relief-far": 0.7, "relief-nozzle_mm": 0.6, "relief-resolution": 0.1}
 SHARES |= {"mesh-texture_px": 0.03, "mesh-resolution": 0.1}
-FILES = ("download-npy", "download-png16", "stl", "3mf", "heightmap", "glb", "obj")
+FILES = ("download-npy", "download-png16", "stl", "3mf", "picture", "heightmap", "glb", "obj")
 BUTTONS = ("Upload file", "Remove Image", "Paste from clipboard")
 REFINER = CATALOG[1]
 DROP, CAMERA = "photo: Drop an image file here to upload", "photo: Capture from camera"
@@ -408,7 +408,7 @@ def test_the_preview_turns_and_every_file_is_as_large_as_its_button_says(start, 
         expect(button).to_contain_text(size_in_words(file.stat().st_size))
     depth = {"lawn_depth.npy", "lawn_depth_16bit.png"}
     relief, mesh = (
-        {"lawn_relief.stl", "lawn_relief.3mf", "lawn_heightmap_90x67.5mm_span5mm.png"},
+        {"lawn_relief.stl", "lawn_relief.3mf", "lawn_relief.png", "lawn_heightmap_90x67.5mm_span5mm.png"},
         {"lawn_mesh.glb", "lawn_mesh.zip"},
     )
     assert names == depth | relief | mesh

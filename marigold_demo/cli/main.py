@@ -138,7 +138,9 @@ def _add_relief(commands: "argparse._SubParsersAction[Parser]") -> None:
     _add_source(parser, photo_for=photo_for)
     _add_depth_source(parser)
     _add_out(parser)
-    _add_format(parser, RELIEF_FORMATS, more="; heightmap is a 16-bit .png")
+    _add_format(
+        parser, RELIEF_FORMATS, more="; heightmap is a 16-bit .png, picture shows the relief in raking light"
+    )
     help_text = f"start from the settings of one of {', '.join(RELIEF_PRESETS)}; flags override them"
     parser.add_argument("--preset", metavar="NAME", help=help_text)
     parser.add_argument(

@@ -15,6 +15,7 @@ MORE_PIXELS = 256  # along the long side, to find square ones
 
 Grid = NDArray[np.float32]
 Numbers = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -60,18 +61,29 @@ def map_size(field: Heightfield, *, with_frame: bool) -> MapSize:
 def height_map(field: Heightfield, *, with_frame: bool) -> Grid:
     """Return heights float32 [H, W] in millimeters above the back; what is cut away is lowest."""
     size = map_size(field, with_frame=with_frame)
+    heights, inside = continued_map(field, with_frame=with_frame)
+    return heights if inside is None else np.where(inside, heights, np.float32(size.low))
+
+
+def continued_map(field: Heightfield, *, with_frame: bool) -> tuple[Grid, Mask | None]:
+    """Return the height map with heights that go on past the border, and which are inside it.
+
+    Returns:
+        float32 [H, W] in millimeters above the back, and bool [H, W]; None where all are inside.
+    """
+    size = map_size(field, with_frame=with_frame)
     columns, rows = _square_pixels(size, longest=max(field.heights.shape))
     x = size.left + size.width * (np.arange(columns) + 0.5) / columns
     y = size.front + size.depth * (1 - (np.arange(rows) + 0.5) / rows)
+    inside: Mask | None = None
     if field.footprint.outline is None:
         made = _around_rectangle(field, x, y)
     elif field.footprint.outline.ellipse is not None:
-        made = _around_ellipse(field, x, y)
+        made, inside = _around_ellipse(field, x, y)
     else:
-        level = _sampled(field.footprint.outline.level, field, *np.meshgrid(x, y))
-        heights = _sampled(_continued(field), field, *np.meshgrid(x, y))
-        made = np.where(level > 0, heights, size.low)
-    return np.clip(made, size.low, size.high).astype(np.float32)
+        inside = _sampled(field.footprint.outline.level, field, *np.meshgrid(x, y)) > 0
+        made = _sampled(continued(field), field, *np.meshgrid(x, y))
+    return np.clip(made, size.low, size.high).astype(np.float32), inside
 
 
 def _square_pixels(size: MapSize, *, longest: int) -> tuple[int, int]:
@@ -94,7 +106,7 @@ def _around_rectangle(field: Heightfield, x: Numbers, y: Numbers) -> Numbers:
     return _with_frame(heights, np.maximum(across, down[:, None]), field)
 
 
-def _around_ellipse(field: Heightfield, x: Numbers, y: Numbers) -> Numbers:
+def _around_ellipse(field: Heightfield, x: Numbers, y: Numbers) -> tuple[Numbers, Mask]:
     outer, (a, b) = field.footprint.outer_mm, ellipse_mm(field.footprint)
     x, y = x - outer[0] / 2, y[:, None] - outer[1] / 2
     low, high = np.zeros((y.size, x.size)), np.full((y.size, x.size), max(outer))
@@ -103,9 +115,9 @@ def _around_ellipse(field: Heightfield, x: Numbers, y: Numbers) -> Numbers:
         is_beyond = (x / (a + middle)) ** 2 + (y / (b + middle)) ** 2 > 1
         low, high = np.where(is_beyond, middle, low), np.where(is_beyond, high, middle)
     inner_x, inner_y = x * (a / (a + low)), y * (b / (b + low))
-    heights = _sampled(_continued(field), field, inner_x + outer[0] / 2, inner_y + outer[1] / 2)
+    heights = _sampled(continued(field), field, inner_x + outer[0] / 2, inner_y + outer[1] / 2)
     made = _with_frame(heights, np.where(low < 1e-6, 0, low), field)
-    return np.where(low <= field.profile.width_mm + 1e-6, made, 0.0)
+    return made, low <= field.profile.width_mm + 1e-6
 
 
 def _with_frame(heights: Numbers, outward: Numbers, field: Heightfield) -> Numbers:
@@ -121,7 +133,8 @@ def _with_frame(heights: Numbers, outward: Numbers, field: Heightfield) -> Numbe
     return made
 
 
-def _continued(field: Heightfield) -> Grid:
+def continued(field: Heightfield) -> Grid:
+    """Return the heights [R, C] in millimeters, those outside an outline as high as beside it."""
     inside = field.footprint.picture
     return field.heights if inside is None else extended(field.heights, inside)
 

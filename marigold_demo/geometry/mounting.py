@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from marigold_demo.errors import SettingsError
 from marigold_demo.geometry.footprint import Footprint, widest_place
 from marigold_demo.geometry.mesh_check import check_mesh, weld
-from marigold_demo.geometry.solid import Solid
+from marigold_demo.geometry.solid import Bend, Solid
 
 LARGEST_TURN = 350  # degrees; more would let the ends meet
 FINEST_SAG_MM = 0.01  # a curve never needs finer triangles
@@ -80,16 +80,19 @@ def bend(solid: Solid, radius: float, *, anchor_x: float) -> tuple[Solid, Points
     Returns:
         The bent solid, and where the point at `anchor_x` on the front edge of the back went: float32 [3].
     """
-    points = _bent(np.append(solid.vertices.astype(np.float64), [[anchor_x, 0, 0]], axis=0), radius)
-    points -= points[:-1].min(axis=0)
+    points = np.append(solid.vertices.astype(np.float64), [[anchor_x, 0, 0]], axis=0)
+    middle = float(points[:, 0].min() + points[:, 0].max()) / 2
+    points = _bent(points, radius, middle=middle)
+    corner = points[:-1].min(axis=0)
+    points -= corner
     moved = points.astype(np.float32)
-    return replace(solid, vertices=moved[:-1]), moved[-1]
+    return replace(solid, vertices=moved[:-1], bend=Bend(radius, middle, corner)), moved[-1]
 
 
-def _bent(points: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
+def _bent(points: NDArray[np.float64], radius: float, *, middle: float) -> NDArray[np.float64]:
     x, y, z = points.T
     size = abs(radius)
-    angle = (x - (x.min() + x.max()) / 2) / size
+    angle = (x - middle) / size
     reach = size + np.sign(radius) * z  # distance from the axis
     return np.column_stack([reach * np.sin(angle), y, np.sign(radius) * reach * np.cos(angle)])
 
@@ -150,7 +153,12 @@ def drill(solid: Solid, hole: Hole) -> Solid:
         )
         if check_mesh(np.round(vertices, 4)[faces]).solid:
             order = np.argsort(~is_picture, kind="stable")
-            return Solid(vertices, faces[order], int(np.count_nonzero(is_picture)), solid.tolerance_mm)
+            return replace(
+                solid,
+                vertices=vertices,
+                faces=faces[order],
+                picture_faces=int(np.count_nonzero(is_picture)),
+            )
     raise SettingsError(
         f"A hole of {hole.shank_mm:g} mm leaves no sound solid here; another hole_mm or a wider frame does."
     )

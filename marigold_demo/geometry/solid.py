@@ -29,6 +29,27 @@ ROUND_SAG_MM = 0.004  # how far the chords of a disc stay inside its circle
 
 
 @dataclass(frozen=True, eq=False)
+class Bend:
+    """How a flat solid was bent onto a cylinder along y.
+
+    Attributes:
+        radius: Of the back; negative with the picture inside.
+        middle: Where in x the flat solid touches the cylinder.
+        corner: float64 [3], taken from all points, so that their corner lies at the origin.
+    """
+
+    radius: float
+    middle: float
+    corner: Fractions
+
+    def flattened(self, points: Points) -> Points:
+        """Return where points [V, 3] were before, x and y alone: float32 [V, 2]."""
+        x, y, z = (points + self.corner).T
+        angle = np.arctan2(x, np.sign(self.radius) * z)
+        return np.column_stack([self.middle + abs(self.radius) * angle, y]).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
 class Solid:
     """A closed solid.
 
@@ -37,12 +58,19 @@ class Solid:
         faces: int32 [F, 3], counter-clockwise from outside; those of the picture come first.
         picture_faces: How many faces belong to the picture.
         tolerance_mm: The largest vertical distance between the picture's faces and the heights.
+        bend: How it was bent; None where it is flat.
     """
 
     vertices: Points
     faces: Indices
     picture_faces: int
     tolerance_mm: float
+    bend: Bend | None = None
+
+    @property
+    def flat_xy(self) -> Points:
+        """Where the vertices lie in x and y, or lay before the solid was bent: float32 [V, 2]."""
+        return self.vertices[:, :2] if self.bend is None else self.bend.flattened(self.vertices)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from trimesh.exchange.ply import export_ply
 
 from marigold_demo import __version__
 from marigold_demo.depth import DepthMap
-from marigold_demo.geometry.heightfield import resample
+from marigold_demo.geometry import lighting
 from marigold_demo.geometry.heightmap import height_map
 from marigold_demo.geometry.relief import Relief, reduced
 from marigold_demo.geometry.rtin import compact
@@ -43,16 +43,11 @@ MTL = "newmtl {material}\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {picture
 UNLIT = "KHR_materials_unlit"
 PREVIEW_FACES = 200_000
 THUMBNAIL_PX = 256
+PICTURE_PX = 1600
 PREVIEW_BYTES = 8_000_000
-MM = np.float32(1e-3)  # glTF counts in meters
-PLASTER = {
-    "name": "relief",
-    "pbrMetallicRoughness": {
-        "baseColorFactor": [0.55, 0.56, 0.38, 1.0],  # plaster, under the lilac light of Babylon's viewer
-        "metallicFactor": 0.0,
-        "roughnessFactor": 0.8,
-    },
-}
+WHITE_ROWS = 16  # of the texture of a relief, where the colors of its walls are
+WHITE_UV = (0.5, 1.0)
+UPWARD = 0.5  # what faces up more than this is in the lit picture
 
 
 def stl(relief: Relief) -> bytes:
@@ -77,16 +72,16 @@ def threemf(relief: Relief, *, recipe: Recipe | None = None, stem: str = "Relief
     )
 
 
+def relief_png(relief: Relief, *, recipe: Recipe | None = None) -> bytes:
+    """Return the whole piece in raking light, or a lithophane before a lamp, as PNG of 1600 pixels."""
+    levels = lighting.scaled(lighting.light_piece(relief.field, relief.settings), PICTURE_PX)
+    text = _text(_filled(recipe, relief=relief))
+    return _png(levels, palette=lighting.ramp(relief.settings), text=text)
+
+
 def _thumbnail(relief: Relief) -> bytes:
-    """Return the picture's heights under light from the upper left as PNG."""
-    footprint, inside = relief.footprint, relief.footprint.picture
-    scale = THUMBNAIL_PX / max(footprint.width_mm, footprint.depth_mm)
-    columns, rows = (max(1, round(side * scale)) for side in (footprint.width_mm, footprint.depth_mm))
-    heights = relief.heights if inside is None else np.where(inside, relief.heights, relief.field.lowest_mm)
-    small = np.pad(resample(heights, columns, rows), ((0, 1), (0, 1)), mode="edge") * np.float32(scale)
-    across, down = np.diff(small, axis=1)[:-1], np.diff(small, axis=0)[:, :-1]
-    shade = (1 + across + down) / np.sqrt(3 * (1 + across**2 + down**2))
-    return _png(np.round(40 + 200 * np.clip(shade, 0, 1)).astype(np.uint8))
+    levels = lighting.scaled(lighting.light_piece(relief.field, relief.settings), THUMBNAIL_PX)
+    return _png(lighting.ramp(relief.settings)[levels])
 
 
 def obj(relief: Relief) -> bytes:
@@ -100,47 +95,67 @@ def ply(relief: Relief) -> bytes:
     return _ply(mesh, comment=f"{_size(relief)}; Z up")
 
 
-def preview_glb(relief: Relief, *, recipe: Recipe | None = None) -> bytes:
-    """Return a light GLB for the screen: gray, lit, facing the viewer, in meters as glTF wants."""
-    scene = GlbScene(name="relief", extras=_extras(_filled(recipe, relief=relief)))
+def preview_glb(relief: Relief, *, recipe: Recipe | None = None, longest: float | None = None) -> bytes:
+    """Return a light GLB for the screen that faces the viewer, with its own light in its colors.
+
+    Args:
+        relief: The relief.
+        recipe: What it was made with.
+        longest: Length of its longest side, for a viewer whose camera stays; None: in meters as glTF wants.
+    """
+    scene = GlbScene(name="relief", extensions=(UNLIT,), extras=_extras(_filled(recipe, relief=relief)))
     light = reduced(relief, max_faces=PREVIEW_FACES)
-    data = to_glb(_preview(light, closed=True), scene)
+    scale = 1e-3 if longest is None else longest / max(relief.size_mm)
+    data = to_glb(_preview(light, scale, closed=True), scene)
     if len(data) > PREVIEW_BYTES:  # a border so ragged that its walls weigh more than the picture
-        data = to_glb(_preview(light, closed=False), scene)
+        data = to_glb(_preview(light, scale, closed=False), scene)
     return data
 
 
-def _preview(relief: Relief, *, closed: bool) -> GlbMesh:
-    """Shade the picture smoothly, and all that closes it flat."""
-    used, picture = compact(relief.solid.faces[: relief.solid.picture_faces], len(relief.solid.vertices))
-    smooth = relief.solid.vertices[used]
-    # Walls and frame have sharp edges: each face its own vertices.
-    corners = relief.solid.vertices[
-        relief.solid.faces[relief.solid.picture_faces if closed else len(relief.solid.faces) :]
-    ]  # [F, 3, 3]
+def _preview(relief: Relief, scale: float, *, closed: bool) -> GlbMesh:
+    """Dress what faces up in the lit picture, and color the rest face by face."""
+    solid, settings = relief.solid, relief.settings
+    count = len(solid.faces) if closed else solid.picture_faces
+    corners = solid.vertices[solid.faces[:count]]
+    normals = unit_normals(corners)  # [F, 3]
+    dressed = normals[:, 2] > UPWARD
+    dressed[: solid.picture_faces] = True
+    used, faces = compact(solid.faces[:count][dressed], len(solid.vertices))
+    walls = corners[~dressed].reshape(-1, 3)  # each face its own vertices, because they have sharp edges
     middle = np.array(relief.size_mm, dtype=np.float32) / 2
-    points = np.concatenate([smooth, corners.reshape(-1, 3)])
-    positions = ((points - middle) * MM).astype(np.float32)
-    faces = np.concatenate([picture, np.arange(len(used), len(points), dtype=np.int32).reshape(-1, 3)])
-    flat = np.repeat(unit_normals(corners), 3, axis=0)
-    normals = np.concatenate([smooth_normals(smooth, picture), flat])
-    return GlbMesh(positions=positions, faces=faces, normals=normals, material=PLASTER)
+    points = np.concatenate([solid.vertices[used], walls])
+    texture, uv = _dress(relief, solid.flat_xy[used])
+    bright = np.round(255 * lighting.shade(normals[~dressed])).astype(np.uint8)
+    if settings.source == "luminance":
+        bright[:] = lighting.DIM
+    linear = np.append(lighting.ramp(settings)[bright].astype(np.float64) / 255, np.ones((len(bright), 1)), 1)
+    colors = np.repeat(np.round(255 * linear**lighting.GAMMA).astype(np.uint8), 3, axis=0)
+    return GlbMesh(
+        positions=((points - middle) * np.float32(scale)).astype(np.float32),
+        faces=np.concatenate([faces, np.arange(len(used), len(points), dtype=np.int32).reshape(-1, 3)]),
+        uv=np.concatenate([uv, np.full((len(walls), 2), WHITE_UV, dtype=np.float32)]),
+        colors=np.concatenate([np.full((len(used), 4), 255, dtype=np.uint8), colors]),
+        jpeg=jpeg(texture),
+        material=_photo_material(name="relief", unlit=True),
+    )
+
+
+def _dress(relief: Relief, places: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Return the lit picture over white rows, uint8 [H, W, 3], and where in it places [V, 2] in mm are."""
+    lit = lighting.ramp(relief.settings)[lighting.light_piece(relief.field, relief.settings)]
+    rows = len(lit)
+    below = 2 * WHITE_ROWS - rows % WHITE_ROWS  # a whole block of the JPEG is white, and none is mixed
+    texture = np.pad(lit, ((0, below), (0, 0), (0, 0)), mode="edge")
+    texture[-WHITE_ROWS:] = 255
+    width, depth = relief.footprint.outer_mm
+    uv = np.clip(places / np.array([width, depth], dtype=np.float32), 0, 1)
+    return texture, np.column_stack([uv[:, 0], (1 - uv[:, 1]) * np.float32(rows / len(texture))])
 
 
 def glb(surface: Surface, *, recipe: Recipe | None = None) -> bytes:
     """Return a GLB with the photo as texture; unlit, because the photo holds its own light, or lit."""
     lit = surface.settings.shading == "lit"
-    material: dict[str, object] = {
-        "name": "photo",
-        "doubleSided": True,
-        "pbrMetallicRoughness": {
-            "baseColorTexture": {"index": 0},
-            "metallicFactor": 0.0,
-            "roughnessFactor": 1.0,
-        },
-    }
-    if not lit:
-        material["extensions"] = {UNLIT: {}}
+    material = _photo_material(name="photo", unlit=not lit) | {"doubleSided": True}
     part = GlbMesh(
         positions=surface.vertices,
         faces=surface.faces,
@@ -156,6 +171,12 @@ def glb(surface: Surface, *, recipe: Recipe | None = None) -> bytes:
         extras=_extras(_filled(recipe, surface=surface)),
     )
     return to_glb(part, scene)
+
+
+def _photo_material(*, name: str, unlit: bool) -> dict[str, object]:
+    surface = {"baseColorTexture": {"index": 0}, "metallicFactor": 0.0, "roughnessFactor": 1.0}
+    material: dict[str, object] = {"name": name, "pbrMetallicRoughness": surface}
+    return material | {"extensions": {UNLIT: {}}} if unlit else material
 
 
 def obj_zip(surface: Surface, *, stem: str) -> bytes:
@@ -265,6 +286,7 @@ def _png(
     *,
     per_inch: tuple[float, float] | None = None,
     text: Mapping[str, str] | None = None,
+    palette: NDArray[np.uint8] | None = None,
 ) -> bytes:
     """Return a PNG.
 
@@ -272,13 +294,17 @@ def _png(
         pixels: uint8 [H, W, 3], uint8 [H, W] or uint16 [H, W].
         per_inch: Pixels per inch across and down.
         text: Latin-1 text by keyword.
+        palette: Colors uint8 [256, 3] of the pixels uint8 [H, W].
     """
     about = PngInfo()
     for name, value in (text or {}).items():
         about.add_text(name, value)
     buffer = io.BytesIO()
     density = {} if per_inch is None else {"dpi": per_inch}
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=PNG_LEVEL, pnginfo=about, **density)
+    picture = Image.fromarray(pixels)
+    if palette is not None:
+        picture.putpalette(palette.tobytes())
+    picture.save(buffer, "PNG", compress_level=PNG_LEVEL, pnginfo=about, **density)
     return buffer.getvalue()
 
 

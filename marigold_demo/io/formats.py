@@ -49,13 +49,15 @@ class Format:
     def file_name(self, thing: Any, stem: str, *, invert: bool = False) -> str:
         """Return a name that says what the file holds, and its size and unit where there are any.
 
-        Such as photo_depth_16bit.png, photo_mesh.glb or photo_relief_100x75mm_z4.6mm.stl.
+        Such as photo_depth_16bit.png, photo_relief.png or photo_relief_100x75mm_z4.6mm.stl.
         """
         if self.holds == "relief":
             if self.name == "heightmap":
                 covered = thing.map_size
                 x, y, z = (f"{side:.4g}" for side in (covered.width, covered.depth, covered.span))
                 return f"{stem}_heightmap_{x}x{y}mm_span{z}mm{self.ending}"
+            if self.name == "picture":
+                return f"{stem}{self.ending}"
             x, y, z = (f"{side:.4g}" for side in thing.size_mm)
             return f"{stem}_relief_{x}x{y}mm_z{z}mm{self.ending}"
         middle = "_mesh" if self.holds == "mesh" else "_depth_inverted" if invert else "_depth"
@@ -110,6 +112,10 @@ FORMATS = (
     ),
     Format("obj", "relief", ".obj", "model/obj", "export.obj"),
     Format("ply", "relief", ".ply", "application/octet-stream", "export.ply"),
+    Format(
+        "picture", "relief", "_relief.png", "image/png", "export.relief_png", ("recipe",),
+        label="Picture of the relief, PNG",
+    ),
     Format("glb", "relief", ".glb", "model/gltf-binary", "export.preview_glb", ("recipe",)),
     Format(
         "heightmap", "relief", ".png", "image/png", "export.heightmap_png", ("recipe",),

@@ -47,7 +47,7 @@ RELATIONSHIPS = (
 
 _ROWS_AT_ONCE = 50_000  # one %-format over so many rows is as quick as one over all, and needs little memory
 COMPRESSED = (".jpg", ".png")  # compressing these again takes time and saves nothing
-FLOAT, UNSIGNED_INT = 5126, 5125
+COMPONENTS = {"uint8": 5121, "uint32": 5125, "float32": 5126}
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
 CLAMP_TO_EDGE, LINEAR, LINEAR_MIPMAP_LINEAR = 33071, 9729, 9987
 
@@ -179,6 +179,7 @@ class GlbMesh:
         material: glTF material; a texture it names has index 0.
         normals: float32 [V, 3], unit length.
         uv: float32 [V, 2], v down.
+        colors: uint8 [V, 4], linear; they multiply the texture's.
         jpeg: Bytes of the texture.
     """
 
@@ -187,6 +188,7 @@ class GlbMesh:
     material: Json
     normals: NDArray[np.float32] | None = None
     uv: NDArray[np.float32] | None = None
+    colors: NDArray[np.uint8] | None = None
     jpeg: bytes | None = None
 
 
@@ -215,6 +217,8 @@ def to_glb(mesh: GlbMesh, scene: GlbScene) -> bytes:
         attributes["NORMAL"] = buffers.add(mesh.normals, kind="VEC3", target=ARRAY_BUFFER)
     if mesh.uv is not None:
         attributes["TEXCOORD_0"] = buffers.add(mesh.uv, kind="VEC2", target=ARRAY_BUFFER)
+    if mesh.colors is not None:
+        attributes["COLOR_0"] = buffers.add(mesh.colors, kind="VEC4", target=ARRAY_BUFFER)
     indices = buffers.add(mesh.faces.ravel().view(np.uint32), kind="SCALAR", target=ELEMENT_ARRAY_BUFFER)
     document: Json = {
         "asset": {"version": "2.0", "generator": "Marigold Demo"},
@@ -263,10 +267,12 @@ class _Buffers:
         view = self.add_bytes(np.ascontiguousarray(array).tobytes(), target=target)
         accessor: Json = {
             "bufferView": view,
-            "componentType": FLOAT if array.dtype == np.float32 else UNSIGNED_INT,
+            "componentType": COMPONENTS[array.dtype.name],
             "count": len(array),
             "type": kind,
         }
+        if array.dtype == np.uint8:
+            accessor["normalized"] = True
         if bounds:
             accessor["min"], accessor["max"] = array.min(axis=0).tolist(), array.max(axis=0).tolist()
         self.accessors.append(accessor)
