@@ -1,6 +1,6 @@
 """Marigold Demo as a web page: `python app.py`, which is also how Hugging Face Spaces starts it."""
 
-from marigold_demo.launcher import is_zero_gpu, prepare
+from marigold_demo.serving.config import is_zero_gpu, prepare
 
 CONFIGURATION = prepare()  # before Gradio, numpy and torch are imported
 import spaces  # before torch: on ZeroGPU it stands between torch and the GPU

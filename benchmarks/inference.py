@@ -44,7 +44,7 @@ from marigold_demo.errors import CheckpointError
 from marigold_demo.io.photo import Photo
 from marigold_demo.network import ensemble
 from marigold_demo.network.checkpoint import open_pipeline
-from marigold_demo.network.cpu.optimize import restore
+from marigold_demo.network.cpu import restore
 from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.network.plan import CheckpointDefaults
 from marigold_demo.settings import DepthSettings

@@ -1,4 +1,4 @@
-"""The app: page, server and warm-up of the first checkpoint. Import it after `launcher.prepare()`."""
+"""The app: page, server and warm-up of the first checkpoint. Import it after `serving.config.prepare()`."""
 
 import logging
 import os
@@ -19,9 +19,8 @@ from marigold_demo.errors import DemoError
 from marigold_demo.io import isolated
 from marigold_demo.io.photo import Photo
 from marigold_demo.io.private_folder import default_root, own_folder, remove_own
-from marigold_demo.launcher import is_space, is_zero_gpu
 from marigold_demo.serving import lifecycle, listening
-from marigold_demo.serving.config import Configuration
+from marigold_demo.serving.config import Configuration, is_space, is_zero_gpu
 from marigold_demo.serving.lifecycle import MB, Service, in_one_thread
 from marigold_demo.serving.middleware import State
 from marigold_demo.settings import DepthSettings
@@ -73,7 +72,7 @@ class App:
         """Set up the app; nothing runs yet.
 
         Args:
-            configuration: From `launcher.prepare`.
+            configuration: From `prepare`.
             on_gpu: What ZeroGPU made of `predict_or_error`; used there only.
         """
         self.configuration, self._on_gpu = configuration, on_gpu

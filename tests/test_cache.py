@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marigold_demo.cache import IdleCache, PeriodicTask
+from marigold_demo.workflow import IdleCache, PeriodicTask
 
 
 class Clock:

@@ -22,7 +22,7 @@ from marigold_demo.evaluation.evaluate import BASELINES
 from marigold_demo.io import export
 from marigold_demo.io.photo import Photo
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
-from marigold_demo.training.settings import TrainSettings
+from marigold_demo.training import TrainSettings
 from tests.predictors import stepwise
 
 ROOT = Path(__file__).parents[1]
@@ -298,7 +298,7 @@ def test_every_setting_has_a_flag_that_tells_unit_limits_and_default(capsys):
 
 
 def test_flags_said_override_a_preset_and_the_rest_of_it_stays():
-    from marigold_demo.cli.flags import from_flags
+    from marigold_demo.cli.terminal import from_flags
     from marigold_demo.settings import RELIEF_PRESETS
 
     said = make_parser().parse_args(["relief", "x", "--out", "y", "--width-mm", "33", "--resolution", "512"])

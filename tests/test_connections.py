@@ -207,7 +207,7 @@ def test_a_burst_without_descriptors_fills_no_log_and_ends_no_service(tmp_path):
 import logging, resource, sys
 from marigold_demo.serving.config import Configuration
 from marigold_demo.serving.connections import Connections, Server
-from marigold_demo.serving.logs import set_up_logging
+from marigold_demo.serving.monitor import set_up_logging
 from marigold_demo.serving.listening import listen
 from tests.pages import small_app
 place = listen("127.0.0.1", 0)

@@ -2,8 +2,7 @@ import pytest
 import torch
 from diffusers.models.attention_processor import Attention
 
-from marigold_demo.network.cpu.attention import ConstantPrompt, fold_constant_prompt
-from marigold_demo.network.cpu.forward_patch import patches_of, remove_patches
+from marigold_demo.network.cpu.patches import ConstantPrompt, fold_constant_prompt, patches_of, remove_patches
 from tests import toys
 
 

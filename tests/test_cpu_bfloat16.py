@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from marigold_demo.network.cpu.forward_patch import patches_of, remove_patches
-from marigold_demo.network.cpu.optimize import FloatNorm, FloatResult, keep_float32_between_products, restore
+from marigold_demo.network.cpu import FloatNorm, FloatResult, keep_float32_between_products, restore
+from marigold_demo.network.cpu.patches import patches_of, remove_patches
 from tests import toys
 
 

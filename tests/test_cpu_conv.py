@@ -7,14 +7,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from marigold_demo.network.cpu import conv as cpu_conv
-from marigold_demo.network.cpu.conv import FusedTinyBlock, PackedConv, pack_convolutions
-from marigold_demo.network.cpu.forward_patch import patches_of
-from marigold_demo.network.cpu.optimize import restore
+from marigold_demo.network.cpu import patches, restore
+from marigold_demo.network.cpu.patches import FusedTinyBlock, PackedConv, pack_convolutions, patches_of
 from marigold_demo.network.image_encoder import SameConv
 from tests import toys
 
-pytestmark = pytest.mark.skipif(not cpu_conv._can_pack(), reason="torch has no oneDNN for x86 here")
+pytestmark = pytest.mark.skipif(not patches.can_pack(), reason="torch has no oneDNN for x86 here")
 
 
 def draw(*shape, seed=0):
@@ -141,11 +139,11 @@ def test_other_convolutions_are_left_alone(change, monkeypatch):
     padding_mode = "reflect" if change == "reflecting" else "zeros"
     conv = make_conv(4, 4, kernel_size=3, padding=padding, padding_mode=padding_mode)
     if change == "large":
-        monkeypatch.setattr(cpu_conv, "MOST_BYTES", 4 * (4 * 4 * 9 + 4) - 1)
+        monkeypatch.setattr(patches, "MOST_BYTES", 4 * (4 * 4 * 9 + 4) - 1)
     if change == "bfloat16":
         conv.bfloat16()
     if change == "no oneDNN":
-        monkeypatch.setattr(cpu_conv, "_can_pack", lambda: False)
+        monkeypatch.setattr(patches, "can_pack", lambda: False)
     pack_convolutions(conv)
     assert not list(patches_of(conv))
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marigold_demo.network.cpu import resnet
-from marigold_demo.network.cpu.forward_patch import remove_patches
+from marigold_demo.network.cpu.patches import remove_patches
 from marigold_demo.network.cpu.resnet import FusedResnet, Winograd, fuse_resnets
 from marigold_demo.network.memory import in_row_chunks
 from tests import toys

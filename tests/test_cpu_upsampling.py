@@ -3,10 +3,8 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.upsampling import Upsample2D
 
-from marigold_demo.network.cpu import conv as cpu_conv
-from marigold_demo.network.cpu.conv import FoldedUpsampling, fold_upsampling
-from marigold_demo.network.cpu.forward_patch import remove_patches
-from marigold_demo.network.cpu.optimize import move
+from marigold_demo.network.cpu import move, patches
+from marigold_demo.network.cpu.patches import FoldedUpsampling, fold_upsampling, remove_patches
 
 
 def draw(*shape):
@@ -64,7 +62,7 @@ def test_narrow_and_unusual_upsamplers_are_left_alone(module):
 
 def test_networks_of_diffusers_give_the_same_when_folded(monkeypatch):
     """Odd sizes too, where the UNet asks its upsamplers for other sizes than the double."""
-    monkeypatch.setattr(cpu_conv, "LEAST_CHANNELS", 1)
+    monkeypatch.setattr(patches, "LEAST_UPSAMPLED", 1)
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
         block_out_channels=(8, 8, 8), norm_num_groups=4, cross_attention_dim=4, attention_head_dim=2,

@@ -16,8 +16,13 @@ from marigold_demo.depth import DepthMap, Run
 from marigold_demo.errors import DataError
 from marigold_demo.evaluation.datasets import BENCHMARKS, Pair, Protocol, Sample
 from marigold_demo.evaluation.evaluate import (
+    DATA_SETS,
+    PUBLISHED,
+    ResultsCsv,
     Score,
     abs_rel,
+    as_json,
+    as_text,
     constant,
     delta1,
     find_samples,
@@ -27,7 +32,6 @@ from marigold_demo.evaluation.evaluate import (
     score_all,
     spearman,
 )
-from marigold_demo.evaluation.table import DATA_SETS, PUBLISHED, ResultsCsv, as_json, as_text
 from marigold_demo.io.photo import Photo
 from marigold_demo.settings import DepthSettings
 from tests.predictors import stepwise

@@ -26,7 +26,6 @@ ROWS = {
     "ui": 4,
     "cli.main": 6,
     "cli.commands": 5,
-    "launcher": 5,
     "app": 6,
     "__main__": 6,
 }
@@ -37,16 +36,14 @@ NETWORKS = {"accelerate", "diffusers", "numpy", "psutil", "safetensors", "torch"
 ALIGNMENT = {"numpy", "scipy"}
 # Libraries a module may use: by the longest name again, else by its row.
 LIBRARIES = {
-    "cache": {"cachetools"},
     "io.private_folder": {"filelock"},
-    "workflow": {"numpy"},
+    "workflow": {"cachetools", "numpy"},
     "network": NETWORKS,
+    "network.image_grid": NETWORKS | ALIGNMENT,
     "network.ensemble": ALIGNMENT,
-    "network.guided_filter": ALIGNMENT,
     "network.hub": LIGHT,
     "network.checkpoint_files": LIGHT,
     "network.weights": NETWORKS | {"huggingface_hub"},
-    "network.cpu.memory": set(),
     "serving": {"fastapi", "prometheus_client", "python_multipart", "starlette", "uvicorn"},
     "training": NETWORKS | LIGHT | {"h5py", "synthetic"},
     "ui": LIGHT | {"gradio", "starlette"},
@@ -64,7 +61,6 @@ WITHOUT_TORCH = (
     "evaluation.evaluate",
     "api",
     "app",
-    "launcher",
 )
 
 

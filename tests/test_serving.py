@@ -20,13 +20,20 @@ from playwright.sync_api import sync_playwright
 
 from marigold_demo.depth import CheckpointStatus, DepthMap, Progress
 from marigold_demo.errors import CheckpointError, PhotoError
-from marigold_demo.serving import requests
+from marigold_demo.serving import http as serving_http
 from marigold_demo.serving.config import Configuration
+from marigold_demo.serving.http import RateLimit
 from marigold_demo.serving.lifecycle import Service, crash_answer
-from marigold_demo.serving.logs import JsonLine, PlainLine, RepeatFilter
 from marigold_demo.serving.middleware import HEADERS, State
-from marigold_demo.serving.monitor import Metrics, RunMonitor, RunTooLongError, ServerEndsError
-from marigold_demo.serving.requests import RateLimit
+from marigold_demo.serving.monitor import (
+    JsonLine,
+    Metrics,
+    PlainLine,
+    RepeatFilter,
+    RunMonitor,
+    RunTooLongError,
+    ServerEndsError,
+)
 from marigold_demo.settings import DepthSettings
 from marigold_demo.ui import model_picker
 from tests.conftest import make_photo
@@ -313,7 +320,7 @@ def test_a_window_slides_and_never_lets_more_through():
         now[0] += float(rng.exponential(10))
         if limited.wait_s("10.0.0.1") == 0:
             times.append(now[0])
-    assert all(later - earlier >= requests.WINDOW_S for earlier, later in zip(times, times[3:], strict=False))
+    assert all(later - earlier >= serving_http.WINDOW_S for earlier, later in zip(times, times[3:], strict=False))
     assert len(times) > 50
 
 
@@ -336,19 +343,19 @@ def test_one_household_is_one_visitor_and_its_address_is_not_kept():
 
 
 def test_a_visitor_of_a_request_of_the_server_to_itself_is_told_by_a_seal_that_nobody_else_can_make():
-    visitor = requests.visitor_key("192.0.2.1")
-    assert requests.visitor_of("127.0.0.1", requests.signed_visitor(visitor)) == visitor
-    here = requests.visitor_key("127.0.0.1")
+    visitor = serving_http.visitor_key("192.0.2.1")
+    assert serving_http.visitor_of("127.0.0.1", serving_http.signed_visitor(visitor)) == visitor
+    here = serving_http.visitor_key("127.0.0.1")
     for forged in (
         "",
         visitor,
         f"{visitor}-",
         f"{visitor}-{visitor}",
-        f"{here}-{requests.signed_visitor(visitor)}",
+        f"{here}-{serving_http.signed_visitor(visitor)}",
         "é-é",
     ):
-        assert requests.visitor_of("127.0.0.1", forged) == here
-    assert requests.visitor_key("::ffff:192.0.2.1") == visitor
+        assert serving_http.visitor_of("127.0.0.1", forged) == here
+    assert serving_http.visitor_key("::ffff:192.0.2.1") == visitor
 
 
 def test_the_gate_seals_calls_of_mcp_clients_which_gradio_repeats_to_itself():
@@ -359,15 +366,15 @@ def test_the_gate_seals_calls_of_mcp_clients_which_gradio_repeats_to_itself():
 
     kind, positional, named = Service().app_options(on_spaces=True)["middleware"][0]
     forged = (
-        requests.VISITOR_HEADER.encode(),
-        requests.signed_visitor(requests.visitor_key("192.0.2.9")).encode(),
+        serving_http.VISITOR_HEADER.encode(),
+        serving_http.signed_visitor(serving_http.visitor_key("192.0.2.9")).encode(),
     )
     for path in ("/gradio_api/mcp/", "/gradio_api/upload"):
         headers = [(b"content-length", b"0"), forged]
         scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
         asyncio.run(kind(page, *positional, **named)(scope | {"client": ("192.0.2.1", 5)}, None, None))
-    assert sent[0][requests.VISITOR_HEADER.encode()].decode() == requests.signed_visitor(
-        requests.visitor_key("192.0.2.1")
+    assert sent[0][serving_http.VISITOR_HEADER.encode()].decode() == serving_http.signed_visitor(
+        serving_http.visitor_key("192.0.2.1")
     )
 
 

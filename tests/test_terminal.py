@@ -19,8 +19,8 @@ from PIL import Image
 
 from marigold_demo.cli import files, terminal
 from marigold_demo.cli import main as cli
-from marigold_demo.cli.flags import from_flags
 from marigold_demo.cli.main import main, make_parser
+from marigold_demo.cli.terminal import from_flags
 from marigold_demo.colormap import COLORMAPS, MOST_CONTOURS
 from marigold_demo.depth import DepthMap, Progress
 from marigold_demo.errors import SettingsError
@@ -33,7 +33,7 @@ from marigold_demo.settings import (
     MeshSettings,
     ReliefSettings,
 )
-from marigold_demo.training.settings import TrainSettings
+from marigold_demo.training import TrainSettings
 from tests.predictors import stepwise
 
 ROOT = Path(__file__).parents[1]

@@ -11,8 +11,13 @@ from marigold_demo.depth import Run
 from marigold_demo.errors import CheckpointError, SettingsError
 from marigold_demo.network import checkpoint
 from marigold_demo.network.checkpoint import load_pipeline, predict
-from marigold_demo.network.checkpoint_folder import save_pipeline
-from marigold_demo.network.tiny_vae import TAESD, TAESD_FILES, TINY_VAE_FOLDER, with_tiny_vae
+from marigold_demo.network.checkpoint_folder import (
+    TAESD,
+    TAESD_FILES,
+    TINY_VAE_FOLDER,
+    save_pipeline,
+    with_tiny_vae,
+)
 from marigold_demo.settings import DepthSettings
 from tests import toys
 from tests.conftest import make_photo

@@ -20,8 +20,7 @@ from marigold_demo.errors import CheckpointError, SettingsError
 from marigold_demo.network.checkpoint_folder import read_pipeline
 from marigold_demo.network.image_encoder import EfficientNetLite
 from marigold_demo.network.pipeline import DepthPipeline
-from marigold_demo.training import start, train
-from marigold_demo.training.settings import TrainSettings
+from marigold_demo.training import TrainSettings, start, train
 from marigold_demo.training.stages import (
     affine_invariant_loss,
     align,

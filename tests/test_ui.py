@@ -9,7 +9,6 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from marigold_demo.cache import PeriodicTask
 from marigold_demo.catalog import CATALOG, EMBEDDED
 from marigold_demo.depth import CheckpointStatus, DepthMap, Progress
 from marigold_demo.errors import DemoError, PhotoError, SettingsError
@@ -24,7 +23,7 @@ from marigold_demo.ui.messages import ProgressText, size_in_words, status, user_
 from marigold_demo.ui.object_tab import build_zip
 from marigold_demo.ui.session_store import DepthResult, SessionStore
 from marigold_demo.ui.widgets import MAX_NETWORK
-from marigold_demo.workflow import Workflow
+from marigold_demo.workflow import PeriodicTask, Workflow
 from tests.conftest import make_photo
 from tests.pages import LENIENT, Ball, ball, draw_photo, make_tabs
 

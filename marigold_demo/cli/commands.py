@@ -7,8 +7,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from marigold_demo.cli.files import OutputFolder, named, read_photo, read_photo_or_depth, read_recipe
-from marigold_demo.cli.flags import choices_of, file_options, from_flags, one_of
-from marigold_demo.cli.terminal import print_err, print_err_text, print_out, progress_line
+from marigold_demo.cli.terminal import (
+    choices_of,
+    file_options,
+    from_flags,
+    one_of,
+    print_err,
+    print_err_text,
+    print_out,
+    progress_line,
+)
 from marigold_demo.colormap import COLORMAPS, MOST_CONTOURS, colorize
 from marigold_demo.depth import DepthMap, Run
 from marigold_demo.errors import PhotoError, SettingsError
@@ -18,7 +26,7 @@ from marigold_demo.io.photo import Photo
 from marigold_demo.recipe import Recipe
 from marigold_demo.serving.config import Configuration, read_configuration, shown
 from marigold_demo.settings import RELIEF_PRESETS, DepthSettings, MeshSettings, ReliefSettings
-from marigold_demo.training.settings import TrainSettings
+from marigold_demo.training import TrainSettings
 from marigold_demo.workflow import Predictor, Workflow, check_same_shape, phone_depth
 
 if TYPE_CHECKING:
@@ -240,8 +248,7 @@ def train(args: argparse.Namespace, predict: Predictor | None) -> None:
 def evaluate(args: argparse.Namespace, predict: Predictor | None) -> None:
     """Score a predictor on all images under a folder, print the table, and write it where asked."""
     from marigold_demo.evaluation import evaluate as scoring
-    from marigold_demo.evaluation.evaluate import BASELINES
-    from marigold_demo.evaluation.table import ResultsCsv, as_json, as_text
+    from marigold_demo.evaluation.evaluate import BASELINES, ResultsCsv, as_json, as_text
 
     settings = from_flags(args, DepthSettings())
     if args.output and args.output.suffix != ".json":

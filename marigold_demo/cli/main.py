@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from marigold_demo import __version__
-from marigold_demo.cli.flags import Parser, add_file_flags, add_flags
-from marigold_demo.cli.terminal import PROGRAM, print_err, undelivered
+from marigold_demo.cli.terminal import PROGRAM, Parser, add_file_flags, add_flags, print_err, undelivered
 from marigold_demo.errors import DemoError, SettingsError
 from marigold_demo.io.formats import formats_of
 from marigold_demo.settings import RELIEF_PRESETS, DepthSettings, MeshSettings, ReliefSettings
-from marigold_demo.training.settings import TrainSettings
+from marigold_demo.training import TrainSettings
 
 if TYPE_CHECKING:
     from marigold_demo.workflow import Predictor
@@ -94,7 +93,7 @@ def _run(args: argparse.Namespace, predict: "Predictor | None") -> None:
 
 def _start_app(args: argparse.Namespace) -> NoReturn:
     """Serve the page; the process ends with it."""
-    from marigold_demo.launcher import prepare
+    from marigold_demo.serving.config import prepare
 
     configuration = prepare(host=args.host, port=args.port)  # before the next import
     from marigold_demo.app import App

@@ -22,7 +22,18 @@ from marigold_demo.errors import CheckpointError
 from marigold_demo.io.photo import Photo
 from marigold_demo.network.checkpoint_config import INSTEAD
 from marigold_demo.network.checkpoint_files import changed_file, check_complete, find_folder
-from marigold_demo.network.checkpoint_folder import read_pipeline, save_pipeline, sketch_pipeline
+from marigold_demo.network.checkpoint_folder import (
+    TAESD_BYTES,
+    check_latents,
+    find_tiny_vae,
+    folder_has_tiny_vae,
+    has_tiny_vae,
+    read_pipeline,
+    save_pipeline,
+    sketch_pipeline,
+    tiny_vae_folder,
+    with_tiny_vae,
+)
 from marigold_demo.network.hub import (
     MB,
     answers,
@@ -35,15 +46,6 @@ from marigold_demo.network.hub import (
 )
 from marigold_demo.network.memory import retry_at_lower_resolution
 from marigold_demo.network.pipeline import DepthPipeline
-from marigold_demo.network.tiny_vae import (
-    TAESD_BYTES,
-    check_latents,
-    find_tiny_vae,
-    folder_has_tiny_vae,
-    has_tiny_vae,
-    tiny_vae_folder,
-    with_tiny_vae,
-)
 from marigold_demo.network.weights import READ_ERRORS
 from marigold_demo.settings import DepthSettings
 

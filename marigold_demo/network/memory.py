@@ -8,10 +8,17 @@ Tiles of an image that go through the whole network one by one show seams, becau
 statistics of its own. In row chunks every layer goes through its map chunk by chunk instead: a convolution
 sees the rows it needs beyond its chunk, and the statistics of a normalization are those of the whole map. So
 the result is exact but for rounding; what is saved are the copies of the map between a layer's steps.
+
+glibc hands large blocks back to the system as soon as they are free, and what is taken anew comes page by
+page, filled with zeros (mallopt(3)). The activations of a VAE are such blocks: in 16 bits a tenth of a
+prediction's time went into it (measured). So freed memory stays with the process until the prediction ends.
+Other C libraries are left alone.
 """
 
+import ctypes
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -26,7 +33,6 @@ from torch import Tensor, nn
 
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import SettingsError
-from marigold_demo.network.cpu.memory import RETURNED_BYTES, freed_memory_kept
 from marigold_demo.network.cpu.resnet import FusedResnet, affine
 from marigold_demo.settings import DepthSettings
 
@@ -34,6 +40,11 @@ CPU_BATCH_BYTES = 2**22  # the first layer stays in the caches; larger batches a
 PEAK_LAYERS = 6  # what a VAE holds at its peak, in maps of its first width and full size (counted)
 PLENTY = 2  # peaks that have to fit into free memory before freed memory is kept: kept memory is fragmented
 LEAST_RESOLUTION, STEP_DOWN = 128, 0.75
+# From malloc.h, and what glibc's own thresholds, which grow with the blocks that are freed, come to at last.
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
+DEFAULTS = {MMAP_MAX: 65536, MMAP_THRESHOLD: 2**25, TRIM_THRESHOLD: 2**26}
+KEPT = {MMAP_MAX: 0, TRIM_THRESHOLD: -1}
+RETURNED_BYTES = DEFAULTS[TRIM_THRESHOLD]  # from here on free memory goes back to the system
 
 Result = TypeVar("Result")
 
@@ -160,6 +171,35 @@ def keep_allocations(device: torch.device, *, layer_bytes: int) -> AbstractConte
     pays = device.type == "cpu" and peak > RETURNED_BYTES
     free = free_bytes(device) if pays else None
     return freed_memory_kept() if free is not None and PLENTY * peak < free else nullcontext()
+
+
+_lock = threading.Lock()
+_keeping = 0
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Keep freed memory meanwhile, and hand it back at the end of the last one that does so."""
+    global _keeping
+    with _lock:
+        _keeping += 1
+        _set_allocator(KEPT)
+    try:
+        yield
+    finally:
+        with _lock:
+            _keeping -= 1
+            if _keeping == 0:
+                _set_allocator(DEFAULTS, trim=True)
+
+
+def _set_allocator(options: dict[int, int], *, trim: bool = False) -> None:
+    with suppress(OSError, TypeError, AttributeError):  # another C library, or none
+        library = ctypes.CDLL(None)
+        for option, value in options.items():
+            library.mallopt(option, value)
+        if trim:
+            library.malloc_trim(0)
 
 
 def free_bytes(device: torch.device) -> int | None:

@@ -22,12 +22,12 @@ from torch.nn import functional
 from marigold_demo.depth import DepthMap, Progress, Run
 from marigold_demo.errors import CheckpointError
 from marigold_demo.io.photo import Photo
-from marigold_demo.network.cpu.optimize import move, optimize
+from marigold_demo.network.cpu import move, optimize
 from marigold_demo.network.ensemble import reduce_members
-from marigold_demo.network.guided_filter import guided_upsample
 from marigold_demo.network.image_grid import (
     Grid,
     fit_grid,
+    guided_upsample,
     photo_on_grid,
     photo_to_grid,
     reduced,

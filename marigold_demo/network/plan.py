@@ -34,7 +34,7 @@ class CheckpointDefaults:
             a panorama would vanish otherwise.
         ensemble: Predictions that are reduced to one.
         start: The first depth latent: Gaussian noise, or zeros for checkpoints tuned end to end.
-        outlines: As the network draws them, or moved onto the photo's edges (see `guided_filter`).
+        outlines: As the network draws them, or moved onto the photo's edges (see `image_grid`).
         prediction_type: What the decoded image means; only "depth" is supported.
     """
 

@@ -1,17 +1,21 @@
-"""The configuration of the server, from environment variables.
+"""The configuration of the server, from environment variables, and what a process does before it serves.
 
 Each field is one variable: MARIGOLD_ and the field's name, or the name that Gradio or uvicorn already gave
 it. Defaults, units, limits and words stand here; `marigold-demo config` prints them.
 """
 
+import ctypes
 import ipaddress
+import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, get_args
 
 from marigold_demo.catalog import CATALOG, plain_name
-from marigold_demo.errors import SettingsError
+from marigold_demo.errors import DemoError, SettingsError
 
 LEAST_TOKEN = 16  # characters
 AUTO, ANY, LISTED = "auto", "any", "catalog"
@@ -290,3 +294,59 @@ def is_loopback(name: str) -> bool:
         return name.lower() == "localhost" or ipaddress.ip_address(name.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+GRADIO_DEFAULTS = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    # Gradio makes a table of the last 10,000 events after each one, for a monitor that is off.
+    "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000",
+    "GRADIO_ANALYTICS_MAX_EVENTS": "100",
+}
+
+
+ARENA_MAX = -8  # from malloc.h
+
+
+def is_zero_gpu() -> bool:
+    """Return whether the process runs on a Space with ZeroGPU, where networks run in forked workers."""
+    return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "true", "t")
+
+
+def is_space() -> bool:
+    """Return whether the process runs on Hugging Face Spaces."""
+    return "SPACE_ID" in os.environ
+
+
+def share_one_arena() -> None:
+    """Let all threads allocate from the main thread's arena; to be called before there are any.
+
+    Arenas of other threads cannot keep blocks of more than 64 MB, and each holds free memory of its own. A
+    thread that begins may get an arena that another one has left, whatever has been set by then.
+    """
+    with suppress(OSError, TypeError, AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).mallopt(ARENA_MAX, 1)
+
+
+def prepare(*, host: str | None = None, port: int | None = None) -> Configuration:
+    """Read the configuration and set up memory and environment; ends the process where that fails.
+
+    Call it once, while there is one thread and before Gradio is imported, which reads its variables then.
+
+    Args:
+        host: Address to listen on, in place of GRADIO_SERVER_NAME.
+        port: Port to listen on, in place of GRADIO_SERVER_PORT.
+
+    Raises:
+        SystemExit: A variable cannot be used; the status is 2, the reason is on stderr.
+    """
+    flags = {"GRADIO_SERVER_NAME": host, "GRADIO_SERVER_PORT": port}
+    os.environ.update({name: str(value) for name, value in flags.items() if value is not None})
+    try:
+        configuration = read_configuration(os.environ)
+    except DemoError as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(2) from None
+    share_one_arena()
+    for name, value in GRADIO_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    return configuration

@@ -23,8 +23,8 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from marigold_demo.serving.http import household
 from marigold_demo.serving.listening import BACKLOG, AddressError, Place
-from marigold_demo.serving.requests import household
 
 _log = logging.getLogger(__name__)
 

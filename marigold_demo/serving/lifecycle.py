@@ -24,9 +24,8 @@ from marigold_demo.io.photo import Photo
 from marigold_demo.io.private_folder import FileRoot, cache_root, served_folder
 from marigold_demo.serving.config import Configuration
 from marigold_demo.serving.connections import GRACE_S, Connections, Server, most_connections
-from marigold_demo.serving.files import Files
+from marigold_demo.serving.http import Files
 from marigold_demo.serving.listening import HeadCheck, Hosts, Place
-from marigold_demo.serving.logs import set_up_logging
 from marigold_demo.serving.middleware import (
     HEADERS,
     Compression,
@@ -36,7 +35,7 @@ from marigold_demo.serving.middleware import (
     SecurityHeaders,
     State,
 )
-from marigold_demo.serving.monitor import Metrics, RunMonitor
+from marigold_demo.serving.monitor import Metrics, RunMonitor, set_up_logging
 from marigold_demo.serving.uploads import Uploads
 from marigold_demo.settings import DepthSettings
 from marigold_demo.workflow import Predictor

@@ -19,9 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from marigold_demo.errors import DemoError
 from marigold_demo.serving.config import Configuration, is_loopback
+from marigold_demo.serving.http import AUTHORITY, NO_STORE, header, host_header, refusal
 from marigold_demo.serving.middleware import HEADERS
 from marigold_demo.serving.monitor import Metrics
-from marigold_demo.serving.requests import AUTHORITY, NO_STORE, header, host_header, refusal
 
 FIRST_PORT, PORTS = 7860, 100  # tried when no port was chosen
 BACKLOG = 1024  # connections that the system holds ready

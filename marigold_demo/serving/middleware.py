@@ -24,8 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from marigold_demo.io.private_folder import FileRoot
 from marigold_demo.serving.config import Configuration, is_loopback
-from marigold_demo.serving.monitor import CONTENT_TYPE, Metrics
-from marigold_demo.serving.requests import (
+from marigold_demo.serving.http import (
     NO_STORE,
     VISITOR_HEADER,
     RateLimit,
@@ -40,6 +39,7 @@ from marigold_demo.serving.requests import (
     signed_visitor,
     visitor_key,
 )
+from marigold_demo.serving.monitor import CONTENT_TYPE, Metrics
 
 _log = logging.getLogger(__name__)
 

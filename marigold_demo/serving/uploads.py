@@ -24,8 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from marigold_demo.io.cache_folder import CacheFolder, DiskFullError, Upload
 from marigold_demo.io.private_folder import safe_name
-from marigold_demo.serving.monitor import Metrics
-from marigold_demo.serving.requests import (
+from marigold_demo.serving.http import (
     NO_STORE,
     client_address,
     drain,
@@ -34,6 +33,7 @@ from marigold_demo.serving.requests import (
     refusal,
     route,
 )
+from marigold_demo.serving.monitor import Metrics
 
 UPLOAD, PROGRESS = "/gradio_api/upload", "/gradio_api/upload_progress"
 IDLE_S = 30.0  # without a byte, after which an upload is given up

@@ -1,1 +1,95 @@
-"""Training: synthetic or real photos with depth -> a checkpoint folder. Serving never imports it."""
+"""TrainSettings: what somebody who trains may choose, with limits and defaults.."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from marigold_demo.errors import SettingsError
+from marigold_demo.settings import check, option
+
+Encoder = Literal["none", "lite0", "lite1", "lite2"]
+Precision = Literal["float32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a checkpoint is trained. Steps are optimizer steps; 0 leaves a stage out."""
+
+    init: str = option(
+        "tiny", "Start: 'tiny' (from scratch), a Stable Diffusion 2 folder, or a Marigold folder or hub name"
+    )
+    data: str = option(
+        "scenes",
+        "Pictures: 'scenes' (endless, drawn), or folders as KIND:FOLDER@SHARE joined by commas, "
+        "KIND being pairs, hypersim or vkitti",
+    )
+    out: str = option("runs/train", "Folder for the run; its checkpoint/ loads with --checkpoint")
+    image_encoder: Encoder = option(
+        "lite2", "Pretrained encoder beside the VAE; tiny only", choices=get_args(Encoder)
+    )
+    vae_steps: int = option(4000, "Steps of the VAE; tiny only", limits=(0, 10_000_000))
+    diffusion_steps: int = option(18_000, "Steps of the paper's diffusion training", limits=(0, 10_000_000))
+    end_to_end_steps: int = option(0, "Steps of end-to-end training after it", limits=(0, 10_000_000))
+    batch: int = option(2, "Pictures seen at once by one device", limits=(1, 4096))
+    accumulate: int = option(16, "Batches summed up before the weights move", limits=(1, 4096))
+    lr: float | None = option(
+        None, "Largest learning rate; unset: 3e-5, for tiny 5e-4", limits=(0, 1), optional=True
+    )
+    encoder_lr: float = option(
+        0.0, "Learning rate of the image encoder, end to end; 0: frozen", limits=(0, 1)
+    )
+    decoder_lr: float = option(
+        0.0, "Learning rate of the VAE's decoder, end to end; 0: frozen", limits=(0, 1)
+    )
+    warmup_steps: int = option(100, "Steps in which the learning rate rises", limits=(0, 1_000_000))
+    final_lr: float = option(0.01, "Learning rate at the end as a share of the largest", limits=(1e-6, 1))
+    ema: float = option(
+        0.999, "How much of the averaged weights stays at each step; 0: no average", limits=(0, 0.99999)
+    )
+    keep_init: float = option(
+        0.0, "Share of the weights it started from in the result; not with tiny", limits=(0, 1)
+    )
+    shapes: str = option(
+        "640x480", "Sizes of the pictures, WIDTHxHEIGHT joined by commas; a batch has one of them"
+    )
+    fresh: float = option(1.0, "Share of every batch that is a scene never seen before", limits=(0.01, 1))
+    precision: Precision = option(
+        "float32", "Number format of the networks' work", choices=get_args(Precision)
+    )
+    save_every: int = option(500, "Steps from one saved state to the next", limits=(1, 1_000_000))
+    validate_every: int = option(250, "Steps from one validation to the next", limits=(1, 1_000_000))
+    validation_batches: int = option(4, "Batches that are held out for validation", limits=(1, 1000))
+    workers: int = option(2, "Threads that prepare pictures", limits=(1, 64))
+    seed: int = option(2024, "Start of all random numbers: weights, pictures, noise", limits=(0, 2**31 - 1))
+
+    def __post_init__(self) -> None:
+        check(self)
+        for name in ("init", "data", "out"):
+            if not getattr(self, name):
+                raise SettingsError(f"{name} is empty; see --help for what it takes.")
+        if self.keep_init and self.init == "tiny":
+            raise SettingsError("keep_init mixes in the weights of init, and tiny has none; leave it at 0.")
+        self.sizes  # noqa: B018  # checked here, read later
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """The shapes as (width, height) in pixels.
+
+        Raises:
+            SettingsError: A shape is not WIDTHxHEIGHT with both multiples of 8 and at least 32.
+        """
+        sizes = []
+        for shape in self.shapes.split(","):
+            match = re.fullmatch(r"\s*(\d+)x(\d+)\s*", shape)
+            size = (int(match[1]), int(match[2])) if match else (0, 0)
+            if min(size) < 32 or size[0] % 8 or size[1] % 8:
+                raise SettingsError(
+                    f"The shape {shape!r} is not WIDTHxHEIGHT with both multiples of 8 and at least 32."
+                )
+            sizes.append(size)
+        return tuple(sizes)
+
+    @property
+    def peak_lr(self) -> float:
+        """The largest learning rate of the UNet."""
+        return self.lr if self.lr is not None else 5e-4 if self.init == "tiny" else 3e-5

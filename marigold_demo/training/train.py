@@ -14,12 +14,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from marigold_demo.network.pipeline import DepthPipeline
+from marigold_demo.training import TrainSettings
 from marigold_demo.training.batches import Batch, BatchPlan, batches_from, make_batch
 from marigold_demo.training.data import Mixture, open_data
-from marigold_demo.training.run_folder import LogRow, RunFolder, save_checkpoint
-from marigold_demo.training.settings import TrainSettings
 from marigold_demo.training.stages import DiffusionStage, EndToEndStage, Stage, VaeStage, load_networks
-from marigold_demo.training.start import open_init
+from marigold_demo.training.start import LogRow, RunFolder, open_init, save_checkpoint
 
 
 class Average:

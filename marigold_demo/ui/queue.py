@@ -26,8 +26,8 @@ from gradio.state_holder import SessionState, StateHolder
 from gradio.utils import error_payload, run_coro_in_background
 from starlette.exceptions import HTTPException
 
-from marigold_demo.serving.logs import log_event
-from marigold_demo.serving.requests import VISITOR_HEADER, visitor_of
+from marigold_demo.serving.http import VISITOR_HEADER, visitor_of
+from marigold_demo.serving.monitor import log_event
 from marigold_demo.ui.messages import TITLE
 
 _log = logging.getLogger(__name__)

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from marigold_demo.cache import IdleCache, PeriodicTask
 from marigold_demo.catalog import find
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DemoError
@@ -25,7 +24,7 @@ from marigold_demo.io.photo import Photo
 from marigold_demo.io.private_folder import cache_root
 from marigold_demo.recipe import Recipe
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
-from marigold_demo.workflow import Workflow, size_bytes
+from marigold_demo.workflow import IdleCache, PeriodicTask, Workflow, size_bytes
 
 MAX_BYTES = 2**30
 TTL_S = 2 * 3600.0

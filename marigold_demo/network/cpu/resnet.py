@@ -25,7 +25,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 from torch.nn import functional
 
-from marigold_demo.network.cpu.forward_patch import ForwardPatch
+from marigold_demo.network.cpu.patches import ForwardPatch
 
 LEAST_CHANNELS = 128  # below that the additions cost more than the multiplications save (measured)
 MOST_FILTERS = 960 * 320  # above that maps are small, and transforming the filters takes too long (measured)
