@@ -320,7 +320,9 @@ def test_a_window_slides_and_never_lets_more_through():
         now[0] += float(rng.exponential(10))
         if limited.wait_s("10.0.0.1") == 0:
             times.append(now[0])
-    assert all(later - earlier >= serving_http.WINDOW_S for earlier, later in zip(times, times[3:], strict=False))
+    assert all(
+        later - earlier >= serving_http.WINDOW_S for earlier, later in zip(times, times[3:], strict=False)
+    )
     assert len(times) > 50
 
 
