@@ -381,7 +381,7 @@ def test_the_gate_seals_calls_of_mcp_clients_which_gradio_repeats_to_itself():
 
 
 def test_the_memory_of_the_rate_is_bounded(monkeypatch):
-    monkeypatch.setattr(requests, "MAX_VISITORS", 100)
+    monkeypatch.setattr(serving_http, "MAX_VISITORS", 100)
     limited = RateLimit(5)
     for number in range(1000):
         limited.wait_s(f"10.0.{number // 256}.{number % 256}")
