@@ -177,6 +177,7 @@ def pack_convolutions(network: nn.Module) -> None:
 
 
 def can_pack() -> bool:
+    """Return whether torch has oneDNN for x86 here."""
     there = hasattr(torch.ops.mkldnn, "_convolution_pointwise")
     built: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return there and built and platform.machine() in ("x86_64", "AMD64")
