@@ -208,7 +208,7 @@ class Target:
         """Have a depth file read by the endpoint for reliefs."""
         with self.visit() as visit:
             file = visit.upload(name, data)
-            return replied(lambda: visit.wish("relief", depth=file, resolution=128, width_mm=80) and "")
+            return replied(lambda: visit.request("relief", depth=file, resolution=128, width_mm=80) and "")
 
     def read_recipe(self, data: bytes, *, name: str = "recipe.json") -> Reply:
         """Have a recipe read by the page's own event."""
@@ -231,7 +231,7 @@ class Target:
             while time.monotonic() - began < within_s:
                 left_s = within_s - (time.monotonic() - began)
                 try:
-                    within(left_s, lambda: visit.wish("depth", photo=photo, **small))
+                    within(left_s, lambda: visit.request("depth", photo=photo, **small))
                     return time.monotonic() - began
                 except RefusedError:
                     time.sleep(1)

@@ -134,7 +134,7 @@ def _opened(target: Target, visit: Visit, file: dict[str, Any], words: str) -> I
         if not target.open_photo(visit, file).words:
             yield f"{words} is read by the page's event"
     with contextlib.suppress(RefusedError, httpx.HTTPError):
-        visit.wish("depth", photo=file, steps=1, ensemble=1, resolution=64)
+        visit.request("depth", photo=file, steps=1, ensemble=1, resolution=64)
         yield f"{words} is read by /depth"
 
 

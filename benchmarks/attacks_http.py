@@ -266,7 +266,7 @@ def long_names(target: Target) -> Outcome:
             "a b\n" * 9,
         ):
             try:
-                within(ANSWER_S, lambda name=name: visit.wish("depth", photo=photo, checkpoint=name))
+                within(ANSWER_S, lambda name=name: visit.request("depth", photo=photo, checkpoint=name))
                 faults.append("a senseless checkpoint is taken")
             except RefusedError as error:
                 words = str(error)

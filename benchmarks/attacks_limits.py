@@ -141,7 +141,7 @@ def messages(target: Target) -> Outcome:
     with target.visit() as visit:
         photo = visit.upload("photo.png", picture(25))
         try:
-            visit.wish("depth", photo=photo, colormap=value)
+            visit.request("depth", photo=photo, colormap=value)
         except RefusedError as error:
             faults += (
                 ["a refusal repeats the value"] if "xxxx" in str(error) or len(str(error)) > 1000 else []

@@ -59,18 +59,20 @@ def linear_and_ours(photo: Photo, depth: DepthMap) -> Picture:
     """Photo; linear heights; ours without the photo's detail; ours."""
     longest = 330
     plain = ReliefSettings(frame="none", tolerance_mm=0.005)
-    wishes = [replace(plain, detail=0.0, photo_detail=0.0), replace(plain, photo_detail=0.0), plain]
+    choices = [replace(plain, detail=0.0, photo_detail=0.0), replace(plain, photo_detail=0.0), plain]
     parts = [
         np.asarray(Image.fromarray(photo.rgb).resize(fitted(photo.rgb, longest), Image.Resampling.LANCZOS))
     ]
-    parts += [clay(export.stl(build_relief(depth, wish, photo=photo)), longest=longest) for wish in wishes]
+    parts += [
+        clay(export.stl(build_relief(depth, chosen, photo=photo)), longest=longest) for chosen in choices
+    ]
     return beside(parts)
 
 
 def pieces(photo: Photo, depth: DepthMap) -> Picture:
     """A frame, a coin, a mold, a bent piece, a cut-out, a hole."""
     plain = replace(RELIEF_PRESETS["portrait"], tolerance_mm=0.02)
-    wishes = [
+    choices = [
         (plain, -38.0, -24.0),
         (replace(RELIEF_PRESETS["coin"], tolerance_mm=0.01), -38.0, -24.0),
         (replace(plain, mode="mold", frame="flat"), -38.0, -24.0),
@@ -79,8 +81,8 @@ def pieces(photo: Photo, depth: DepthMap) -> Picture:
         (replace(plain, hole="through", frame="flat", frame_mm=9.0), -38.0, -24.0),
     ]
     drawn = [
-        clay(export.stl(build_relief(depth, wish, photo=photo)), longest=380, tilt=tilt, turn=turn)
-        for wish, tilt, turn in wishes
+        clay(export.stl(build_relief(depth, chosen, photo=photo)), longest=380, tilt=tilt, turn=turn)
+        for chosen, tilt, turn in choices
     ]
     square = [
         beside([part, np.zeros((1, 390, 3), dtype=np.uint8) + 255], height=390)[:, :390] for part in drawn

@@ -61,8 +61,8 @@ def main() -> None:
 
 def measure(depth: NDArray[np.float32], settings: ReliefSettings) -> tuple[float, float, float]:
     """Return order, plane share and contrast."""
-    wish = replace(settings, resolution=RESOLUTION, frame="none", max_faces=10_000, tolerance_mm=0.2)
-    heights = build_relief(DepthMap(depth), wish).heights.astype(np.float64)
+    chosen = replace(settings, resolution=RESOLUTION, frame="none", max_faces=10_000, tolerance_mm=0.2)
+    heights = build_relief(DepthMap(depth), chosen).heights.astype(np.float64)
     heights = (heights - heights.min()) / np.ptp(heights)
     rows, columns = heights.shape
     grid = resample(depth, columns, rows).astype(np.float64)

@@ -63,7 +63,7 @@ class Visit:
         answer.raise_for_status()
         return answer.content
 
-    def wish(self, name: str, **arguments: Any) -> list[Any]:
+    def request(self, name: str, **arguments: Any) -> list[Any]:
         """Ask one of the public endpoints and wait for what it returns.
 
         Raises:

@@ -139,7 +139,7 @@ class Visitors:
         self._url, self._people, self._resolution = url, people, resolution
         with Visit(url) as visit:
             self._page = visit.open_page()
-        self._wishes: dict[str, Callable[[Visit, Person, random.Random], str]] = {
+        self._requests: dict[str, Callable[[Visit, Person, random.Random], str]] = {
             "depth": self._depth,
             "page": self._through_the_page,
             "relief": self._relief,
@@ -152,11 +152,11 @@ class Visitors:
 
     def stay(self, minutes: float) -> int:
         """Let all of them send requests until the time is over; return the number answered."""
-        before, until = self.wishes, time.monotonic() + 60 * minutes
+        before, until = self.requests, time.monotonic() + 60 * minutes
         with ThreadPoolExecutor(len(self._people)) as threads:
             for number, person in enumerate(self._people):
                 threads.submit(self._stay, person, random.Random(number), until)
-        return self.wishes - before
+        return self.requests - before
 
     def open_pages(self, count: int) -> None:
         """Bring a photo to so many pages and do no more there."""
@@ -174,28 +174,28 @@ class Visitors:
         def work(first: int) -> None:
             chance = random.Random(first)
             for number in todo:
-                self._wish(self._people[number % len(self._people)], chance)
+                self._request(self._people[number % len(self._people)], chance)
 
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(work, range(threads)))
 
     @property
-    def wishes(self) -> int:
+    def requests(self) -> int:
         """Requests answered so far."""
         return sum(len(times) for times in self.tally.seconds.values())
 
     def _stay(self, person: Person, chance: random.Random, until: float) -> None:
         time.sleep(chance.uniform(0, 5))  # not all in one moment
         while time.monotonic() < until:
-            self._wish(person, chance)
+            self._request(person, chance)
             time.sleep(chance.uniform(0, 2))
 
-    def _wish(self, person: Person, chance: random.Random) -> None:
-        name = chance.choices(list(self._wishes), weights=self._weights)[0]
+    def _request(self, person: Person, chance: random.Random) -> None:
+        name = chance.choices(list(self._requests), weights=self._weights)[0]
         began = time.monotonic()
         try:
             with Visit(self._url, address=person.address) as visit:
-                problem = self._wishes[name](visit, person, chance)
+                problem = self._requests[name](visit, person, chance)
         except FullError:
             with self.tally.lock:
                 self.tally.full += 1
@@ -217,7 +217,7 @@ class Visitors:
 
     def _depth(self, visit: Visit, person: Person, chance: random.Random) -> str:
         photo = visit.upload("photo.png", person.photo)
-        npy, *_ = visit.wish("depth", photo=photo, **self._settings(chance))
+        npy, *_ = visit.request("depth", photo=photo, **self._settings(chance))
         return differs(visit.fetch(npy), person)
 
     def _through_the_page(self, visit: Visit, person: Person, chance: random.Random) -> str:
@@ -230,13 +230,13 @@ class Visitors:
 
     def _relief(self, visit: Visit, person: Person, chance: random.Random) -> str:
         depth = visit.upload("photo_depth.npy", person.depth_file)
-        (stl,) = visit.wish("relief", depth=depth, **RELIEF)
+        (stl,) = visit.request("relief", depth=depth, **RELIEF)
         return "" if digest(visit.fetch(stl)) == person.relief else "another relief"
 
     def _mesh(self, visit: Visit, person: Person, chance: random.Random) -> str:
         depth = visit.upload("photo_depth.npy", person.depth_file)
         photo = visit.upload("photo.png", person.photo)
-        (glb,) = visit.wish("mesh", depth=depth, photo=photo, **MESH)
+        (glb,) = visit.request("mesh", depth=depth, photo=photo, **MESH)
         return "" if digest(visit.fetch(glb)) == person.mesh else "another mesh"
 
     def _leaves(self, visit: Visit, person: Person, chance: random.Random) -> str:
@@ -247,11 +247,11 @@ class Visitors:
 
     def _no_photo(self, visit: Visit, person: Person, chance: random.Random) -> str:
         photo = visit.upload("photo.jpg", person.photo[: chance.randrange(40, 400)])
-        return refused(lambda: visit.wish("depth", photo=photo))
+        return refused(lambda: visit.request("depth", photo=photo))
 
     def _no_depth(self, visit: Visit, person: Person, chance: random.Random) -> str:
         cut = visit.upload("depth.npy", person.depth_file[: chance.randrange(200, 2000)])
-        return refused(lambda: visit.wish("relief", depth=cut))
+        return refused(lambda: visit.request("relief", depth=cut))
 
 
 def differs(npy: bytes, person: Person) -> str:
@@ -263,10 +263,10 @@ def differs(npy: bytes, person: Person) -> str:
     return "" if most <= CLOSE else f"off by {most:.3g}"
 
 
-def refused(wish: Callable[[], object]) -> str:
+def refused(request: Callable[[], object]) -> str:
     """Return what is wrong unless a request gets an error message of ours."""
     try:
-        wish()
+        request()
     except FullError:
         raise
     except RefusedError as error:
@@ -312,7 +312,7 @@ def measure(crowd: Visitors, few: Visitors, *, said: argparse.Namespace, process
     count = crowd.stay(said.minutes)
     spent_s = time.monotonic() - began
     after = resident_mb(process)
-    print(f"{said.visitors} visitors, {spent_s:.0f} s: {count} wishes, {60 * count / spent_s:.0f} a minute")
+    print(f"{said.visitors} visitors, {spent_s:.0f} s: {count} requests, {60 * count / spent_s:.0f} a minute")
     print("\n".join(crowd.tally.rows()))
     print("\n".join(crowd.tally.faults()))
     grown = [report("memory after warm-up and after the run", warm, after)]

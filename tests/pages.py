@@ -51,8 +51,8 @@ class Ball:
                 yield Progress("denoise", done, self._steps)
                 self.may_go_on.wait(20)
                 self.calls += 1
-            doubts = spread(photo) if (settings.ensemble or 1) > 1 else None
-            yield DepthMap(ball(*photo.rgb.shape[:2]), doubts)
+            uncertainty = spread(photo) if (settings.ensemble or 1) > 1 else None
+            yield DepthMap(ball(*photo.rgb.shape[:2]), uncertainty)
         finally:
             self.running -= 1
 

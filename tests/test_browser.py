@@ -257,10 +257,10 @@ def test_everything_comes_in_one_zip_and_its_recipe_can_be_used_again(visit, pho
     expect(seen.page.locator("#relief-report")).to_contain_text("40 ×")
     with seen.page.expect_download() as started:
         seen.page.get_by_role("button", name="Everything in one zip").click()
-    with zipfile.ZipFile(started.value.path()) as parcel:
-        names = parcel.namelist()
-        (folder / "recipe.json").write_bytes(parcel.read("holiday_recipe.json"))
-        assert parcel.testzip() is None
+    with zipfile.ZipFile(started.value.path()) as archive:
+        names = archive.namelist()
+        (folder / "recipe.json").write_bytes(archive.read("holiday_recipe.json"))
+        assert archive.testzip() is None
     assert {Path(name).suffix for name in names} == {".npy", ".png", ".stl", ".3mf", ".glb", ".txt", ".json"}
     another = visit()
     another.page.locator("#depth-settings > button").click()

@@ -24,8 +24,8 @@ PHOTO = make_photo(37, 53)
 
 
 @pytest.fixture(autouse=True)
-def nothing_loaded(monkeypatch):
-    monkeypatch.setattr(checkpoint, "_loaded", type(checkpoint._loaded)())
+def nothing_loaded():
+    checkpoint.unload()
 
 
 @pytest.fixture

@@ -34,8 +34,8 @@ UNET, VAE, TEXT = f"unet/{STEM}.safetensors", f"vae/{STEM}.safetensors", "text_e
 
 
 @pytest.fixture(autouse=True)
-def nothing_loaded(monkeypatch):
-    monkeypatch.setattr(checkpoint, "_loaded", type(checkpoint._loaded)())
+def nothing_loaded():
+    checkpoint.unload()
 
 
 @pytest.fixture(scope="module")
@@ -523,7 +523,7 @@ def test_embedded_checkpoint_that_is_damaged_is_found_by_its_digest(file, damage
     monkeypatch.setattr(checkpoint, "EMBEDDED_FOLDER", tmp_path / "embedded")
     save_pipeline(toys.make_pipeline(), tmp_path / "embedded")
     load_pipeline("embedded")
-    checkpoint._loaded.clear()
+    checkpoint.unload()
     damage(tmp_path / "embedded", file)
     with pytest.raises(
         CheckpointError, match=r"embedded checkpoint is damaged: \S+ is not as it was installed"

@@ -680,5 +680,5 @@ def test_where_all_pages_are_open_a_new_visitor_reads_a_sentence(page, http, tmp
         assert "as many visitors as this server takes" in refused.json()["detail"]
         assert join(http, page, "open1").status_code == 200
         with Visit(page.local_url) as visit, pytest.raises(RefusedError, match="as many visitors"):
-            visit.wish("depth", photo=visit.upload("a.jpg", draw_photo(tmp_path).read_bytes()))
+            visit.request("depth", photo=visit.upload("a.jpg", draw_photo(tmp_path).read_bytes()))
     assert eventually(lambda: join(http, page, "newcomer").status_code == 200)

@@ -414,8 +414,8 @@ def test_the_preview_turns_and_every_file_is_as_large_as_its_button_says(start, 
     assert names == depth | relief | mesh
     button, file = hand("everything"), seen.download("#everything")
     expect(button).to_contain_text(size_in_words(file.stat().st_size))
-    with zipfile.ZipFile(file) as parcel:
-        assert {re.sub(r"_100x.*mm", "", one) for one in parcel.namelist()} > depth | relief
+    with zipfile.ZipFile(file) as archive:
+        assert {re.sub(r"_100x.*mm", "", one) for one in archive.namelist()} > depth | relief
 
 
 NEAR = [f"depth-near: {end}" for end in ("Auto", "White", "Black")]
@@ -527,9 +527,9 @@ def test_what_is_changed_while_files_are_written_is_in_the_files_at_last(visit, 
     seen.wait_for_object()
     monkeypatch.setattr(ObjectTab, "build_files", gated)
     width, shown = seen.page.locator("#relief-width_mm input[type=number]"), seen.page.locator("#preview a")
-    for wished in ("60", "70"):
+    for typed in ("60", "70"):
         before = shown.get_attribute("href")
-        width.fill(wished)
+        width.fill(typed)
         width.press("Enter")
         expect(shown).not_to_have_attribute("href", before)
     may_build.release()

@@ -117,15 +117,15 @@ def test_the_preview_of_a_large_relief_is_light():
 
 def test_the_preview_of_a_ragged_cut_out_is_light():
     ragged = DepthMap(np.where(noise(120, 160) < 0.75, hills(120, 160), 1).astype(np.float32))
-    wish = ReliefSettings(width_mm=1000.0, cutout="depth", smooth_px=0)
-    relief = build_relief(ragged, wish.preview())
+    chosen = ReliefSettings(width_mm=1000.0, cutout="depth", smooth_px=0)
+    relief = build_relief(ragged, chosen.preview())
     assert len(relief.solid.faces) > 150_000
     assert len(export.preview_glb(relief)) <= 8e6
 
 
-def test_preview_settings_are_light_and_keep_the_wish():
-    wish = ReliefSettings(width_mm=77.0, resolution=2048, smooth_px=2.0)
-    light = wish.preview()
+def test_preview_settings_are_light_and_keep_what_was_chosen():
+    chosen = ReliefSettings(width_mm=77.0, resolution=2048, smooth_px=2.0)
+    light = chosen.preview()
     assert light.resolution == 512 and light.smooth_px == 0.5 and light.width_mm == 77.0
     assert light.max_faces == 200_000
     assert MeshSettings(fov_deg=33.0).preview().fov_deg == 33.0

@@ -80,13 +80,13 @@ def in_one_zip(store, folder):
     return build_zip(store, result, relief=relief, mesh=mesh, colored=colored)
 
 
-@pytest.mark.parametrize("wish", [through_the_api, through_the_page, in_one_zip])
-def test_a_full_disk_is_one_sentence_and_the_next_wish_is_fulfilled(wish, store, tmp_path):
+@pytest.mark.parametrize("ask", [through_the_api, through_the_page, in_one_zip])
+def test_a_full_disk_is_one_sentence_and_the_next_one_is_done(ask, store, tmp_path):
     draw_photo(tmp_path)
     with no_room(), pytest.raises(DiskFullError, match="disk is full"):
-        wish(store, tmp_path)
+        ask(store, tmp_path)
     assert not files_below(tmp_path / "cache")
-    assert wish(store, tmp_path)
+    assert ask(store, tmp_path)
     assert all(path.stat().st_size for path in files_below(tmp_path / "cache"))
 
 

@@ -94,7 +94,7 @@ def depth(address, photo) -> list[bytes]:
 class TestTools:
     pytestmark = slow
 
-    def test_the_three_wishes_and_nothing_else_are_listed(self, address):
+    def test_the_three_tools_and_nothing_else_are_listed(self, address):
         listed = asyncio.run(with_session(address, lambda session: session.list_tools()))
         assert sorted(tool.name for tool in listed.tools) == ["depth", "mesh", "relief"]
         for tool in listed.tools:

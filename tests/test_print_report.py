@@ -35,10 +35,10 @@ def test_a_plain_plate_weighs_what_it_should():
 
 def test_a_tilted_plane_has_the_slope_it_should():
     ramp = np.linspace(0, 1, 417, dtype=np.float32)[None].repeat(417, 0)
-    wish = ReliefSettings(
+    chosen = ReliefSettings(
         resolution=416, frame="none", detail=0, smooth_px=0, relief_mm=100.0, width_mm=100.0
     )
-    relief = build_relief(DepthMap(ramp), wish)
+    relief = build_relief(DepthMap(ramp), chosen)
     assert build_report(relief, "ramp.stl", export.stl(relief)).steepest_deg == pytest.approx(45, abs=0.1)
 
 

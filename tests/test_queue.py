@@ -42,7 +42,7 @@ LONG = "z" * 900_000
 SEEDS = itertools.count()  # a run that nobody had before
 
 
-class Paced:
+class SlowPredictor:
     """Takes the mean of the colors for depth after many short steps, unless a test asks it to hurry."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Paced:
 
 @pytest.fixture(scope="module")
 def predict():
-    return Paced()
+    return SlowPredictor()
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def post_depth(visit: Visit, photo: bytes) -> str:
 
 
 def depth(visit: Visit, photo: bytes) -> np.ndarray:
-    npy, *_ = visit.wish("depth", photo=visit.upload("photo.png", photo), seed=next(SEEDS))
+    npy, *_ = visit.request("depth", photo=visit.upload("photo.png", photo), seed=next(SEEDS))
     return np.load(io.BytesIO(visit.fetch(npy)))
 
 
@@ -326,7 +326,7 @@ def test_no_refusal_repeats_what_was_sent():
 )
 def test_no_answer_repeats_what_was_sent(url, name, call):
     with Visit(url) as visit, pytest.raises(RefusedError) as caught:
-        visit.wish(name, **call)
+        visit.request(name, **call)
     assert 10 < len(str(caught.value)) < 300 and "zzz" not in str(caught.value)
 
 
@@ -446,7 +446,7 @@ def test_a_run_that_took_far_too_long_last_time_is_refused_at_once(tmp_path, pho
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
     service = Service()
     status_of = lambda settings: CheckpointStatus(last_s=60.0 * (settings.ensemble or 1))  # noqa: E731
-    predict = Paced()
+    predict = SlowPredictor()
     predict.hurry.set()
     workflow = Workflow(service.runs.watched(predict), admit=service.runs.admission(status_of))
     page = build_page(workflow, store=SessionStore(workflow, files=service.cache))
@@ -455,9 +455,9 @@ def test_a_run_that_took_far_too_long_last_time_is_refused_at_once(tmp_path, pho
         with Visit(url) as visit:
             photo = visit.upload("photo.png", photos[0])
             with pytest.raises(RefusedError) as caught:
-                visit.wish("depth", photo=photo, ensemble=20)
+                visit.request("depth", photo=photo, ensemble=20)
             said = "This took 20 minutes last time, and one run may take 5 minutes here; fewer steps, "
             assert said in str(caught.value)
-            assert visit.wish("depth", photo=photo, ensemble=8)
+            assert visit.request("depth", photo=photo, ensemble=8)
     finally:
         page.close(verbose=False)

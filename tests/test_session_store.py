@@ -62,7 +62,7 @@ def test_the_depth_before_stays_beside_the_new_one(store):
     assert own.previous is second.depth and own.name == "Your own depth"
 
 
-def test_the_same_wish_again_keeps_what_it_was_compared_with(store):
+def test_the_same_request_again_keeps_what_it_was_compared_with(store):
     photo_key, draft = store.add_photo(result().photo), result(settings=DepthSettings())
     made = result(settings=DepthSettings(seed=1), shift=0.1)
     for one in (draft, made, replace(made)):

@@ -27,8 +27,8 @@ PHOTO = make_photo(37, 53)
 
 
 @pytest.fixture(autouse=True)
-def nothing_loaded(monkeypatch):
-    monkeypatch.setattr(checkpoint, "_loaded", type(checkpoint._loaded)())
+def nothing_loaded():
+    checkpoint.unload()
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_draft_shares_the_unet_and_full_quality_stays_as_it_was(toy_folder, taes
     before = depth_of(settings)
     depth_of(DepthSettings(checkpoint=str(toy_folder), quality="draft"))
     pipeline = load_pipeline(str(toy_folder))
-    assert checkpoint._drafts[pipeline].unet is pipeline.unet
+    assert with_tiny_vae(pipeline, toy_folder / TINY_VAE_FOLDER).unet is pipeline.unet
     assert np.array_equal(depth_of(settings), before)
 
 
@@ -79,7 +79,7 @@ def test_draft_vae_comes_from_the_hub_once(toy_folder, taesd, tmp_path):
         assert sorted(hub.fetched) == sorted(TAESD_FILES)
         stages = list(dict.fromkeys(step.stage for step in steps))
         assert stages == ["load", "download", "encode", "denoise", "decode", "align"]
-        checkpoint._drafts.clear()
+        checkpoint.unload()
         hub.refuse = (500, "")
         assert np.array_equal(depth_of(settings), depth.values)
 

@@ -88,7 +88,7 @@ def url(page):
 
 
 def depth_by_api(visit: Visit, photo: bytes) -> np.ndarray:
-    npy, *_ = visit.wish("depth", photo=visit.upload("photo.png", photo))
+    npy, *_ = visit.request("depth", photo=visit.upload("photo.png", photo))
     return np.load(io.BytesIO(visit.fetch(npy)))
 
 
@@ -135,13 +135,13 @@ def test_whoever_leaves_in_the_middle_is_let_go_and_the_next_visitor_is_served(u
 def test_a_call_of_an_endpoint_leaves_no_session_behind(url, page):
     with Visit(url) as visit:
         photo, _ = picture(102)
-        visit.wish("depth", photo=visit.upload("photo.png", photo))
+        visit.request("depth", photo=visit.upload("photo.png", photo))
         with pytest.raises(RefusedError):
-            visit.wish("depth", photo=visit.upload("photo.png", b"no photo"))
+            visit.request("depth", photo=visit.upload("photo.png", b"no photo"))
         before = len(page.state_holder.session_data)
-        visit.wish("depth", photo=visit.upload("photo.png", photo))
+        visit.request("depth", photo=visit.upload("photo.png", photo))
         with pytest.raises(RefusedError):
-            visit.wish("depth", photo=visit.upload("photo.png", b"no photo"))
+            visit.request("depth", photo=visit.upload("photo.png", b"no photo"))
     assert len(page.state_holder.session_data) == before
 
 
@@ -151,7 +151,7 @@ def test_an_outsider_finds_nothing_of_another_visitor(url):
         described = visit.open_page()
         taken = described.event(takes="photo", gives="photo-notes")
         visit.click(described, taken, photo=visit.upload("secret.png", photo))
-        npy, *_ = visit.wish("depth", photo=visit.upload("secret.png", photo))
+        npy, *_ = visit.request("depth", photo=visit.upload("secret.png", photo))
         visit.fetch(npy)
         folder = npy["path"].rsplit("/", 2)[0]
         for place in (
@@ -174,7 +174,7 @@ def test_a_page_that_outlives_its_server_gets_a_sentence_and_goes_on_with_the_ne
         described = visit.open_page()
         take = described.event(takes="photo", gives="photo-notes")
         visit.click(described, take, photo=visit.upload("photo.jpg", photo))
-        npy, *_ = visit.wish("depth", photo=visit.upload("photo.jpg", photo), resolution=64)
+        npy, *_ = visit.request("depth", photo=visit.upload("photo.jpg", photo), resolution=64)
         depth = visit.fetch(npy)
         os.kill(process, signal.SIGKILL)
         port = url.rsplit(":", 1)[1]
@@ -189,5 +189,5 @@ def test_a_page_that_outlives_its_server_gets_a_sentence_and_goes_on_with_the_ne
         with pytest.raises(httpx.HTTPStatusError):
             visit.fetch(npy)
         visit.click(described, take, photo=visit.upload("photo.jpg", photo))
-        npy, *_ = visit.wish("depth", photo=visit.upload("photo.jpg", photo), resolution=64)
+        npy, *_ = visit.request("depth", photo=visit.upload("photo.jpg", photo), resolution=64)
         assert visit.fetch(npy) == depth

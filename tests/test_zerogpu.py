@@ -136,7 +136,7 @@ def test_the_gpu_is_asked_for_as_long_as_the_settings_need(client, photo, servic
     assert 0 < short < long < 60
 
 
-def test_the_same_wish_costs_no_quota_the_second_time(client, photo, service):
+def test_the_same_request_costs_no_quota_the_second_time(client, photo, service):
     client.predict(handle_file(photo), steps=2, seed=2, api_name="/depth")
     asked = len(service.asked)
     client.predict(handle_file(photo), steps=2, seed=2, api_name="/depth")

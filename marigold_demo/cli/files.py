@@ -77,8 +77,8 @@ def _photo(path: Path, file: Path, *, if_depth: str | None) -> Photo:
         if if_depth and depth_form(file):
             raise PhotoError(f"The file is depth, not a photo; {if_depth}.") from error
         raise
-    doubts = may_be_depth(file, read.rgb, remedy=if_depth) if if_depth else ()
-    _print_notes(path, read.notes + doubts)
+    warnings = may_be_depth(file, read.rgb, remedy=if_depth) if if_depth else ()
+    _print_notes(path, read.notes + warnings)
     return read
 
 

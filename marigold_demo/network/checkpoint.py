@@ -57,6 +57,7 @@ __all__ = [
     "predict",
     "save_pipeline",
     "status",
+    "unload",
 ]
 
 logger = logging.getLogger(__name__)
@@ -204,6 +205,13 @@ def open_pipeline(name: str, *, dtype: torch.dtype | None = None, device: str = 
         check = partial(sketch_pipeline, name=name)
         folder = fetch_checkpoint(name, half=_half(device, dtype=dtype), check=check)
     return read_pipeline(folder, name=name, dtype=dtype or best_dtype(device, folder=folder))
+
+
+def unload() -> None:
+    """Forget all loaded checkpoints, and free their memory once no prediction needs them any more."""
+    with _loading:
+        _loaded.clear()
+        _drafts.clear()
 
 
 def best_dtype(device: str, *, folder: Path | None) -> torch.dtype:
