@@ -232,8 +232,15 @@ def test_answers_that_no_decoder_gives_are_refused(decode, answer):
         decode(f"send {answer}")
 
 
-def test_an_answer_with_strange_fields_is_refused(tmp_path, decoder, monkeypatch):
-    monkeypatch.setattr(isolated, "_decoder", decoder)
+@pytest.fixture
+def odd_server():
+    isolated.use(Limits(), server="tests.decode_server")
+    yield
+    isolated.use(Limits())
+
+
+@pytest.mark.usefixtures("odd_server")
+def test_an_answer_with_strange_fields_is_refused(tmp_path):
     for fields in ("{}", "{'rgb': 1}", "{'rgb': np.zeros((2, 2), np.uint8)}", "{'colour': 'red'}"):
         (tmp_path / "x.jpg").write_text(f"send {fields}")
         with pytest.raises(PhotoError, match="could not be read"):

@@ -29,9 +29,7 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from marigold_demo import recipe
 from marigold_demo.errors import DemoError, DepthFileError, PhotoError, SettingsError
-from marigold_demo.io import depth_file, photo
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -49,7 +47,7 @@ _MESSAGE_BYTES, _MOST_TEXT, _MOST_PARTS = 2**16, 20_000, 100
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 _READY = b"ready"
-_SERVER = "marigold_demo.io.decode_server"
+SERVER = "marigold_demo.io.decode_server"
 
 
 @dataclass(frozen=True)
@@ -75,18 +73,13 @@ class _Kind:
     """One kind of file: how it is refused, and what would work."""
 
     error: type[DemoError]
-    max_bytes: int
     remedy: str
 
 
 _KINDS = {
-    "photo": _Kind(PhotoError, photo.MAX_BYTES, "save it as JPEG or PNG and try again"),
-    "depth": _Kind(
-        DepthFileError, depth_file.MAX_BYTES, "save it again as a float32 .npy or a 16-bit gray PNG"
-    ),
-    "recipe": _Kind(
-        SettingsError, recipe.MOST_BYTES, "use the JSON, 3MF, PNG or GLB file as it was downloaded"
-    ),
+    "photo": _Kind(PhotoError, "save it as JPEG or PNG and try again"),
+    "depth": _Kind(DepthFileError, "save it again as a float32 .npy or a 16-bit gray PNG"),
+    "recipe": _Kind(SettingsError, "use the JSON, 3MF, PNG or GLB file as it was downloaded"),
 }
 
 
@@ -97,9 +90,9 @@ class _FailedError(Exception):
 class Decoder:
     """Decodes files in processes of their own; safe to use from many threads."""
 
-    def __init__(self, limits: Limits | None = None, *, server: str = _SERVER) -> None:
+    def __init__(self, limits: Limits | None = None, *, server: str = SERVER) -> None:
         """Take the limits and the module that is run as the server process."""
-        self.limits, self._server = limits or Limits(), server
+        self.limits, self.server = limits or Limits(), server
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._control: socket.socket | None = None
@@ -249,7 +242,7 @@ class Decoder:
                 environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
                 environment |= {"PYTHONPATH": str(Path(__file__).parents[2])} | _ONE_THREAD
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", self._server, str(theirs.fileno())],
+                    [sys.executable, "-m", self.server, str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
                     env=environment,
                     cwd="/",

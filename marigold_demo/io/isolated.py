@@ -14,7 +14,7 @@ from marigold_demo import recipe
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError, PhotoError
 from marigold_demo.io import depth_file, photo
-from marigold_demo.io.decoder import Decoder, Limits
+from marigold_demo.io.decoder import SERVER, Decoder, Limits
 from marigold_demo.io.depth_file import DepthFile
 from marigold_demo.io.limits import opened
 from marigold_demo.io.photo import Photo, safe_stem
@@ -26,12 +26,15 @@ AVAILABLE = sys.platform == "linux"
 _decoder = Decoder()
 
 
-def use(limits: Limits, *, start: bool = False) -> None:
-    """Decode under these limits from now on; `start` starts the server process before the first file."""
+def use(limits: Limits, *, start: bool = False, server: str = SERVER) -> None:
+    """Decode under these limits from now on, in children of a module that is run as the server process.
+
+    `start` starts that process before the first file.
+    """
     global _decoder
-    if limits != _decoder.limits:
+    if (limits, server) != (_decoder.limits, _decoder.server):
         _decoder.close()
-        _decoder = Decoder(limits)
+        _decoder = Decoder(limits, server=server)
     if start and AVAILABLE:
         _decoder.start()
 
