@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: train-embedded help install run test test-fast screenshots pictures lint audit format clean
+.PHONY: train-embedded space help install run test test-fast screenshots pictures lint audit format clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
@@ -29,6 +29,9 @@ screenshots: install ## take pictures of the page in light, dark and on a phone,
 
 pictures: install ## draw the pictures at the top of the README, into docs/pictures/
 	$(BIN)/python scripts/readme_pictures.py
+
+space: install ## upload the committed files to a Hugging Face Space: make space SPACE=owner/name
+	scripts/upload_space $(SPACE)
 
 lint: install ## run ruff and mypy
 	scripts/check

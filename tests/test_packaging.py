@@ -1,4 +1,4 @@
-"""What is delivered: files that a plain push takes, and a wheel that works on its own."""
+"""What is delivered: the files of a Space, and a wheel that works on its own."""
 
 import os
 import re
@@ -18,10 +18,10 @@ import marigold_demo
 from tests.pages import draw_photo, free_port
 
 ROOT = Path(__file__).parents[1]
-LARGEST_BYTES = 10**7  # Hugging Face refuses larger files in a plain push
+LARGEST_BYTES = 10**7  # hosts such as Hugging Face want larger files in a storage of their own
 
 
-def test_no_tracked_file_is_too_large_for_a_plain_push():
+def test_no_tracked_file_is_large():
     if not (ROOT / ".git").exists() or shutil.which("git") is None:
         pytest.skip("this is no git checkout")
     done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -42,7 +42,24 @@ def test_the_front_matter_names_files_and_checkpoints_that_exist():
     front = yaml.safe_load((ROOT / "README.md").read_text().split("---")[1])
     assert (ROOT / front["app_file"]).is_file()
     assert front["preload_from_hub"] == front["models"] == ["prs-eth/marigold-depth-v1-1"]
-    assert (ROOT / front["thumbnail"].split("/resolve/main/")[1]).is_file()
+
+
+def test_a_space_gets_the_committed_files_and_a_picture_for_links(tmp_path):
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("this is no git checkout")
+    uploader = tmp_path / "hf"
+    uploader.write_text(f'#!/bin/sh\necho "$2 $4 $5 $6" > {tmp_path}/asked\ncp -r "$3" {tmp_path}/space\n')
+    uploader.chmod(0o755)
+    environment = {**os.environ, "HF": str(uploader)}
+    subprocess.run([ROOT / "scripts" / "upload_space", "someone/depth"], env=environment, check=True)
+    assert (tmp_path / "asked").read_text() == "someone/depth . --repo-type space\n"
+    space = tmp_path / "space"
+    front = yaml.safe_load((space / "README.md").read_text().split("---")[1])
+    own, _, picture = front["thumbnail"].partition("/resolve/main/")
+    assert own == "https://huggingface.co/spaces/someone/depth"
+    for name in (picture, front["app_file"], "requirements.txt", "marigold_demo/embedded/model_index.json"):
+        assert (space / name).read_bytes() == (ROOT / name).read_bytes()
+    assert not (space / ".git").exists()
 
 
 @pytest.fixture(scope="module")

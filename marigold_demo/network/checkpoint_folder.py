@@ -41,7 +41,7 @@ from marigold_demo.network.weights import READ_ERRORS, read_config, read_empty_p
 
 VAES = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 SCHEDULERS = {"DDIMScheduler": DDIMScheduler, "LCMScheduler": LCMScheduler}
-# Hosts such as Hugging Face take files of up to 10 MB in a plain push; a large network would be 100 files.
+# Files above 10 MB are a burden to Git and its hosts; a large network would be 100 files.
 SHARD_BYTES, LARGEST_SHARDED_BYTES = 9_900_000, 2**27
 LATENT_SIDE = 16  # pixels of the latents with which the fit of the networks is tried
 
