@@ -83,6 +83,44 @@ def browser() -> Iterator[Any]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """Return a folder for the files of one test module."""
+    return tmp_path_factory.mktemp(request.module.__name__.rpartition("test_")[2])
+
+
+@pytest.fixture(scope="module")
+def photo(folder: Path) -> Path:
+    """Return a small photo."""
+    from tests.pages import draw_photo
+
+    return draw_photo(folder, size=(160, 120))
+
+
+@pytest.fixture(scope="module")
+def predict() -> Any:
+    """Return the predictor behind the page."""
+    from tests.pages import Ball
+
+    return Ball()
+
+
+@pytest.fixture(scope="module")
+def status_of() -> Any:
+    """Return what tells the state of a checkpoint, None for none."""
+
+
+@pytest.fixture(scope="module")
+def url(folder: Path, predict: Any, status_of: Any) -> Iterator[str]:
+    """Serve the page over the predictor, with coarse objects, and return its address."""
+    from tests.pages import CoarseWorkflow, served
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(folder / "cache"))
+        with served(predict, status_of=status_of, workflow=CoarseWorkflow) as address:
+            yield address
+
+
 @pytest.fixture
 def visit(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
     """Return a function that opens the page for one more visitor; no visit may have a fault."""
@@ -98,6 +136,26 @@ def visit(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
     for one in visits:
         one.context.close()
     assert [fault for one in visits for fault in one.faults] == []
+
+
+@pytest.fixture(scope="module")
+def visitor(browser: Any, url: str, photo: Path) -> Iterator[Any]:
+    """Return one visit whose relief is built, for the tests of `built`."""
+    from tests.visits import Visit
+
+    seen = Visit(browser, url)
+    seen.upload(photo)
+    seen.wait_for_object()
+    yield seen
+    seen.context.close()
+
+
+@pytest.fixture
+def built(visitor: Any) -> Iterator[Any]:
+    """Return a page with a relief; it is shared, and the tests of a module change it in their order."""
+    yield visitor
+    faults, visitor.faults = visitor.faults, []
+    assert faults == []
 
 
 @pytest.fixture(scope="session")

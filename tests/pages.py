@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import gradio as gr
@@ -20,6 +21,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from marigold_demo.depth import DepthMap, Progress
+from marigold_demo.workflow import Workflow
 from tests.predictors import stepwise
 
 ROOT = Path(__file__).parents[1]
@@ -152,15 +154,31 @@ def make_tabs(store, *, status_of=None, defaults=None):
     return tabs
 
 
+class CoarseWorkflow(Workflow):
+    """Builds objects of few triangles, whatever resolution is asked: Chromium draws them without a GPU."""
+
+    @staticmethod
+    def relief(depth, settings, *, photo=None):
+        return Workflow.relief(depth, coarse(settings), photo=photo)
+
+    @staticmethod
+    def surface(depth, photo, settings):
+        return Workflow.surface(depth, photo, coarse(settings))
+
+
+def coarse(settings):
+    """Return the settings of an object at 192 samples along the long side, or fewer."""
+    return replace(settings, resolution=min(settings.resolution, 192))
+
+
 @contextmanager
-def served(predict, service=None, *, status_of=None) -> Iterator[str]:
+def served(predict, service=None, *, status_of=None, workflow=Workflow) -> Iterator[str]:
     """Serve the page over a predictor, with a Service around it where one is given; gives its address."""
     from marigold_demo.serving.listening import listen
     from marigold_demo.ui import build_page, launch
     from marigold_demo.ui.session_store import SessionStore
-    from marigold_demo.workflow import Workflow
 
-    workflow = Workflow(predict if service is None else service.runs.watched(predict))
+    workflow = workflow(predict if service is None else service.runs.watched(predict))
     store = None if service is None else SessionStore(workflow, files=service.cache)
     page = build_page(workflow, status_of=status_of, store=store)
     url = launch(page, service, listen("127.0.0.1", 0))

@@ -4,28 +4,10 @@ import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Page, expect
 
-from tests.pages import Ball, draw_photo, served
+from tests.pages import draw_photo
 from tests.visits import BROWSER
 
 pytestmark = BROWSER
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("accessibility")
-
-
-@pytest.fixture(scope="module")
-def predict():
-    return Ball()
-
-
-@pytest.fixture(scope="module")
-def url(folder, predict):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(folder / "cache"))
-        with served(predict) as address:
-            yield address
 
 
 @pytest.mark.parametrize("width", [1280, 390])

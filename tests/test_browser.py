@@ -11,34 +11,11 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from marigold_demo.examples import load_examples
-from tests.pages import Ball, app_running, ball, draw_photo, served
+from tests.pages import app_running, ball, draw_photo
 from tests.test_phone_depth import RAMP, gdepth
 from tests.visits import BROWSER, Visit, choose, wait_until
 
 pytestmark = BROWSER
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("browser")
-
-
-@pytest.fixture(scope="module")
-def photo(folder):
-    return draw_photo(folder)
-
-
-@pytest.fixture(scope="module")
-def predict():
-    return Ball()
-
-
-@pytest.fixture(scope="module")
-def url(folder, predict):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(folder / "cache"))
-        with served(predict) as address:
-            yield address
 
 
 def test_the_whole_journey_on_the_embedded_checkpoint(browser, folder):
@@ -58,143 +35,70 @@ def test_the_whole_journey_on_the_embedded_checkpoint(browser, folder):
         assert seen.faults == []
 
 
-def test_a_photo_becomes_depth_files_a_printable_relief_and_a_textured_mesh(visit, photo):
-    seen = visit()
-    seen.upload(photo)
-    seen.wait_for_depth()
-    assert np.load(seen.download("#download-npy")).shape == (480, 640)
-    with Image.open(seen.download("#download-png16")) as image:
-        assert (image.mode, image.size) == ("I;16", (640, 480))
-    colored = seen.download("#download-colored")
+def test_a_photo_becomes_depth_files_and_a_printable_relief(built):
+    assert np.load(built.download("#download-npy")).shape == (120, 160)
+    with Image.open(built.download("#download-png16")) as image:
+        assert (image.mode, image.size) == ("I;16", (160, 120))
+    colored = built.download("#download-colored")
     assert colored.name == "holiday_depth_colored.png"
-    stl = seen.download("#stl")
+    stl = built.download("#stl")
     solid = trimesh.load(stl)
     assert solid.is_volume
     assert solid.extents[0] == pytest.approx(100, abs=1e-3)
     assert re.fullmatch(r"holiday_relief_100x[\d.]+mm_z[\d.]+mm\.stl", stl.name)
-    seen.page.get_by_role("tab", name="Textured mesh").click()
-    (surface,) = trimesh.load(seen.download("#glb")).geometry.values()
-    assert surface.visual.material.baseColorTexture.size == (640, 480)
 
 
-def test_the_slider_moves_by_mouse_and_by_keys(visit, photo):
-    seen = visit()
-    seen.upload(photo)
-    seen.wait_for_depth()
-    handle = seen.page.get_by_role("slider", name="Divider between the two pictures")
+def test_the_slider_moves_by_mouse_and_by_keys(built):
+    handle = built.page.get_by_role("slider", name="Divider between the two pictures")
     handle.scroll_into_view_if_needed()
     before = handle.bounding_box()
     x, y = before["x"] + before["width"] / 2, before["y"] + before["height"] / 2
-    seen.page.mouse.move(x, y)
-    seen.page.mouse.down()
-    seen.page.mouse.move(x - 120, y, steps=4)
-    seen.page.mouse.up()
+    built.page.mouse.move(x, y)
+    built.page.mouse.down()
+    built.page.mouse.move(x - 120, y, steps=4)
+    built.page.mouse.up()
     assert handle.bounding_box()["x"] == pytest.approx(before["x"] - 120, abs=3)
     dragged = int(handle.get_attribute("aria-valuenow"))
     assert 0 < dragged < 50
     handle.focus()
-    seen.page.keyboard.press("ArrowRight")
+    built.page.keyboard.press("ArrowRight")
     expect(handle).to_have_attribute("aria-valuenow", str(dragged + 2))
-    seen.page.keyboard.press("End")
+    built.page.keyboard.press("End")
     expect(handle).to_have_attribute("aria-valuenow", "100")
-    seen.page.keyboard.press("Home")
+    built.page.keyboard.press("Home")
     expect(handle).to_have_attribute("aria-valuenow", "0")
 
 
-def test_the_preview_shows_the_relief_and_then_the_mesh(visit, photo):
-    seen = visit()
-    seen.upload(photo)
-    seen.wait_for_depth()
-    expect(seen.page.locator("#stl")).to_be_enabled()
-    canvas = seen.page.locator("#preview canvas")
-    canvas.scroll_into_view_if_needed()
-    assert vivid(wait_for_picture(seen.page, canvas)) == 0  # plaster
-    seen.page.get_by_role("tab", name="Textured mesh").click()
-    expect(seen.page.locator("#glb")).to_be_enabled()
-    canvas.scroll_into_view_if_needed()
-    wait_until(seen.page, lambda: vivid(shot(canvas)) > 0.01)  # the photo on it
-
-
-def test_relief_settings_rebuild_the_object_without_the_network(visit, photo, predict):
-    seen = visit()
-    seen.upload(photo)
-    seen.wait_for_depth()
-    expect(seen.page.locator("#stl")).to_be_enabled()
+def test_relief_settings_rebuild_the_object_without_the_network(built, predict):
     runs = predict.runs
-    width = seen.page.locator("#relief-width_mm input[type=range]")
+    width = built.page.locator("#relief-width_mm input[type=range]")
     width.focus()
     for _ in range(20):
-        seen.page.keyboard.press("ArrowRight")
-    expect(seen.page.locator("#relief-report")).to_contain_text("120 ×")
-    expect(seen.page.locator("#stl")).to_be_enabled()
-    assert trimesh.load(seen.download("#stl")).extents[0] == pytest.approx(120, abs=1e-3)
+        built.page.keyboard.press("ArrowRight")
+    expect(built.page.locator("#relief-report")).to_contain_text("120 ×")
+    expect(built.page.locator("#stl")).to_be_enabled()
+    assert trimesh.load(built.download("#stl")).extents[0] == pytest.approx(120, abs=1e-3)
     assert predict.runs == runs
 
 
-def test_colors_change_at_once_and_without_the_network(visit, photo, predict):
-    seen = visit()
-    seen.upload(photo)
-    seen.wait_for_depth()
-    runs, right = predict.runs, seen.page.locator("#compare img").nth(1)
+def test_colors_change_at_once_and_without_the_network(built, predict):
+    runs, right = predict.runs, built.page.locator("#compare img").nth(1)
     source = right.get_attribute("src")
-    choose(seen.page, "#colors", "gray")
+    choose(built.page, "#colors", "gray")
     expect(right).not_to_have_attribute("src", source)
-    wait_until(seen.page, lambda: colorfulness(picture(seen.page, right)) < 1)
+    wait_until(built.page, lambda: colorfulness(picture(built.page, right)) < 1)
     assert predict.runs == runs
 
 
-def test_cancel_stops_within_a_step_and_the_next_visitor_is_served(visit, folder, predict):
-    predict.may_go_on.clear()
-    first, second = visit(), visit()
-    first.upload(draw_photo(folder, "slow.png", size=(200, 150)))
-    expect(first.page.locator("#status")).to_contain_text("Step 1 of 3")
-    second.upload(draw_photo(folder, "patient.png", size=(210, 150)))
-    calls = predict.calls
-    first.page.get_by_role("button", name="Cancel").click()
-    expect(first.page.get_by_role("button", name="Estimate depth")).to_be_enabled()
-    predict.may_go_on.set()
-    second.wait_for_depth()
-    assert predict.calls == calls + 1 + 3  # the step that was under way, then the second visitor's
-    assert predict.peak == 1
-    first.page.get_by_role("button", name="Estimate depth").click()
-    first.wait_for_depth()
-
-
-def test_a_bad_file_gets_a_sentence_and_the_next_photo_works(visit, photo, folder):
-    seen = visit()
-    bad = folder / "empty.png"
-    bad.write_bytes(b"")
-    seen.upload(bad)
-    expect(seen.page.locator("#status .alert")).to_contain_text("empty")
-    expect(seen.page.get_by_role("button", name="Estimate depth")).to_be_disabled()
-    expect(seen.page.locator("#photo img")).to_have_count(0)
-    seen.upload(photo)
-    seen.wait_for_depth()
-
-
-def test_impossible_settings_get_a_sentence_and_the_page_goes_on(visit, photo):
-    seen = visit()
-    seen.upload(photo)
-    seen.wait_for_depth()
-    expect(seen.page.locator("#stl")).to_be_enabled()
-    near = seen.page.locator("#relief-near input[type=range]")
+def test_impossible_settings_get_a_sentence_and_the_page_goes_on(built):
+    near = built.page.locator("#relief-near input[type=range]")
     near.focus()
-    seen.page.keyboard.press("End")
-    expect(seen.page.get_by_test_id("toast-body")).to_contain_text("far must be at least 0.01 more than near")
-    seen.page.keyboard.press("Home")
-    expect(seen.page.locator("#stl")).to_be_enabled()
-
-
-def test_a_phone_shows_everything_in_its_width_and_scrolls_over_the_slider(visit, folder):
-    seen = visit(width=390, touch=True)
-    seen.upload(draw_photo(folder, "a_long_weekend_at_the_lake_with_everybody_we_know.jpg"))
-    seen.wait_for_depth()
-    expect(seen.page.locator("#stl")).to_be_enabled()
-    assert seen.page.evaluate("document.documentElement.scrollWidth") <= 390
-    assert seen.page.evaluate(CUT_OFF) == []
-    seen.page.locator("#compare").scroll_into_view_if_needed()
-    swallowed = seen.page.evaluate(TOUCH_BESIDE_HANDLE)
-    assert swallowed is False
+    built.page.keyboard.press("End")
+    expect(built.page.get_by_test_id("toast-body")).to_contain_text(
+        "far must be at least 0.01 more than near"
+    )
+    built.page.keyboard.press("Home")
+    expect(built.page.locator("#stl")).to_be_enabled()
 
 
 def test_the_dark_page_is_dark_everywhere(visit, photo):
@@ -209,54 +113,35 @@ def test_the_dark_page_is_dark_everywhere(visit, photo):
     assert shot(seen.page.locator("#object-stage header").first).mean() < 80
 
 
-def test_an_example_is_one_click(visit):
-    seen = visit()
-    seen.page.get_by_role("button", name="Example: Eileen Collins, astronaut").click()
-    seen.wait_for_depth()
-    assert seen.download("#stl").name.startswith("astronaut_relief_100x")
+def test_two_clicks_tell_which_point_is_nearer(built):
+    image = built.page.locator("#compare img").first
+    image.scroll_into_view_if_needed()
+    box = image.bounding_box()
+    values, told = ball(120, 160), built.page.locator("#reading")
+    built.page.mouse.click(box["x"] + 0.1 * box["width"], box["y"] + 0.1 * box["height"])
+    expect(told).to_contain_text(f"Depth at 1: {values[12, 16]:.3f}")
+    built.page.mouse.click(box["x"] + 0.6 * box["width"], box["y"] + 0.5 * box["height"])
+    expect(told).to_contain_text("2 is nearer")
 
 
-def test_a_depth_file_of_ones_own_takes_the_place_of_a_run(visit, photo, folder, predict):
-    seen = visit()
-    seen.upload(photo)
-    seen.wait_for_depth()
-    runs = predict.runs
-    np.save(folder / "mine.npy", 1 - ball(240, 320))
-    seen.page.locator("#depth-settings > button").click()
-    seen.page.set_input_files("input[type=file][accept*='.npy']", folder / "mine.npy")
-    expect(seen.page.locator("#status")).to_contain_text("This is your own depth")
-    expect(seen.page.locator("#stl")).to_be_enabled()
-    np.testing.assert_array_equal(np.load(seen.download("#download-npy")), 1 - ball(240, 320))
-    assert predict.runs == runs
+def test_the_preview_shows_the_relief_and_then_the_mesh(built):
+    canvas = built.page.locator("#preview canvas")
+    canvas.scroll_into_view_if_needed()
+    assert vivid(wait_for_picture(built.page, canvas)) == 0  # plaster
+    built.page.get_by_role("tab", name="Textured mesh").click()
+    expect(built.page.locator("#glb")).to_be_enabled()
+    canvas.scroll_into_view_if_needed()
+    wait_until(built.page, lambda: vivid(shot(canvas)) > 0.01)  # the photo on it
+    (surface,) = trimesh.load(built.download("#glb")).geometry.values()
+    assert surface.visual.material.baseColorTexture.size == (160, 120)
+    built.page.get_by_role("tab", name="Relief to print").click()
 
 
-def test_the_depth_inside_a_portrait_photo_is_offered_beside_the_prediction(visit, folder, predict):
-    portrait = folder / "portrait.jpg"
-    portrait.write_bytes(gdepth("RangeLinear"))
-    seen = visit()
-    offer = seen.page.locator("#phone-depth")
-    expect(offer).to_be_hidden()
-    seen.upload(portrait)
-    expect(offer).to_have_text("Depth from the phone")
-    expect(seen.page.locator("#stl")).to_be_enabled()
-    runs = predict.runs
-    offer.click()
-    expect(seen.page.locator("#status")).to_contain_text("depth that the phone put into the photo")
-    expect(seen.page.locator("#legend [data-side]")).to_have_text(["Photo", "Depth from the phone"])
-    expect(seen.page.locator("#stl")).to_be_enabled()
-    np.testing.assert_allclose(np.load(seen.download("#download-npy")), RAMP / 255, atol=1e-6)
-    assert predict.runs == runs
-
-
-def test_everything_comes_in_one_zip_and_its_recipe_can_be_used_again(visit, photo, folder):
-    seen = visit()
-    seen.upload(photo)
-    seen.wait_for_depth()
-    expect(seen.page.locator("#stl")).to_be_enabled()
-    choose(seen.page, "#preset", "Coin")
-    expect(seen.page.locator("#relief-report")).to_contain_text("40 ×")
-    with seen.page.expect_download() as started:
-        seen.page.get_by_role("button", name="Everything in one zip").click()
+def test_everything_comes_in_one_zip_and_its_recipe_can_be_used_again(built, visit, photo, folder):
+    choose(built.page, "#preset", "Coin")
+    expect(built.page.locator("#relief-report")).to_contain_text("40 ×")
+    with built.page.expect_download() as started:
+        built.page.get_by_role("button", name="Everything in one zip").click()
     with zipfile.ZipFile(started.value.path()) as archive:
         names = archive.namelist()
         (folder / "recipe.json").write_bytes(archive.read("holiday_recipe.json"))
@@ -270,29 +155,15 @@ def test_everything_comes_in_one_zip_and_its_recipe_can_be_used_again(visit, pho
     expect(another.page.locator("#relief-report")).to_contain_text("40 ×")
 
 
-def test_two_clicks_tell_which_point_is_nearer(visit, photo):
-    seen = visit()
-    seen.upload(photo)
-    seen.wait_for_depth()
-    image = seen.page.locator("#compare img").first
-    image.scroll_into_view_if_needed()
-    box = image.bounding_box()
-    values, told = ball(480, 640), seen.page.locator("#reading")
-    seen.page.mouse.click(box["x"] + 0.1 * box["width"], box["y"] + 0.1 * box["height"])
-    expect(told).to_contain_text(f"Depth at 1: {values[48, 64]:.3f}")
-    seen.page.mouse.click(box["x"] + 0.6 * box["width"], box["y"] + 0.5 * box["height"])
-    expect(told).to_contain_text("2 is nearer")
-
-
-def test_a_picture_can_be_pasted_by_keys_and_by_the_button(visit):
-    seen = visit(permissions=["clipboard-read", "clipboard-write"])
-    seen.page.evaluate(COPY_A_PICTURE)
-    seen.page.locator("body").press("Control+v")
-    seen.wait_for_depth()
-    source = seen.page.locator("#photo img").get_attribute("src")
-    seen.page.get_by_role("button", name="Paste from clipboard").click()
-    expect(seen.page.locator("#photo img")).not_to_have_attribute("src", source)
-    seen.wait_for_depth()
+def test_a_depth_file_of_ones_own_takes_the_place_of_a_run(built, folder, predict):
+    runs = predict.runs
+    np.save(folder / "mine.npy", 1 - ball(240, 320))
+    built.page.locator("#depth-settings > button").click()
+    built.page.set_input_files("input[type=file][accept*='.npy']", folder / "mine.npy")
+    expect(built.page.locator("#status")).to_contain_text("This is your own depth")
+    expect(built.page.locator("#stl")).to_be_enabled()
+    np.testing.assert_array_equal(np.load(built.download("#download-npy")), 1 - ball(240, 320))
+    assert predict.runs == runs
 
 
 def test_a_new_photo_replaces_one_that_is_under_way(visit, folder, predict):
@@ -309,24 +180,49 @@ def test_a_new_photo_replaces_one_that_is_under_way(visit, folder, predict):
     assert predict.peak == 1
 
 
+def test_a_bad_file_gets_a_sentence_and_the_next_photo_works_with_the_depth_that_is_in_it(
+    visit, folder, predict
+):
+    seen = visit()
+    status = seen.page.locator("#status")
+    (folder / "empty.png").write_bytes(b"")
+    seen.upload(folder / "empty.png")
+    expect(status.locator(".alert")).to_contain_text("empty")
+    expect(seen.page.get_by_role("button", name="Estimate depth")).to_be_disabled()
+    expect(seen.page.locator("#photo img")).to_have_count(0)
+    portrait = folder / "portrait.jpg"
+    portrait.write_bytes(gdepth("RangeLinear"))
+    offer = seen.page.locator("#phone-depth")
+    expect(offer).to_be_hidden()
+    seen.upload(portrait)
+    expect(offer).to_have_text("Depth from the phone")
+    expect(seen.page.locator("#stl")).to_be_enabled()
+    runs = predict.runs
+    offer.click()
+    expect(status).to_contain_text("depth that the phone put into the photo")
+    expect(seen.page.locator("#legend [data-side]")).to_have_text(["Photo", "Depth from the phone"])
+    expect(seen.page.locator("#stl")).to_be_enabled()
+    np.testing.assert_allclose(np.load(seen.download("#download-npy")), RAMP / 255, atol=1e-6)
+    assert predict.runs == runs
+
+
+def test_a_picture_can_be_pasted_by_keys_and_by_the_button(visit):
+    seen = visit(permissions=["clipboard-read", "clipboard-write"])
+    seen.page.evaluate(COPY_A_PICTURE)
+    seen.page.locator("body").press("Control+v")
+    seen.wait_for_depth()
+    source = seen.page.locator("#photo img").get_attribute("src")
+    seen.page.get_by_role("button", name="Paste from clipboard").click()
+    expect(seen.page.locator("#photo img")).not_to_have_attribute("src", source)
+    seen.wait_for_depth()
+
+
 COPY_A_PICTURE = """async () => {
   const canvas = new OffscreenCanvas(160, 120), brush = canvas.getContext("2d");
   brush.fillStyle = "teal";
   brush.fillRect(0, 0, 160, 120);
   const png = await canvas.convertToBlob({ type: "image/png" });
   await navigator.clipboard.write([new ClipboardItem({ "image/png": png })]);
-}"""
-CUT_OFF = """() => [...document.querySelectorAll("main *")]
-  .filter((e) => e.checkVisibility() && !e.closest("#examples") && !e.closest("svg"))
-  .filter((e) => e.getBoundingClientRect().width && e.getBoundingClientRect().right > innerWidth + 1)
-  .map((e) => e.outerHTML.slice(0, 200))"""
-TOUCH_BESIDE_HANDLE = """() => {
-  const box = document.querySelector("#compare").getBoundingClientRect();
-  const target = document.querySelector('#compare [data-testid="imageslider-image"]');
-  const touch = new Touch({ identifier: 1, target, clientX: box.left + 20, clientY: box.top + 20 });
-  const event = new TouchEvent("touchstart", { touches: [touch], bubbles: true, cancelable: true });
-  target.dispatchEvent(event);
-  return event.defaultPrevented;
 }"""
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from marigold_demo.catalog import CATALOG
-from marigold_demo.depth import CheckpointStatus, DepthMap
+from marigold_demo.depth import DepthMap
 from marigold_demo.examples import load_examples
 from marigold_demo.geometry.print_report import build_report
 from marigold_demo.io import export
@@ -32,7 +32,7 @@ from marigold_demo.ui.object_tab import ObjectTab
 from marigold_demo.ui.session_store import DepthResult
 from marigold_demo.workflow import Workflow
 from tests.controls import NAMED, control, parts, turn
-from tests.pages import Ball, ball, draw_photo, served, spread
+from tests.pages import Ball, ball, draw_photo, spread
 from tests.test_accessibility import set_two_points, unfold
 from tests.test_browser import COPY_A_PICTURE, pixels, shot, wait_for_picture
 from tests.visits import BROWSER, wait_until
@@ -176,11 +176,6 @@ def minutes(settings):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("controls")
-
-
-@pytest.fixture(scope="module")
 def photo(folder):
     return draw_photo(folder, "lawn.png")
 
@@ -195,16 +190,6 @@ def result(photo):
 @pytest.fixture(scope="module")
 def predict():
     return Told()
-
-
-@pytest.fixture(scope="module")
-def url(folder, predict):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(folder / "cache"))
-        with served(
-            predict, status_of=lambda settings: CheckpointStatus(last_s=60.0 * minutes(settings))
-        ) as address:
-            yield address
 
 
 def test_every_control_that_the_page_shows_is_used_by_a_test(visit, folder, photo, predict):

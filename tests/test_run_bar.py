@@ -7,8 +7,8 @@ from playwright.sync_api import expect
 from marigold_demo.catalog import CATALOG, EMBEDDED
 from marigold_demo.depth import CheckpointStatus, DepthMap, Progress
 from marigold_demo.errors import CheckpointError
-from tests.pages import Ball, ball, draw_photo, served
-from tests.visits import BROWSER, Visit, choose, chromium, type_number, wait_until
+from tests.pages import Ball, ball, draw_photo
+from tests.visits import BROWSER, Visit, choose, type_number, wait_until
 
 pytestmark = BROWSER
 OFFLINE = "It is not on this machine and the hub cannot be reached; connect to the internet."
@@ -36,27 +36,8 @@ def status_of(settings):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("run_bar")
-
-
-@pytest.fixture(scope="module")
 def predict():
     return Models()
-
-
-@pytest.fixture(scope="module")
-def url(folder, predict):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(folder / "cache"))
-        with served(predict, status_of=status_of) as address:
-            yield address
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture

@@ -5,34 +5,15 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 from playwright.sync_api import Error, Locator, Page, Route, expect
 
 from marigold_demo.recipe import Recipe
 from marigold_demo.settings import ReliefSettings
-from tests.pages import Ball, ball, draw_photo, served
+from tests.pages import ball, draw_photo
 from tests.visits import BROWSER, wait_until
 
 pytestmark = BROWSER
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("ways")
-
-
-@pytest.fixture(scope="module")
-def predict():
-    return Ball()
-
-
-@pytest.fixture(scope="module")
-def url(folder, predict):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(folder / "cache"))
-        with served(predict) as address:
-            yield address
 
 
 DROP = """([files, selector, kinds]) => {
