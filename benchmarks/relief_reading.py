@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from marigold_demo.depth import DepthMap
 from marigold_demo.geometry.bas_relief import compress
-from marigold_demo.geometry.heightfield import fill_invalid, resample
+from marigold_demo.geometry.depth_repair import fill_invalid
+from marigold_demo.geometry.heightfield import resample
 from marigold_demo.geometry.relief import build_relief
 from marigold_demo.geometry.rtin import grid_size
 from marigold_demo.io.depth_file import read_depth_file

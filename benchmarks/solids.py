@@ -1,17 +1,23 @@
 """Soundness and outlines of reliefs, measured on the bytes of their files.
 
 Usage:
-    python benchmarks/solids.py holes [--count 1000]    drilled pieces that are no sound solid, in STL and 3MF
-    python benchmarks/solids.py outlines                radial spread of discs and their rims, in mm
-    python benchmarks/solids.py teeth                   largest height of teeth outside a contour, in mm
-    python benchmarks/solids.py turned                  share of holes in meshes turned by 20 degrees
+    python -m benchmarks.solids holes [--count 1000]    drilled pieces that are no sound solid, in STL and 3MF
+    python -m benchmarks.solids outlines                radial spread of discs and their rims, in mm
+    python -m benchmarks.solids teeth                   largest height of teeth outside a contour, in mm
+    python -m benchmarks.solids turned                  share of holes in meshes turned by 20 degrees
+    python -m benchmarks.solids cutter                  CNC preset: ripple of outlines in mm, steepest slope
+    python -m benchmarks.solids sliced [--px 512]       presets that PrusaSlicer repairs or warns of
 
 Each line is a name and a figure. Depth is made up here.
 """
 
 import argparse
 import io
+import subprocess
+import tempfile
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import scipy.ndimage
@@ -27,7 +33,15 @@ from marigold_demo.geometry.textured_mesh import Surface, build_surface
 from marigold_demo.io import export
 from marigold_demo.io.mesh_files import from_stl, read_threemf
 from marigold_demo.io.photo import Photo
-from marigold_demo.settings import MeshSettings, ReliefSettings
+from marigold_demo.settings import RELIEF_PRESETS, MeshSettings, ReliefSettings
+
+SLICER = "prusa-slicer"
+QUICK_SLICES = (
+    *("--layer-height", "0.4", "--first-layer-height", "0.4", "--perimeters", "1"),
+    *("--fill-density", "0", "--top-solid-layers", "1", "--bottom-solid-layers", "1"),
+)
+# What `--info` says only of files that it repairs, and what slicing warns of.
+COMPLAINTS = ("edges", "facets_removed", "facets_reversed", "degenerate", "warning", "error", "empty layer")
 
 
 def main() -> None:
@@ -35,9 +49,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=sorted(FIGURES))
+    parser.add_argument("what", choices=[*sorted(FIGURES), "sliced"])
+    parser.add_argument("--px", type=int, default=512, help="samples of a piece to slice")
     parser.add_argument("--count", type=int, default=1000, help="how many pieces")
     chosen = parser.parse_args()
+    if chosen.what == "sliced":
+        for name, settings in sliced_pieces().items():
+            print(name, slicer_says(example_stl(replace(settings, resolution=chosen.px))) or "no complaint")
+        return
     for name, value in FIGURES[chosen.what](chosen.count).items():
         print(f"{name}  {value:g}")
 
@@ -131,6 +150,101 @@ def turned(count: int) -> dict[str, float]:
     return figures
 
 
+def cutter(count: int) -> dict[str, float]:
+    """Measure the CNC preset: heights along the outline of a disc in steps of pixels, and the steepest face.
+
+    Ripple is what is left of the heights on a circle without their first 8 harmonics, from lowest to highest,
+    on the circle where that is most. `soft` is the sigma of the disc's outline in pixels of 400.
+    """
+    figures = {}
+    settings = replace(RELIEF_PRESETS["CNC"], tolerance_mm=0.1)
+    for soft in (0.0, 1.0, 2.0):
+        heights = build_relief(DepthMap(stepped_disc(soft)), settings).heights.astype(np.float64)
+        figures[f"ripple in mm, soft {soft:g}"] = max(
+            ripple(heights, radius) for radius in np.arange(100, 120, 0.5)
+        )
+    random = np.random.default_rng(0)
+    rough = np.where(bumps((150, 200), random) > 0.5, 0.2, 0.9) + 0.3 * random.random((150, 200))
+    for mode in ("emboss", "mold"):
+        settings = replace(RELIEF_PRESETS["CNC"], resolution=512, smooth_px=0.0, mode=mode)
+        corners = from_stl(
+            export.stl(build_relief(DepthMap(rough.astype(np.float32)), replace(settings, frame="none")))
+        )["corners"].astype(np.float64)
+        normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        upright = normal[:, 2] / np.linalg.norm(normal, axis=1)
+        figures[f"steepest face in degrees, {mode}"] = float(
+            np.degrees(np.arccos(upright[upright > 1e-4].min()))
+        )
+    return figures
+
+
+def stepped_disc(soft: float) -> NDArray[np.float32]:
+    """Return depth of a domed disc of 110 pixels, its outline in steps of pixels: float32 [300, 400]."""
+    y, x = np.mgrid[:300, :400].astype(np.float64)
+    reach = np.hypot(x - 199.5, y - 149.5) / 110
+    inside = scipy.ndimage.gaussian_filter((reach < 1).astype(np.float64), soft)
+    disc: NDArray[np.float32] = (inside * (0.3 + 0.2 * reach**2) + (1 - inside) * 0.9).astype(np.float32)
+    return disc
+
+
+def ripple(heights: NDArray[np.float64], radius: float) -> float:
+    """Return what a circle of so many of 400 pixels has beyond its first 8 harmonics, lowest to highest."""
+    rows, columns = heights.shape
+    turn = np.linspace(0, 2 * np.pi, 4000, endpoint=False)
+    reach = radius * (columns - 1) / 399
+    place = (rows - 1) / 2 + reach * np.sin(turn), (columns - 1) / 2 + reach * np.cos(turn)
+    spectrum = np.fft.rfft(scipy.ndimage.map_coordinates(heights, place, order=1))
+    spectrum[:9] = 0
+    return float(np.ptp(np.fft.irfft(spectrum, len(turn))))
+
+
+def sliced_pieces() -> dict[str, ReliefSettings]:
+    """Return the settings of one piece of each kind that is printed: all presets, and other outlines."""
+    coin = RELIEF_PRESETS["coin"]
+    return {
+        "standard": ReliefSettings(),
+        **RELIEF_PRESETS,
+        "stamp": ReliefSettings(mode="stamp"),
+        "mold": ReliefSettings(mode="mold", slope_deg=75.0),
+        "drilled coin": replace(coin, hole="through", hole_mm=2.0, frame_mm=4.0),
+        "cut-out": ReliefSettings(cutout="depth", cutout_depth=0.6),
+        "bent": ReliefSettings(bend_radius_mm=60.0),
+    }
+
+
+def example_stl(settings: ReliefSettings) -> bytes:
+    """Return the STL of a relief of bumps in those settings."""
+    values = bumps((120, 160), np.random.default_rng(0))
+    photo = Photo((values[..., None].repeat(3, 2) * 255).astype(np.uint8))
+    return export.stl(build_relief(DepthMap(values), settings, photo=photo))
+
+
+def slicer_says(stl: bytes) -> list[str]:
+    """Slice an STL with PrusaSlicer and return the lines that say it was repaired, or warn.
+
+    Raises:
+        FileNotFoundError: The program is not installed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path, made = Path(folder) / "piece.stl", Path(folder) / "piece.gcode"
+        path.write_bytes(stl)
+        lines = _slicer(path, "--info")
+        if "manifold = yes" not in lines or "number_of_parts =  1" not in lines:
+            return lines
+        lines += _slicer(path, "--export-gcode", *QUICK_SLICES, "--output", str(made))
+        if not made.exists() or "G1" not in made.read_text():
+            return lines
+        return [line for line in lines if any(word in line.lower() for word in COMPLAINTS)]
+
+
+def _slicer(path: Path, *flags: str) -> list[str]:
+    """Return the lines that PrusaSlicer prints of a file."""
+    run = subprocess.run(
+        [SLICER, *flags, str(path)], capture_output=True, text=True, timeout=600, check=False
+    )
+    return [line.strip() for line in (run.stdout + run.stderr).splitlines()]
+
+
 def covered(surface: Surface, degrees: float, *, size: int = 400) -> NDArray[np.bool_]:
     """Draw the triangles of a surface that is turned about a vertical axis: bool [size, size]."""
     middle = (surface.camera.near + surface.camera.far) / 2
@@ -161,6 +275,7 @@ FIGURES: dict[str, Callable[[int], dict[str, float]]] = {
     "holes": holes,
     "outlines": outlines,
     "teeth": teeth,
+    "cutter": cutter,
     "turned": turned,
 }
 

@@ -6,15 +6,18 @@ import scipy.ndimage
 
 from benchmarks.photo_detail import draw_scenes
 from marigold_demo.errors import DepthFileError
-from marigold_demo.geometry.heightfield import (
+from marigold_demo.geometry.depth_repair import (
     debanded,
     fill_invalid,
+    with_even_outlines,
+    without_spots,
+    without_teeth,
+)
+from marigold_demo.geometry.heightfield import (
     filled_up,
     heights_from_brightness,
     luminance,
     resample,
-    without_spots,
-    without_teeth,
 )
 from marigold_demo.geometry.photo_detail import shading_detail, with_photo_detail
 from tests.depths import KINDS, hills, noise
@@ -181,14 +184,28 @@ def test_teeth_along_a_contour_go_and_all_else_stays():
     assert without_teeth(pole)[1] == 0
 
 
+def test_outlines_in_steps_of_pixels_become_even_and_hardly_move():
+    y, x = np.mgrid[:150, :200].astype(np.float32)
+    reach = np.hypot(x - 99.5, y - 74.5) - 55
+    stepped = np.where(reach < 0, np.float32(0.3), np.float32(0.9))
+    true = 0.3 + 0.6 * np.clip(reach + 0.5, 0, 1)  # a pixel's share of both sides
+    made = with_even_outlines(stepped)
+    assert np.abs(made - true).sum() < 0.6 * np.abs(stepped - true).sum()
+    assert np.array_equal(made[np.abs(reach) > 1.5], stepped[np.abs(reach) > 1.5])
+    assert with_even_outlines(np.full((40, 40), 0.5, dtype=np.float32)).std() == 0
+
+
 @pytest.mark.parametrize("slope", [0.5, 2.0])
 def test_a_slope_limit_fills_the_far_side_only(slope):
     y, x = np.mgrid[:120, :160]
-    heights = (np.hypot((x - 80) * 0.25, (y - 60) * 0.5) < 7.5).astype(np.float32) * 4
+    heights = (np.hypot((x - 80) * 0.25, (y - 60) * 0.28) < 7.5).astype(np.float32) * 4
     heights[10:14, 10:14] = 1
-    made = filled_up(heights, slope, pitch=(0.5, 0.25))
-    assert (made >= heights).all() and made.max() == 4
-    down, across = np.diff(made, axis=0) / 0.5, np.diff(made, axis=1) / 0.25
-    assert max(np.abs(down).max(), np.abs(across).max()) <= slope * 1.001
-    exact = np.maximum(0, 4 - slope * np.maximum(0, np.hypot((x - 80) * 0.25, (y - 60) * 0.5) - 7.5))
+    made = filled_up(heights, slope, pitch=(0.28, 0.25))
+    plateau = scipy.ndimage.binary_erosion(heights == 4, iterations=4)
+    assert np.abs(made[plateau] - 4).max() < 1e-3 and made.max() <= 4 and (made >= 0).all()
+    down, across = np.diff(made, axis=0) / 0.28, np.diff(made, axis=1) / 0.25
+    sides = slice(1, None), slice(-1)
+    corners = [(down[:, one], across[other]) for one in sides for other in sides]
+    assert max(np.hypot(*corner).max() for corner in corners) <= slope  # every triangle of every cell
+    exact = np.maximum(0, 4 - slope * np.maximum(0, np.hypot((x - 80) * 0.25, (y - 60) * 0.28) - 7.5))
     assert np.abs(made - exact)[20:].max() < 0.5 * slope + 0.4  # a cell, and an octagon in place of a circle

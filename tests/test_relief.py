@@ -1,6 +1,7 @@
 """Every depth and every choice gives one closed solid of the asked size that follows the heights."""
 
 import io
+import shutil
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from benchmarks.solids import SLICER, example_stl, sliced_pieces, slicer_says
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError, SettingsError
 from marigold_demo.geometry.frame import frame_top_mm, make_profile
@@ -635,3 +637,24 @@ def test_real_depth_gives_a_solid_at_full_resolution(name):
 @given(kinds, wishes)
 def test_many_more_wishes_give_closed_solids(kind, wish):
     assert_solid(reread(build_relief(depth_map(kind), wish)))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which(SLICER), reason="PrusaSlicer is not installed")
+@pytest.mark.parametrize("name", sliced_pieces())
+def test_a_slicer_neither_repairs_a_piece_nor_warns_of_it(name):
+    wish = sliced_pieces()[name]
+    coarse = replace(wish, width_mm=20.0, resolution=128, tolerance_mm=0.2)
+    if name == "bent":
+        coarse = replace(coarse, bend_radius_mm=15.0)
+    frame_mm = 4.0 if name == "drilled coin" else min(2.0, wish.frame_mm)
+    assert slicer_says(example_stl(replace(coarse, frame_mm=frame_mm))) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which(SLICER), reason="PrusaSlicer is not installed")
+def test_the_slicer_would_say_so_of_a_piece_with_a_hole():
+    stl = example_stl(ReliefSettings(width_mm=30.0, resolution=128, tolerance_mm=0.1))
+    count = int.from_bytes(stl[80:84], "little") - 5
+    said = slicer_says(stl[:80] + count.to_bytes(4, "little") + stl[84:-250])
+    assert any("open_edges" in line for line in said)

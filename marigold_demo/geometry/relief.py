@@ -14,6 +14,14 @@ from numpy.typing import NDArray
 
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import SettingsError
+from marigold_demo.geometry.bas_relief import unit_range
+from marigold_demo.geometry.depth_repair import (
+    debanded,
+    fill_invalid,
+    with_even_outlines,
+    without_spots,
+    without_teeth,
+)
 from marigold_demo.geometry.footprint import (
     DISCS,
     Footprint,
@@ -31,8 +39,6 @@ from marigold_demo.geometry.frame import Profile, frame_top_mm, make_profile
 from marigold_demo.geometry.heightfield import (
     Heightfield,
     Leveling,
-    debanded,
-    fill_invalid,
     filled_up,
     heights_from_brightness,
     heights_from_depth,
@@ -41,8 +47,6 @@ from marigold_demo.geometry.heightfield import (
     smoothed,
     spread,
     to_millimeters,
-    without_spots,
-    without_teeth,
 )
 from marigold_demo.geometry.heightmap import MapSize, map_size
 from marigold_demo.geometry.mesh_check import check_mesh, require_sound
@@ -130,6 +134,8 @@ def build_relief(depth: DepthMap, settings: ReliefSettings, *, photo: ReliefPhot
     size = grid_size(width, height, settings.resolution)
     values, spots = without_spots(fill_invalid(depth.values))
     values, teeth = without_teeth(values)
+    if settings.slope_deg < STEEPEST_DEG:
+        values = with_even_outlines(values)
     grid = smoothed(debanded(values), settings.smooth_px, size=size)
     footprint = _footprint(grid, settings, profile, picture_size=(width, height), photo=photo)
     # 2. Heights between 0 and 1, then in millimeters
@@ -141,6 +147,7 @@ def build_relief(depth: DepthMap, settings: ReliefSettings, *, photo: ReliefPhot
     if settings.slope_deg < STEEPEST_DEG:
         slope = np.tan(np.radians(settings.slope_deg)) / settings.relief_mm
         heights = filled_up(heights, float(slope), pitch=footprint.pitch_mm(heights[1:, 1:]))
+        heights = unit_range(heights) if footprint.picture is None else spread(heights, footprint.picture)
     if teeth:
         notes += (f"{teeth} narrow teeth along contours of the depth were leveled.",)
     if settings.mode in ("engrave", "mold"):

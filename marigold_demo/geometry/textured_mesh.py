@@ -17,7 +17,8 @@ from PIL import Image
 
 from marigold_demo.depth import DepthMap
 from marigold_demo.geometry.bas_relief import unit_range
-from marigold_demo.geometry.heightfield import fill_invalid, resample
+from marigold_demo.geometry.depth_repair import fill_invalid
+from marigold_demo.geometry.heightfield import resample
 from marigold_demo.geometry.rtin import FaceBudget, Triangulation, compact, grid_size, triangulate
 from marigold_demo.geometry.second_layer import SecondLayer, second_layer
 from marigold_demo.settings import MeshSettings
