@@ -128,8 +128,8 @@ def visit(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
 
     visits: list[Visit] = []
 
-    def start(**how: Any) -> Visit:
-        visits.append(Visit(browser, url, **how))
+    def start(through: str = url, **how: Any) -> Visit:
+        visits.append(Visit(browser, through, **how))
         return visits[-1]
 
     yield start

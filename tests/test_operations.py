@@ -425,6 +425,7 @@ def nginx(tmp_path) -> Iterator[Callable[[str], str]]:
         front = f"127.0.0.1:{free_port()}"
         assert "listen 80;" in block and "http://127.0.0.1:7860" in block
         block = block.replace("listen 80;", f"listen {front};").replace("http://127.0.0.1:7860", url)
+        block = block.replace("/var/log/nginx", str(tmp_path))
         folders = [f"{kind}_temp_path {tmp_path}/{kind};" for kind in ("client_body", "proxy", "fastcgi")]
         folders += [f"{kind}_temp_path {tmp_path}/{kind};" for kind in ("uwsgi", "scgi")]
         workers = "user root;" if os.geteuid() == 0 else ""  # else they could not write below tmp_path
@@ -475,3 +476,8 @@ def test_uploads_and_progress_pass_through_the_documented_nginx(nginx, tmp_path,
         assert httpx.get(f"{front}/config", headers={"host": "evil.example"}).status_code == 421
         too_large = {"files": ("big.jpg", bytes(102 * 10**6))}
         assert httpx.post(f"{front}/gradio_api/upload", files=too_large, timeout=60).status_code == 413
+        link = f"{front}/?result=key-of-a-result"
+        assert httpx.get(link, headers={"referer": link}).status_code == 200
+        lines = (tmp_path / "depth.log").read_text() + (tmp_path / "error.log").read_text()
+        assert "GET / 200" in lines
+        assert not any(word in lines for word in ("key-of-a-result", "127.0.0.1", "noise"))

@@ -1,5 +1,6 @@
 """What visitors compare and measure on the page, without a server."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from marigold_demo.colormap import MOST_CONTOURS
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import SettingsError
 from marigold_demo.geometry.textured_mesh import build_surface
-from marigold_demo.settings import DepthSettings, MeshSettings
+from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.ui import layers
 from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.points import use_length
@@ -223,3 +224,46 @@ def test_the_photos_detail_is_among_the_main_settings():
     from marigold_demo.ui.object_tab import MAIN, RELIEF
 
     assert "photo_detail" in MAIN[RELIEF]
+
+
+# Keys that leave the server
+
+
+def test_a_remembered_result_is_found_again_under_keys_that_meet_no_others(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    store = SessionStore(Workflow(Ball()))
+    photo = make_photo(20, 20)
+    photo_key = store.add_photo(photo)
+    made = DepthResult(photo, DepthMap(ball(20, 20)), None)
+    depth_key = store.add_result(made, photo_key=photo_key)
+    key = store.remember(photo_key, depth_key, settings={"kind": "mesh"})
+    mine, linked = store.recall(key), store.recall(key, shared=True)
+    assert store.photo(linked.photo_key) is photo and store.result(linked.depth_key) is made
+    assert linked.settings == {"kind": "mesh"}
+    found = [depth_key, mine.depth_key, linked.depth_key]
+    assert len(set(found)) == 3
+    assert [store.is_shared(one) for one in found] == [False, False, True]
+    # What another does with the same result is not noted for the first.
+    store.record_preview(linked.depth_key, ReliefSettings(width_mm=50))
+    assert not store.is_preview_outdated(depth_key, ReliefSettings())
+    store.add_result(DepthResult(photo, DepthMap(ball(20, 20) / 2), None), photo_key=linked.photo_key)
+    again = DepthResult(photo, DepthMap(ball(20, 20) / 3), None)
+    assert store.result(store.add_result(again, photo_key=photo_key)).previous is made.depth
+
+
+@pytest.mark.parametrize("key", ["", "x", "a" * 22, "../../etc/passwd", None, 7])
+def test_a_key_that_was_never_given_leads_nowhere(tmp_path, monkeypatch, key):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    store = SessionStore(Workflow(Ball()))
+    photo_key = store.add_photo(make_photo(20, 20))
+    assert store.recall(key) is None
+    assert store.recall(photo_key) is None  # a key of the store itself is none for outside
+
+
+def test_what_is_gone_is_not_recalled(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    store = SessionStore(Workflow(Ball()), ttl_s=0.2)
+    key = store.remember(store.add_photo(make_photo(20, 20)), None)
+    assert store.recall(key) is not None
+    time.sleep(0.5)
+    assert store.recall(key) is None

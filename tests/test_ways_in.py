@@ -1,8 +1,12 @@
 """One visit on which things come in by every way there is, and what the page makes of them."""
 
+import base64
 import io
+import json
+import logging
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
@@ -160,6 +164,84 @@ def choose_file(page: Page, button: Locator, path: Path) -> None:
     with page.expect_file_chooser() as chooser:
         button.click()
     chooser.value.set_files(path)
+
+
+def test_a_reload_costs_nothing_at_any_stage_and_a_link_opens_a_copy(visit, browser, folder, predict, url):
+    handler = logging.StreamHandler(spoken := io.StringIO())
+    logging.getLogger().addHandler(handler)
+    seen = visit(permissions=["clipboard-read", "clipboard-write"])
+    page = seen.page
+    predict.may_go_on.clear()
+    drop(page, draw_photo(folder, "kept.png", size=(170, 130)))
+    says(page, "Step 1 of 3")
+    page.reload()
+    expect(page.locator("#photo img")).to_be_visible()
+    says(page, "Step 1 of 3")
+    predict.may_go_on.set()
+    seen.wait_for_object()
+    width = page.locator("#relief-width_mm input[type=number]")
+    width.fill("77")
+    width.press("Enter")
+    expect(page.locator("#relief-report")).to_contain_text("77 ×")
+    before = shown(page)
+    page.goto("about:blank")
+    page.go_back()
+    says(page, "Welcome back")
+    expect(page.locator("#relief-report")).to_contain_text("77 ×")
+    expect(width).to_have_value("77")
+    np.testing.assert_array_equal(shown(page), before)
+    np.testing.assert_array_equal(np.load(seen.download("#download-npy")), ball(130, 170))
+    key = a_link_opens_a_copy_that_changes_nothing(seen, browser, url)
+    unknown_keys_get_a_sentence(visit, url, key)
+    logging.getLogger().removeHandler(handler)
+    assert key not in spoken.getvalue()
+    lost = ("AbortError", "errored out")  # what Gradio says when a page with a run is left
+    seen.faults[:] = [fault for fault in seen.faults if not any(words in fault for words in lost)]
+    page.close()
+    another = seen.context.new_page()  # the tab is closed
+    another.goto(url)
+    says(another, "Welcome back")
+    another.get_by_role("button", name="Start over").click()
+    expect(another.locator("#compare img")).to_have_count(0)
+    another.reload()
+    expect(another.locator("#examples img").first).to_be_visible()
+    expect(another.locator("#status")).not_to_contain_text("Welcome back")
+
+
+def a_link_opens_a_copy_that_changes_nothing(seen, browser, url) -> str:
+    """Return the key of the link."""
+    seen.page.locator("#link").click()
+    says(seen.page, "The link is copied")
+    link = seen.page.evaluate("navigator.clipboard.readText()")
+    key = link.removeprefix(f"{url}/?result=")
+    assert len(base64.urlsafe_b64decode(key + "==")) == 16  # 128 bits
+    own = seen.page.evaluate("sessionStorage.getItem('marigold-demo')")
+    assert json.loads(own)["key"] != key
+    context = browser.new_context()
+    other, requests = context.new_page(), []
+    other.on("request", lambda one: requests.append(one))
+    other.goto(link)
+    says(other, "Opened from a link")
+    expect(other.locator("#relief-report")).to_contain_text("77 ×")
+    assert key not in other.url
+    first, *others = requests
+    assert key in first.url
+    assert not any(key in one.url + one.headers.get("referer", "") for one in others)
+    assert other.evaluate("localStorage.getItem('marigold-demo')") is None  # what the visitor had kept stays
+    width = other.locator("#relief-width_mm input[type=number]")
+    width.fill("55")
+    width.press("Enter")
+    expect(other.locator("#relief-report")).to_contain_text("55 ×")
+    context.close()
+    expect(seen.page.locator("#relief-report")).to_contain_text("77 ×")
+    return key
+
+
+def unknown_keys_get_a_sentence(visit, url: str, key: str) -> None:
+    for wrong in (key[:-2] + "xx", "", "../" * 30, key.lower(), "<img src=x onerror=alert(1)>"):
+        seen = visit(at=f"?result={quote(wrong)}")
+        says(seen.page, "This link leads nowhere")
+        expect(seen.page.locator("#compare img")).to_have_count(0)
 
 
 def write_heif(path: Path) -> Path:

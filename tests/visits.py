@@ -57,6 +57,7 @@ class Visit:
         permissions: Sequence[str] = (),
         motion: str = "no-preference",
         before: str = "",
+        at: str = "",
     ):
         self.context = browser.new_context(
             viewport={"width": width, "height": 860},
@@ -75,7 +76,7 @@ class Visit:
         self.page.on("console", self._console)
         self.page.on("request", lambda request: self._request(request.url, url))
         self.page.on("response", self._response)
-        self.page.goto(f"{url}/?__theme={theme}")
+        self.page.goto(f"{url}/{at or f'?__theme={theme}'}")
         self.page.wait_for_selector("#photo input[type=file]", state="attached")
 
     def _console(self, message) -> None:

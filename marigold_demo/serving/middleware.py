@@ -344,7 +344,7 @@ CONTENT = {
 HEADERS = {
     "content-security-policy": "; ".join(f"{name} {value}" for name, value in CONTENT.items()),
     "x-content-type-options": "nosniff",
-    "referrer-policy": "same-origin",
+    "referrer-policy": "no-referrer",  # an address may hold the key of a result
     "cross-origin-opener-policy": "same-origin",
     "permissions-policy": "camera=(self), microphone=(), geolocation=(), payment=(), usb=()",
 }

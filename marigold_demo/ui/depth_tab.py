@@ -147,7 +147,7 @@ class DepthTab:
                 queue=False,
                 **QUIET,
             )
-        self._follow(run)
+        self.follow(run)
         photo.cancel.click(
             self.cancel_run, [photo.request], photo.run_outputs, cancels=[run], queue=False, **QUIET
         )
@@ -159,7 +159,7 @@ class DepthTab:
         self._connect_style()
         self.points.connect(self, self.objects)
 
-    def _follow(self, depth_is_there: Dependency) -> None:
+    def follow(self, depth_is_there: Dependency) -> None:
         """Do all that needs a finished depth: bring it into view, build the object, write the files."""
         depth_is_there.success(None, js=_SHOW_DEPTH)
         # Before its preview is made: a Model3D that is filled while it is not there stays empty.
@@ -193,7 +193,7 @@ class DepthTab:
             cancels=[run],
             **READING,
         )
-        self._follow(from_file)
+        self.follow(from_file)
         from_phone = photo.phone_depth.click(
             user_errors(self.take_phone_depth),
             [photo.key, *sides],
@@ -201,7 +201,7 @@ class DepthTab:
             cancels=[run],
             **WORK,
         )
-        self._follow(from_phone)
+        self.follow(from_phone)
 
     def _connect_style(self) -> None:
         changed = gr.on(
@@ -347,7 +347,7 @@ class DepthTab:
         self, result: DepthResult, photo_key: str | None, sides: Sequence[str], style: DepthStyle
     ) -> Outputs:
         key = self.store.add_result(result, photo_key=photo_key)
-        return {self.key: key} | self._show(self.store.result(key), sides, style)
+        return {self.key: key} | self.show(self.store.result(key), sides, style)
 
     def show_layers(self, key: str | None, left: str, right: str, *style: Any) -> Outputs:
         """Fill slider and legend; the network is not used.
@@ -357,9 +357,9 @@ class DepthTab:
         """
         result, chosen = self.store.result(key), DepthStyle(*style)
         layers.check_layers(result, (left, right))
-        return self._show(result, (left, right), chosen)
+        return self.show(result, (left, right), chosen)
 
-    def _show(self, result: DepthResult, wanted: Sequence[str], style: DepthStyle) -> Outputs:
+    def show(self, result: DepthResult, wanted: Sequence[str], style: DepthStyle) -> Outputs:
         """Fill slider and legend; a layer that is not there gives way to depth."""
         there = layers.available(result)
         shown = tuple(name if name in there else DEPTH for name in wanted)

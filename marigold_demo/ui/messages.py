@@ -130,12 +130,23 @@ def duration(seconds: float) -> str:
     return f"{round(seconds / 60)} min"
 
 
-def status(words: str, *, share: float | None = None, alert: bool = False) -> str:
-    """Return the status line as HTML; `share` from 0 to 1 draws a bar, `alert` marks a failed run."""
+def status(
+    words: str, *, share: float | None = None, alert: bool = False, action: tuple[str, str] | None = None
+) -> str:
+    """Return the status line as HTML.
+
+    Args:
+        words: What it says.
+        share: From 0 to 1; draws a bar.
+        alert: Marks a failed run or a refused file.
+        action: What a button behind the words does (`data-way` in ways_in.js), and its label.
+    """
     bar = "" if share is None else f'<progress max="1" value="{share:.3f}" aria-label="Progress"></progress>'
     kind = "status alert" if alert else "status"
+    button = "" if action is None else '<button type="button" data-way="{}">{}</button>'.format(*action)
     return (
-        f'<div class="{kind}" role="status" aria-live="polite"><span>{html.escape(words)}</span>{bar}</div>'
+        f'<div class="{kind}" role="status" aria-live="polite"><span>{html.escape(words)}</span>{button}{bar}'
+        "</div>"
     )
 
 

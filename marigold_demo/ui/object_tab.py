@@ -24,7 +24,7 @@ from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.messages import size_in_words, user_errors
 from marigold_demo.ui.points import CAMERA
 from marigold_demo.ui.session_store import DepthResult, SessionStore, write_file
-from marigold_demo.ui.widgets import RAW, WORK, download_button, heading, settled_events
+from marigold_demo.ui.widgets import QUIET, RAW, WORK, download_button, heading, settled_events
 
 if TYPE_CHECKING:
     from marigold_demo.ui.depth_tab import DepthTab
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 HEIGHT_PX = 560
 FRONT = (90, 90, None)  # degrees and distance: straight at the picture
 RELIEF, MESH = "relief", "mesh"
+ZIP = "Everything in one zip"
 # What stands above "More settings".
 MAIN = {
     RELIEF: ("width_mm", "relief_mm", "base_mm", "frame_mm", "near", "far", "detail", "photo_detail"),
@@ -111,7 +112,7 @@ class ObjectTab:
                     )
                 with gr.Column(scale=5, min_width=300):
                     self._add_kinds()
-                    self.zip = gr.Button("Everything in one zip", elem_id="everything")
+                    self.zip = gr.Button(ZIP, elem_id="everything")
                     # The browser fetches what is put here as soon as it is packed.
                     self.zip_file = gr.DownloadButton("Zip", visible="hidden", elem_id="zip-file")
         self.shapes = {RELIEF: self.relief, MESH: self.mesh}
@@ -153,7 +154,14 @@ class ObjectTab:
             if not (shape is self.mesh and name in CAMERA)
         ]
         self.rebuild(partial(gr.on, settled), trigger_mode="always_last")
-        packed = self.zip.click(
+        begun = self.zip.click(
+            lambda: gr.Button("Packing everything …", interactive=False),
+            None,
+            [self.zip],
+            queue=False,
+            **QUIET,
+        )
+        packed = begun.success(
             user_errors(self.pack),
             [depth.key, *depth.style, *self.all_fields],
             [self.zip_file, self.zip],
@@ -161,6 +169,7 @@ class ObjectTab:
             **RAW,
         )
         packed.success(None, js=_FETCH_ZIP)
+        packed.failure(lambda: gr.Button(ZIP, interactive=True), None, [self.zip], queue=False, **QUIET)
 
     def rebuild(self, trigger: Callable[..., Dependency], **how: Any) -> None:
         """Build the preview of the chosen shape at the trigger, then its files."""
@@ -249,8 +258,8 @@ class ObjectTab:
             mesh=self._settings(MESH, values),
             colored=style.colored(result.depth.values),
         )
-        words = f"Everything in one zip · {size_in_words(Path(path).stat().st_size)}"
-        return {self.zip_file: path, self.zip: gr.Button(words)}
+        words = f"{ZIP} · {size_in_words(Path(path).stat().st_size)}"
+        return {self.zip_file: path, self.zip: gr.Button(words, interactive=True)}
 
     def _settings(self, name: str, chosen: Sequence[Any]) -> Any:
         """Make settings of those of the widgets' values that belong to one shape."""

@@ -72,8 +72,14 @@
     });
   }
 
+  // A drag that begins on the picture ends with a click, too, which is none.
+  const STILL_PX = 6;
+  let pressed = { x: 0, y: 0 };
+  document.addEventListener("pointerdown", (event) => { pressed = { x: event.clientX, y: event.clientY }; }, true);
+
   // A click on the picture asks the server for the depth there; two dots show the two points that are compared.
   document.addEventListener("click", (event) => {
+    if (event.detail && Math.hypot(event.clientX - pressed.x, event.clientY - pressed.y) > STILL_PX) return;
     const wrap = event.target.closest?.("#compare .slider-wrap");
     const asked = document.querySelector("#point textarea, #point input");
     const image = document.querySelector(IMAGES);
@@ -148,6 +154,25 @@
     clearTimeout(settling);
     settling = setTimeout(() => slider.dispatchEvent(new PointerEvent("pointerup", { bubbles: true })), 250);
   });
+
+  // A thumb that scrolls the page over a slider has moved it before the browser knows that it scrolls.
+  let touched = null;
+  document.addEventListener("pointerdown", (event) => {
+    const slider = event.target.closest?.('input[type="range"]');
+    touched = slider && event.pointerType !== "mouse" ? { slider, value: slider.value } : null;
+  }, true);
+  document.addEventListener("pointercancel", (event) => {
+    if (!touched || event.target !== touched.slider) return;
+    const { slider, value } = touched;
+    touched = null;
+    const putBack = () => {
+      if (slider.value === value) return;
+      slider.value = value;
+      slider.dispatchEvent(new Event("input", { bubbles: true }));
+    };
+    putBack();
+    setTimeout(putBack, 100); // the browser may move it once more
+  }, true);
 
   // Gradio loads the code of its 3D viewer after the canvas is there; where the canvas was taken away meanwhile,
   // the viewer complains that it is null. Nothing is lost: there is nothing to show any more.

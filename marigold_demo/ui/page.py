@@ -20,6 +20,7 @@ from marigold_demo.ui.model_picker import ModelPicker
 from marigold_demo.ui.object_tab import ObjectTab
 from marigold_demo.ui.photo_tab import PhotoTab
 from marigold_demo.ui.queue import LISTEN_S
+from marigold_demo.ui.session_restore import SessionRestore
 from marigold_demo.ui.session_store import SessionStore
 from marigold_demo.ui.strict_blocks import CallFilter, OpenStreams, StrictBlocks
 from marigold_demo.ui.widgets import MAX_WORKERS
@@ -44,6 +45,7 @@ class Tabs:
         self.photo = PhotoTab(store, self.models, defaults=defaults, examples=examples)
         self.depth = DepthTab(store, self.models)
         self.objects = ObjectTab(store)
+        self.restore = SessionRestore(store, self.photo, self.depth, self.objects)
 
     def connect(self, page: gr.Blocks) -> None:
         """Connect the events of all tabs."""
@@ -52,6 +54,7 @@ class Tabs:
         self.depth.connect(run)
         self.photo.connect(self.depth, self.objects, run)
         self.models.connect(page, self.photo, self.depth, run)
+        self.restore.connect(page)
 
 
 def build_page(
@@ -117,6 +120,8 @@ Photos and results stay on this server for at most {kept} after their last use, 
 room runs out, and go nowhere else.</footer>
 """
 
+
+_REFERRER = '<meta name="referrer" content="no-referrer">'  # an address may hold the key of a result
 
 MARIGOLD = colors.Color(
     name="marigold",
@@ -217,7 +222,7 @@ def launch_options(service: Service | None = None, *, on_spaces: bool = False) -
     return {
         "theme": Theme(),
         "css": "\n".join(styles),
-        "head": "".join(f"<script>{script}</script>" for script in scripts),
+        "head": _REFERRER + "".join(f"<script>{script}</script>" for script in scripts),
         "footer_links": ["api"],
         "show_error": False,
         "run_history": False,

@@ -63,7 +63,7 @@ class PhotoTab:
         defaults: DepthSettings,
         examples: tuple[Example, ...],
     ) -> None:
-        self.store, self.models, self.examples = store, models, examples
+        self.store, self.models, self.examples, self.defaults = store, models, examples, defaults
         self.key = gr.State(None)
         self.request = gr.State(None)
         self.reread = gr.State(None)  # the depth file is read again when it changes
@@ -130,6 +130,7 @@ class PhotoTab:
         with gr.Row(elem_id="run-bar", equal_height=False):
             self.status = gr.HTML(status(""), elem_id="status")
             self.models.add_offer()
+            self.link = gr.Button("Link", visible=False, elem_id="link")
             self.cancel = gr.Button("Cancel", elem_id="cancel", interactive=False)
 
     @property
@@ -175,9 +176,7 @@ class PhotoTab:
             **READING,
         )
         self.say.change(None, [self.say], [self.status], js="(line) => line", **QUIET)
-        self.drop.input(
-            self.empty, None, taken, trigger_mode="always_last", cancels=[run, took], queue=False, **QUIET
-        )
+        self.drop.input(self.empty, None, taken, trigger_mode="always_last", cancels=[run, took], **WORK)
         self.gallery.select(
             user_errors(self.take_chosen_example),
             [self.at_once],
@@ -224,8 +223,7 @@ class PhotoTab:
         notes = may_be_depth(path, photo.rgb, remedy=_IF_DEPTH)
         if told.get("others"):
             notes = (*notes, "Several files came; this is the first, and the others were not stored.")
-        shown, outputs = self._take(replace(photo, notes=photo.notes + notes), at_once)
-        return {self.drop: shown} | outputs
+        return self._take(replace(photo, notes=photo.notes + notes), at_once)
 
     def take_chosen_example(self, choice: gr.EventData, at_once: bool) -> Outputs:
         """Take the example that was clicked, with the relief settings that suit it.
@@ -244,20 +242,23 @@ class PhotoTab:
         photo, depth = load_photo(example.path), example.known_depth()
         if depth is not None:
             self.store.workflow.remember(photo, DepthSettings(), depth)
-        shown, outputs = self._take(photo, at_once)
-        return {self.drop: shown} | outputs
+        return self._take(photo, at_once)
 
-    def _take(self, photo: Photo, at_once: bool) -> tuple[str, Outputs]:
-        """Return the path of the photo as the page shows it, and the outputs of a new photo."""
-        folder = self.store.folder() / _ON_SCREEN
-        shown = write_file(folder, f"{photo.stem}.jpg", export.jpeg(shrink_photo(photo.rgb)))
-        notes = "".join(f"<p>{html.escape(note)}</p>" for note in photo.notes) + _ratio(photo)
-        outputs = {self.key: self.store.add_photo(photo), self.notes: notes, self.depth.key: None}
+    def _take(self, photo: Photo, at_once: bool) -> Outputs:
+        """Return the outputs of a new photo."""
+        outputs = self.show(photo) | {self.key: self.store.add_photo(photo), self.depth.key: None}
         if at_once:
             outputs[self.request] = new_request()
         else:
             outputs |= {tab.stage: gr.Column(visible=False) for tab in (self.depth, self.objects)}
-        return shown, outputs | self.run_state(ready=True)
+        return outputs | self.run_state(ready=True)
+
+    def show(self, photo: Photo) -> Outputs:
+        """Show a photo in its box, with what there is to know of it."""
+        folder = self.store.folder() / _ON_SCREEN
+        shown = write_file(folder, f"{photo.stem}.jpg", export.jpeg(shrink_photo(photo.rgb)))
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in photo.notes) + _ratio(photo)
+        return {self.drop: shown, self.notes: notes}
 
     def show_phone_button(self, photo_key: str | None) -> Outputs:
         """Show the button for the depth inside a photo where there is one."""

@@ -2,11 +2,16 @@
 
 Entries have random 128-bit keys, which stay on the server, and are evicted least recently used when
 `max_bytes` is reached, or `ttl_s` after their last use. Files lie below Gradio's cache, which serves them.
+
+A key may have a part behind a dot: whoever comes back to an entry gets one of their own, so that what is
+noted for one visitor never meets another's. Only keys of `remember` leave the server; they give such keys.
 """
 
+import json
 import os
 import secrets
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,11 +34,28 @@ from marigold_demo.workflow import IdleCache, PeriodicTask, Workflow, size_bytes
 MAX_BYTES = 2**30
 TTL_S = 2 * 3600.0
 SCREEN_PX = 1280
+_KEPT_BYTES = 2**23  # of what `remember` keeps
+_SHARED = "~"  # how the second part of a key begins that came by a link
 _REFINE = "refine-"  # how the id of a refinement begins
 _NOTES_BYTES = 2**20  # of what is noted of one kind
 _NOTE_BYTES = 200  # about what one note takes
 _SETTINGS_BYTES = 1000  # about what one takes
 ObjectSettings = ReliefSettings | MeshSettings
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a key that left the server leads to.
+
+    Attributes:
+        photo_key: Of the photo in the store, if any.
+        depth_key: Of the depth result in the store, if any.
+        settings: Of the page when a link was made.
+    """
+
+    photo_key: str | None
+    depth_key: str | None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +161,7 @@ class SessionStore:
         self._running: IdleCache[bool] = IdleCache(max_bytes=_NOTES_BYTES, ttl_s=ttl_s)
         # The key of the last result, by the key of its photo.
         self._latest: IdleCache[str] = IdleCache(max_bytes=_NOTES_BYTES, ttl_s=ttl_s)
+        self._kept: IdleCache[Kept] = IdleCache(max_bytes=_KEPT_BYTES, ttl_s=ttl_s)
         # What the preview on screen was made with, by the key of its result and the kind of object.
         self._previewed: IdleCache[ObjectSettings] = IdleCache(max_bytes=_NOTES_BYTES, ttl_s=ttl_s)
 
@@ -174,7 +197,7 @@ class SessionStore:
         """
         if not key:
             raise DemoError("There is no photo yet; drop one into the first box.")
-        photo = self._photos.get(key)
+        photo = self._photos.get(_entry(key))
         if photo is None:
             raise DemoError("This photo has left the server's memory; upload it again.")
         return photo
@@ -188,7 +211,7 @@ class SessionStore:
         """
         key = secrets.token_urlsafe(16)
         if photo_key:
-            result = result.compared_with(self._results.get(self._latest.get(photo_key)))
+            result = result.compared_with(self._results.get(_entry(self._latest.get(photo_key))))
             self._latest.put(photo_key, key, size_bytes=len(key))
         self._results.put(key, result, size_bytes=result.size_bytes)
         return key
@@ -201,15 +224,46 @@ class SessionStore:
         """
         if not key:
             raise DemoError("There is no depth yet; choose a photo first.")
-        result = self._results.get(key)
+        result = self._results.get(_entry(key))
         if result is None:
             raise DemoError("This depth has left the server's memory; press “Estimate depth” again.")
         return result
 
     def is_own_depth(self, key: str | None) -> bool:
         """Return whether a kept depth map was brought by the visitor."""
-        result = self._results.get(key)
+        result = self._results.get(_entry(key))
         return result is not None and result.settings is None
+
+    def remember(
+        self, photo_key: str | None, depth_key: str | None, *, settings: Mapping[str, Any] | None = None
+    ) -> str:
+        """Return a random key of 128 bits for a photo and its depth, which keeps neither of them longer."""
+        key, kept = secrets.token_urlsafe(16), Kept(photo_key, depth_key, settings or {})
+        self._kept.put(key, kept, size_bytes=_NOTE_BYTES + len(json.dumps(kept.settings)))
+        return key
+
+    def recall(self, key: str, *, shared: bool = False) -> Kept | None:
+        """Return what a key of `remember` leads to, under new keys; None where it was never given or is gone.
+
+        Args:
+            key: As it came from a browser.
+            shared: It came by a link; see `is_shared`.
+        """
+        kept = self._kept.get(key)
+        if kept is None:
+            return None
+        photo = kept.photo_key if self._photos.get(_entry(kept.photo_key)) else None
+        depth = kept.depth_key if self._results.get(_entry(kept.depth_key)) else None
+        if photo is None and depth is None:
+            return None
+        photo, depth = _branch(photo, shared=shared), _branch(depth, shared=shared)
+        if photo and depth:
+            self._latest.put(photo, depth, size_bytes=_NOTE_BYTES)
+        return replace(kept, photo_key=photo, depth_key=depth)
+
+    def is_shared(self, key: str | None) -> bool:
+        """Return whether an entry came by a link and not from this visitor."""
+        return f".{_SHARED}" in (key or "")
 
     def record_preview(self, key: str | None, settings: ObjectSettings) -> None:
         """Note what the preview of an object shows from now on."""
@@ -231,10 +285,20 @@ class SessionStore:
         """Forget what was kept for too long, on the disk and in memory."""
         self.files.sweep()
         self.workflow.tidy()
-        for cache in (self._photos, self._results, self._running, self._latest, self._previewed):
+        for cache in (self._photos, self._results, self._running, self._latest, self._previewed, self._kept):
             cache.sweep()
         for known in self.known_files:
             known.difference_update([path for path in list(known) if not os.path.lexists(path)])
+
+
+def _entry(key: str | None) -> str | None:
+    """Return the part of a key that names the entry."""
+    return key and key.partition(".")[0]
+
+
+def _branch(key: str | None, *, shared: bool) -> str | None:
+    """Return a key of one's own to an entry."""
+    return key and f"{_entry(key)}.{_SHARED if shared else ''}{secrets.token_urlsafe(8)}"
 
 
 def new_request(*, refine: bool = False) -> str:

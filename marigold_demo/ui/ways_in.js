@@ -241,8 +241,77 @@
     dialog.showModal();
   }
 
+  // What is kept ----------------------------------------------------------------------------------------------
+
+  // A key in the address is taken out of it before anything else is loaded: Gradio repeats the address in each of
+  // its requests, and it would stay in the browser's history.
+  const KEPT = "marigold-demo";
+  const address = new URL(location.href);
+  const linked = address.searchParams.get("result");
+  if (linked !== null) {
+    address.searchParams.delete("result");
+    history.replaceState(history.state, "", address);
+  }
+  // A page that Back brings from the browser's memory has no session any more.
+  addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+
+  function stored() {
+    try {
+      return JSON.parse(sessionStorage.getItem(KEPT)) ?? null;
+    } catch {
+      return null;
+    }
+  }
+
+  // Of two pages that are open, each keeps its own; a new one begins with what was kept last.
+  let before = linked ? null : stored();
+  ways.recall = (kept) => {
+    if (linked !== null) return [{ key: linked.slice(0, 64), from: "link" }];
+    if (before) return [{ ...before, from: "tab" }];
+    return [kept?.key ? { ...kept, from: "browser" } : null];
+  };
+
+  let isKept = false; // before the first key of this page, what an earlier one kept stays
+  ways.keep = (names, [kept, ticket, ...values]) => {
+    if (ticket) {
+      isKept = true;
+      const settings = Object.fromEntries(names.map((name, index) => [name, values[index]]));
+      const now = { ...JSON.parse(ticket), settings };
+      try {
+        sessionStorage.setItem(KEPT, JSON.stringify(now));
+      } catch {} // no room, or not allowed: the page works without
+      return [now.own ? now : kept];
+    }
+    if (isKept) forget();
+    return [isKept ? null : kept];
+  };
+
+  function forget() {
+    try {
+      sessionStorage.removeItem(KEPT);
+      localStorage.removeItem(KEPT);
+    } catch {}
+  }
+
+  function startOver() {
+    forget();
+    location.replace(location.pathname + location.search);
+  }
+
+  ways.copyLink = async (key) => {
+    const link = new URL(location.pathname, location.origin);
+    link.searchParams.set("result", key);
+    try {
+      await navigator.clipboard.writeText(link.href);
+      say("The link is copied. Whoever has it sees this photo and its depth, for as long as they are kept here.", false);
+    } catch {
+      say(`The link, to be copied: ${link.href}`, false);
+    }
+    return [];
+  };
+
   // The buttons of the photo box, and those that the page has elsewhere: data-way="choose", "paste", "camera".
-  const WAYS = { choose, paste, camera };
+  const WAYS = { choose, paste, camera, "start-over": startOver };
   const OF_GRADIO = { "Upload file": "choose", "Paste from clipboard": "paste", "Capture from camera": "camera" };
   document.addEventListener("click", (event) => {
     const button = event.target.closest?.("#photo button[aria-label], [data-way]");
