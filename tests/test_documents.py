@@ -1,5 +1,6 @@
 """Documents name files, sections and make targets that exist, and are spelled the American way."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -83,6 +84,16 @@ def test_make_targets_that_are_named_exist(path):
 def test_the_animation_of_the_readme_is_small():
     [name] = re.findall(r"src=\"([^\"]+\.gif)\"", (ROOT / "README.md").read_text())
     assert (ROOT / name).stat().st_size < LARGEST_ANIMATION_BYTES
+
+
+def test_the_path_of_a_photo_names_functions_that_are_there():
+    rows = re.findall(r"^\| `(\S+\.py)` \| `(\S+)` \|", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    assert len(rows) > 15
+    for file, name in rows:
+        tree = ast.parse((ROOT / "marigold_demo" / file).read_text())
+        for part in name.split("."):
+            named = (ast.FunctionDef, ast.ClassDef)
+            [tree] = [node for node in tree.body if isinstance(node, named) and node.name == part]
 
 
 def test_the_import_ladder_names_modules_that_exist():
