@@ -8,7 +8,7 @@ from playwright.sync_api import Locator, Page, expect
 NAMED = """() => {
   const several = ["photo", "examples", "compare", "preview"];
   const controls = "button, input, textarea, select, a:not(:has(*)), canvas, [role=slider], .slider-wrap";
-  const first = (text) => (text ?? "").trim().split(/\\n| · |;|▼/)[0].trim();
+  const first = (text) => (text ?? "").trim().split(/\\n| · |;|▼| \\(\\d/)[0].trim();
   const said = (e) => first(e.ariaLabel || e.labels?.[0]?.innerText || e.innerText);
   const name = (e) => {
     if (e.closest("#camera, #upload")) return e.id || said(e);

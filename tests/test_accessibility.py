@@ -24,13 +24,19 @@ def test_axe_finds_nothing_serious_in_any_state(visit, folder, predict, theme, w
     predict.may_go_on.set()
     seen.wait_for_object()
     unfold(page)
+    if width == 390:
+        page.get_by_role("button", name="Photo and depth").click()
     set_two_points(page)
     found["relief"] = findings(page)
-    page.get_by_role("tab", name="Textured mesh").click()
+    seen.open("Mesh")
     expect(page.locator("#glb")).to_be_enabled()
     unfold(page)
     found["mesh"] = findings(page)
-    assert found == {"empty": [], "running": [], "relief": [], "mesh": []}
+    seen.open("Depth")
+    unfold(page)
+    page.locator("#more-files").click()
+    found["depth and menu"] = findings(page)
+    assert found == {state: [] for state in ("empty", "running", "relief", "mesh", "depth and menu")}
 
 
 def test_axe_finds_nothing_serious_in_what_is_said_after_a_mistake(visit, folder):

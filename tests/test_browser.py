@@ -23,13 +23,13 @@ def test_the_whole_journey_on_the_embedded_checkpoint(browser, folder):
     with app_running(folder) as url:
         seen = Visit(browser, url)
         seen.upload(photo)
-        expect(seen.page.locator("#compare img")).to_have_count(2)  # torch is still being imported
+        seen.wait_for_depth()  # torch is still being imported
         depth = np.load(seen.download("#download-npy"))
         with Image.open(photo) as image:
             assert depth.shape[::-1] == image.size
         assert 0 <= depth.min() < depth.max() <= 1
         assert trimesh.load(seen.download("#stl")).is_volume
-        seen.page.get_by_role("tab", name="Textured mesh").click()
+        seen.open("Mesh")
         assert len(trimesh.load(seen.download("#glb")).geometry) == 1
         seen.context.close()
         assert seen.faults == []
@@ -84,6 +84,7 @@ def test_relief_settings_rebuild_the_object_without_the_network(built, predict):
 def test_colors_change_at_once_and_without_the_network(built, predict):
     runs, right = predict.runs, built.page.locator("#compare img").nth(1)
     source = right.get_attribute("src")
+    built.open("Depth")
     choose(built.page, "#colors", "gray")
     expect(right).not_to_have_attribute("src", source)
     wait_until(built.page, lambda: colorfulness(picture(built.page, right)) < 1)
@@ -91,6 +92,8 @@ def test_colors_change_at_once_and_without_the_network(built, predict):
 
 
 def test_impossible_settings_get_a_sentence_and_the_page_goes_on(built):
+    built.open("Relief")
+    built.page.get_by_role("button", name="Fine tuning").click()
     near = built.page.locator("#relief-near input[type=range]")
     near.focus()
     built.page.keyboard.press("End")
@@ -110,7 +113,7 @@ def test_the_dark_page_is_dark_everywhere(visit, photo):
     canvas.scroll_into_view_if_needed()
     corner = wait_for_picture(seen.page, canvas)[:20, :20]
     assert corner.mean() < 80
-    assert shot(seen.page.locator("#object-stage header").first).mean() < 80
+    assert shot(seen.page.locator("#settings")).mean() < 80
 
 
 def test_two_clicks_tell_which_point_is_nearer(built):
@@ -128,18 +131,19 @@ def test_the_preview_shows_the_relief_and_then_the_mesh(built):
     canvas = built.page.locator("#preview canvas")
     canvas.scroll_into_view_if_needed()
     assert vivid(wait_for_picture(built.page, canvas)) == 0  # plaster
-    built.page.get_by_role("tab", name="Textured mesh").click()
+    built.open("Mesh")
     expect(built.page.locator("#glb")).to_be_enabled()
     canvas.scroll_into_view_if_needed()
     wait_until(built.page, lambda: vivid(shot(canvas)) > 0.01)  # the photo on it
     (surface,) = trimesh.load(built.download("#glb")).geometry.values()
     assert surface.visual.material.baseColorTexture.size == (160, 120)
-    built.page.get_by_role("tab", name="Relief to print").click()
+    built.open("Relief")
 
 
 def test_everything_comes_in_one_zip_and_its_recipe_can_be_used_again(built, visit, photo, folder):
     choose(built.page, "#preset", "Coin")
     expect(built.page.locator("#relief-report")).to_contain_text("40 ×")
+    built.page.get_by_role("button", name="More files").click()
     with built.page.expect_download() as started:
         built.page.get_by_role("button", name="Everything in one zip").click()
     with zipfile.ZipFile(started.value.path()) as archive:
@@ -148,6 +152,7 @@ def test_everything_comes_in_one_zip_and_its_recipe_can_be_used_again(built, vis
         assert archive.testzip() is None
     assert {Path(name).suffix for name in names} == {".npy", ".png", ".stl", ".3mf", ".glb", ".txt", ".json"}
     another = visit()
+    another.open("Depth")
     another.page.locator("#depth-settings > button").click()
     another.page.set_input_files("input[type=file][accept*='.3mf']", folder / "recipe.json")
     expect(another.page.locator("#status")).to_contain_text("The settings are those of the recipe")
@@ -158,6 +163,8 @@ def test_everything_comes_in_one_zip_and_its_recipe_can_be_used_again(built, vis
 def test_a_depth_file_of_ones_own_takes_the_place_of_a_run(built, folder, predict):
     runs = predict.runs
     np.save(folder / "mine.npy", 1 - ball(240, 320))
+    built.page.keyboard.press("Escape")
+    built.open("Depth")
     built.page.locator("#depth-settings > button").click()
     built.page.set_input_files("input[type=file][accept*='.npy']", folder / "mine.npy")
     expect(built.page.locator("#status")).to_contain_text("This is your own depth")
@@ -188,15 +195,16 @@ def test_a_bad_file_gets_a_sentence_and_the_next_photo_works_with_the_depth_that
     (folder / "empty.png").write_bytes(b"")
     seen.upload(folder / "empty.png")
     expect(status.locator(".alert")).to_contain_text("empty")
-    expect(seen.page.get_by_role("button", name="Estimate depth")).to_be_disabled()
     expect(seen.page.locator("#photo img")).to_have_count(0)
+    expect(seen.page.locator("#compare img")).to_have_count(2)  # what the page began with stays
+    seen.open("Depth")
     portrait = folder / "portrait.jpg"
     portrait.write_bytes(gdepth("RangeLinear"))
     offer = seen.page.locator("#phone-depth")
     expect(offer).to_be_hidden()
     seen.upload(portrait)
     expect(offer).to_have_text("Depth from the phone")
-    expect(seen.page.locator("#stl")).to_be_enabled()
+    seen.wait_for_object()
     runs = predict.runs
     offer.click()
     expect(status).to_contain_text("depth that the phone put into the photo")

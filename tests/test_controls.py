@@ -212,26 +212,39 @@ def test_every_control_that_the_page_shows_is_used_by_a_test(visit, folder, phot
     seen.wait_for_object()
     unfold(page)
     set_two_points(page)
-    for name in ("clear-points", "Use a recipe", "relief-max_faces"):
+    for name in ("clear-points", "relief-max_faces"):
         control(page, name)
     look()
+    control(page, "more-files").click()
+    control(page, "everything")
+    look()
+    page.keyboard.press("Escape")
     control(page, "compare: Fullscreen").click()
     back = control(page, "compare: Exit fullscreen mode")
     look()
     back.click()
-    page.get_by_role("tab", name="Textured mesh").click()
+    seen.open("Mesh")
     expect(page.locator("#glb")).to_be_enabled()
     unfold(page)
     control(page, "mesh-near_m")
+    look()
+    control(page, "more-files").click()
+    control(page, "obj")
+    look()
+    page.keyboard.press("Escape")
+    seen.open("Depth")
+    unfold(page)
+    control(page, "Use a recipe")
     look()
     assert all(len(set(names)) == len(names) for names in found)
     assert set().union(*found) == USED
 
 
-@uses("Settings", turned=DEPTH)
+@uses("model", "Depth: Settings", turned=DEPTH)
 def test_settings_of_depth_reach_the_price_and_then_the_network(start, photo, predict):
     seen, hand = start()
-    hand("Settings").click()
+    hand("model").click()
+    hand("Depth: Settings").click()
 
     def price(settings):
         expect(seen.page.locator("#about-model")).to_contain_text(f"took {minutes(settings)} min last time")
@@ -243,7 +256,7 @@ def test_settings_of_depth_reach_the_price_and_then_the_network(start, photo, pr
     assert predict.asked == settings
 
 
-@uses("preset", "Relief to print: More settings", turned=RELIEF)
+@uses("preset", "Relief: Fine tuning", turned=RELIEF)
 def test_settings_of_the_relief_reach_its_report(start, photo, result):
     seen, hand = start(photo)
     seen.page.add_style_tag(content=SMALL)
@@ -255,7 +268,7 @@ def test_settings_of_the_relief_reach_its_report(start, photo, result):
         expect(seen.page.locator("#relief-report .report")).to_have_text(text)
         return text
 
-    hand("Relief to print: More settings").click()
+    hand("Relief: Fine tuning").click()
     assert turn_all(hand, RELIEF, ReliefSettings(), report) != RELIEF_PRESETS["coin"]
     turn(
         hand,
@@ -266,7 +279,7 @@ def test_settings_of_the_relief_reach_its_report(start, photo, result):
     )
 
 
-@uses("Relief to print", "Textured mesh", "Textured mesh: More settings", turned=MESH)
+@uses("relief-tab-button", "mesh-tab-button", "Mesh: Fine tuning", turned=MESH)
 def test_settings_of_the_mesh_reach_its_preview(start, photo, result):
     seen, hand = start(photo)
     seen.page.add_style_tag(content=SMALL)
@@ -277,14 +290,14 @@ def test_settings_of_the_mesh_reach_its_preview(start, photo, result):
         wait_until(seen.page, lambda: in_glb(fetched(seen.page, shown, "href")) == made)
         return made
 
-    hand("Textured mesh").click()
-    hand("Textured mesh: More settings").click()
+    hand("mesh-tab-button").click()
+    hand("Mesh: Fine tuning").click()
     turn_all(hand, MESH, MeshSettings(), mesh)
-    hand("Relief to print").click()
+    hand("relief-tab-button").click()
     wait_until(seen.page, lambda: "relief" in shown.get_attribute("href"))
 
 
-@uses("Left side", "Right side", "download-colored", turned=LOOK)
+@uses("depth-tab-button", "Left side", "Right side", "more-files", "download-colored", turned=LOOK)
 def test_colors_and_sides_reach_the_pictures(start, photo, result):
     seen, hand = start(photo)
 
@@ -299,7 +312,9 @@ def test_colors_and_sides_reach_the_pictures(start, photo, result):
     def same(image, rgb):
         return np.array_equal(pixels(fetched(seen.page, image)), rgb)
 
+    hand("depth-tab-button").click()
     look = turn_all(hand, LOOK, DepthStyle(), lambda look: shows((layers.PHOTO, layers.DEPTH), look))
+    hand("more-files").click()
     hand("download-colored")
     colored = look.colored(result.depth.values)
     wait_until(
@@ -352,10 +367,10 @@ def test_the_compared_pictures_are_parted_measured_enlarged_and_shown_on_the_who
     wait_until(page, lambda: whole.bounding_box()["width"] < 1280)
 
 
-@uses("heightmap", "Relief to print: More settings", turned=HEIGHT_MAP)
+@uses("heightmap", "more-files", "Relief: Fine tuning", turned=HEIGHT_MAP)
 def test_settings_of_the_height_map_reach_its_file(start, photo, result):
     seen, hand = start(photo)
-    hand("Relief to print: More settings").click()
+    hand("Relief: Fine tuning").click()
     settings = ReliefSettings()
     for name, field, widget, value in HEIGHT_MAP:
         turn(hand, name, widget, to=value, holds=lambda _: None)
@@ -367,11 +382,12 @@ def test_settings_of_the_height_map_reach_its_file(start, photo, result):
             data = seen.download('[id="heightmap"]').read_bytes()
             return np.array_equal(np.asarray(Image.open(io.BytesIO(data))), expected)
 
+        hand("more-files").click()
         hand("heightmap")
         wait_until(seen.page, is_made)
 
 
-@uses(*FILES, "everything", "preview: 3D preview", "preview: Download", "Textured mesh")
+@uses(*FILES, "everything", "preview: 3D preview", "preview: Download", "mesh-tab-button", "more-files")
 def test_the_preview_turns_and_every_file_is_as_large_as_its_button_says(start, photo):
     seen, hand = start(photo)
     canvas = hand("preview: 3D preview")
@@ -386,7 +402,9 @@ def test_the_preview_turns_and_every_file_is_as_large_as_its_button_says(start, 
     names = set()
     for name in FILES:
         if name == "glb":
-            hand("Textured mesh").click()
+            hand("mesh-tab-button").click()
+        if name not in ("stl", "glb"):
+            hand("more-files").click()
         button = hand(name)
         file = seen.download(f'[id="{name}"]')
         names.add(re.sub(r"_100x.*mm", "", file.name))
@@ -397,6 +415,7 @@ def test_the_preview_turns_and_every_file_is_as_large_as_its_button_says(start, 
         {"lawn_mesh.glb", "lawn_mesh.zip"},
     )
     assert names == depth | relief | mesh
+    hand("more-files").click()
     button, file = hand("everything"), seen.download("#everything")
     expect(button).to_contain_text(size_in_words(file.stat().st_size))
     with zipfile.ZipFile(file) as archive:
@@ -406,10 +425,19 @@ def test_the_preview_turns_and_every_file_is_as_large_as_its_button_says(start, 
 NEAR = [f"depth-near: {end}" for end in ("Auto", "White", "Black")]
 
 
-@uses("Settings", "Use a recipe", "Use my own depth file", *NEAR, "depth-inverse", "depth-frame")
+@uses(
+    "depth-tab-button",
+    "Depth: Settings",
+    "Use a recipe",
+    "Use my own depth file",
+    *NEAR,
+    "depth-inverse",
+    "depth-frame",
+)
 def test_a_recipe_and_a_depth_file_are_taken(start, photo, result, folder):
     seen, hand = start(photo)
-    hand("Settings").click()
+    hand("depth-tab-button").click()
+    hand("Depth: Settings").click()
     recipe = replace(result.recipe(ReliefSettings(width_mm=60)), mesh=MeshSettings(near_m=3))
     (folder / "recipe.json").write_text(recipe.to_json())
     choose_file(seen.page, hand("Use a recipe"), folder / "recipe.json")
@@ -433,10 +461,12 @@ def test_a_recipe_and_a_depth_file_are_taken(start, photo, result, folder):
     expect(told).to_contain_text("runs from 901 (near)")
 
 
-@uses(DROP, CAMERA, SHUTTER, CLOSE, *(f"photo: {words}" for words in BUTTONS))
+@uses("choose", DROP, CAMERA, SHUTTER, CLOSE, *(f"photo: {words}" for words in BUTTONS))
 def test_photos_come_in_by_every_door(start, photo, folder):
     seen, hand = start(permissions=["camera", "clipboard-read", "clipboard-write"])
     page, kept = seen.page, seen.page.get_by_alt_text("The chosen photo")
+    choose_file(page, hand("choose"), photo)
+    expect(kept).to_have_attribute("src", re.compile("lawn.jpg"))
     hand(CAMERA).click()
     hand(CLOSE).click()
     hand(CAMERA).click()
@@ -458,10 +488,11 @@ def test_photos_come_in_by_every_door(start, photo, folder):
     seen.wait_for_depth()
 
 
-@uses("Settings", "Start at once", "run", *EXAMPLES)
+@uses("depth-tab-button", "Depth: Settings", "Start at once", "run", *EXAMPLES)
 def test_examples_wait_in_the_box_where_nothing_is_to_start_at_once(start):
     seen, hand = start()
-    hand("Settings").click()
+    hand("depth-tab-button").click()
+    hand("Depth: Settings").click()
     hand("Start at once").uncheck()
     for name, stem in EXAMPLES.items():
         hand(name).click()
@@ -471,7 +502,7 @@ def test_examples_wait_in_the_box_where_nothing_is_to_start_at_once(start):
     seen.wait_for_depth()
 
 
-@uses("cancel", "run", "refine")
+@uses("cancel", "depth-tab-button", "run", "refine")
 def test_a_run_is_stopped_begun_again_and_refined(start, folder, predict):
     predict.may_go_on.clear()
     seen, hand = start()
@@ -479,6 +510,7 @@ def test_a_run_is_stopped_begun_again_and_refined(start, folder, predict):
     expect(seen.page.locator("#status")).to_contain_text("Step 1 of 3")
     hand("cancel").click()
     expect(seen.page.locator("#status")).to_contain_text("Stopped")
+    hand("depth-tab-button").click()
     predict.may_go_on.set()
     hand("run").click()
     seen.wait_for_depth()

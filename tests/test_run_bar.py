@@ -58,6 +58,7 @@ def visit(browser, url, predict):
 
 def test_the_model_tells_what_it_costs_before_anything_runs(visit, predict):
     seen = visit()
+    seen.open("Depth")
     advice, runs = seen.page.locator("#about-model"), predict.runs
     expect(advice).to_contain_text("Ready on this machine · took 2.0 s last time")
     choose(seen.page, "#depth-checkpoint", "Marigold v1-1 (best) · 2.6 GB to download")
@@ -82,6 +83,7 @@ def test_a_draft_stays_until_the_finer_depth_is_there_and_beside_it_then(visit, 
     predict.may_go_on.set()
     expect(seen.page.locator("#status")).to_contain_text("Done")
     expect(seen.page.locator("#refine")).to_have_count(0)
+    seen.open("Depth")
     seen.page.get_by_label("Left side").click()
     expect(seen.page.get_by_role("option", name="Depth of Draft")).to_be_visible()
 
@@ -96,6 +98,7 @@ def test_when_refining_fails_the_draft_is_still_there_and_the_bar_says_why(visit
     expect(seen.page.get_by_test_id("toast-body")).to_contain_text("cannot be reached")
     np.testing.assert_array_equal(np.load(seen.download("#download-npy")), ball(150, 210))
     expect(seen.page.get_by_role("button", name="Refine with Marigold v1-1")).to_be_visible()
+    seen.open("Depth")
     expect(seen.page.get_by_role("button", name="Estimate depth")).to_be_enabled()
 
 
@@ -123,6 +126,7 @@ def test_a_second_click_starts_no_second_run(visit, folder, predict):
     seen.upload(draw_photo(folder, "twice.png", size=(230, 150)))
     seen.wait_for_object()
     runs = predict.runs
+    seen.open("Depth")
     seen.page.locator("#depth-settings > button").click()
     type_number(seen.page, "#depth-steps input", "7")
     seen.page.locator("#run").evaluate("button => { button.click(); button.click(); button.click(); }")
@@ -136,7 +140,7 @@ def test_the_bar_of_a_run_stays_in_sight_on_a_phone(visit, folder, predict):
     predict.may_go_on.clear()
     seen = visit(width=390, touch=True)
     seen.upload(draw_photo(folder, "sight.png", size=(240, 150)))
-    for place in ("#photo", "#depth-stage", ".colophon"):
+    for place in ("#photo", "#settings", ".colophon"):
         seen.page.locator(place).evaluate("element => element.scrollIntoView()")
         expect(seen.page.get_by_role("button", name="Cancel")).to_be_in_viewport()
     predict.may_go_on.set()
@@ -150,6 +154,7 @@ def test_removing_an_example_empties_the_page_and_runs_nothing(visit, predict):
     seen.wait_for_depth()
     seen.page.get_by_role("button", name="Remove Image").click()
     expect(seen.page.locator("#depth-stage")).to_be_hidden()
+    seen.open("Depth")
     expect(seen.page.locator("#run")).to_be_disabled()
     expect(seen.page.locator("#photo img")).to_have_count(0)
     seen.page.wait_for_timeout(1500)

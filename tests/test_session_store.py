@@ -220,10 +220,12 @@ def test_a_known_length_is_undone_by_emptying_the_field_or_clearing_the_points(s
     assert points.forget(before)[near_field] == "4"
 
 
-def test_the_photos_detail_is_among_the_main_settings():
-    from marigold_demo.ui.object_tab import MAIN, RELIEF
+def test_the_photos_detail_comes_first_under_fine_tuning():
+    from marigold_demo.settings import ReliefSettings
+    from marigold_demo.ui.object_tab import RELIEF, arranged
 
-    assert "photo_detail" in MAIN[RELIEF]
+    _, others = arranged(RELIEF, ReliefSettings())
+    assert others[0] == "photo_detail"
 
 
 # Keys that leave the server

@@ -102,9 +102,15 @@ class Visit:
         self.wait_for_depth()
         expect(self.page.locator("#stl")).to_be_enabled()
 
+    def open(self, tab: str) -> None:
+        """Open a tab of the settings: Relief, Mesh or Depth."""
+        self.page.get_by_role("tab", name=tab, exact=True).click()
+
     def download(self, selector: str) -> Path:
         button = self.page.locator(selector)
         expect(button).to_be_enabled()
+        if not button.is_visible():  # it is in the menu
+            self.page.locator("#more-files").click()
         with self.page.expect_download() as started:
             button.click()
         return kept(started.value)

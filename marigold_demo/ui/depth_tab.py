@@ -25,6 +25,7 @@ from marigold_demo.ui import layers, points, widgets
 from marigold_demo.ui.layers import DEPTH, LAYERS, PHOTO, DepthStyle
 from marigold_demo.ui.messages import ProgressText, status, user_errors
 from marigold_demo.ui.model_picker import ModelPicker, refinement
+from marigold_demo.ui.opening import Opening
 from marigold_demo.ui.photo_tab import PHONE_DEPTH, Outputs, PhotoTab
 from marigold_demo.ui.points import Points
 from marigold_demo.ui.queue import visitor
@@ -37,7 +38,6 @@ from marigold_demo.ui.widgets import (
     READING,
     WORK,
     download_button,
-    heading,
 )
 from marigold_demo.workflow import same_shape
 
@@ -45,14 +45,15 @@ if TYPE_CHECKING:
     from marigold_demo.ui.object_tab import ObjectTab
 
 HEIGHT_PX = 560
+DIVIDER = 35  # percent of the width where the slider stands at first
 FILES = {name: found.label for name, found in page_formats("depth", "picture").items()}
 
-# Brings the visitor to the result when it lies below the screen.
+# Brings the visitor to the result where it is not on the screen.
 _SHOW_DEPTH = """() => {
-  const stage = document.querySelector("#run-bar");
+  const bench = document.querySelector("#bench").getBoundingClientRect();
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  if (stage && stage.getBoundingClientRect().top > innerHeight * 0.35)
-    stage.scrollIntoView({ behavior: calm ? "auto" : "smooth" });
+  if (bench.top < -innerHeight / 2 || bench.top > innerHeight / 2)
+    scrollTo({ top: 0, behavior: calm ? "auto" : "smooth" });
 }"""
 
 
@@ -64,31 +65,32 @@ class DepthTab:
         style: The widgets of `DepthStyle`, in the order of its fields.
     """
 
-    def __init__(self, store: SessionStore, models: ModelPicker) -> None:
-        self.store, self.models = store, models
+    def __init__(self, store: SessionStore, models: ModelPicker, opening: Opening | None = None) -> None:
+        self.store, self.models, self.opening = store, models, opening
         self.key = gr.State(None)
-        with gr.Column(visible=False, elem_id="depth-stage") as self.stage:
-            words = "Drag the handle. Depth is relative: it tells nearer from farther, not meters."
-            gr.HTML(heading(2, "Depth", words))
-            with gr.Row(equal_height=False, elem_classes="stage-row"):
-                with gr.Column(scale=7, min_width=300):
-                    self.slider = gr.ImageSlider(
-                        label="Photo and depth",
-                        show_label=False,
-                        type="filepath",
-                        format="png",
-                        height=HEIGHT_PX,
-                        max_height=HEIGHT_PX,
-                        interactive=False,
-                        buttons=["fullscreen"],
-                        elem_id="compare",
-                    )
-                    self.legend = gr.HTML("", elem_id="legend")
-                    self.points = Points(store)
-                with gr.Column(scale=5, min_width=300):
-                    self._add_controls()
 
-    def _add_controls(self) -> None:
+    def add_slider(self) -> None:
+        """Add the compare slider with what is read from it."""
+        opening = self.opening
+        with gr.Column(visible=opening is not None, elem_id="depth-stage") as self.stage:
+            self.slider = gr.ImageSlider(
+                opening and opening.pictures,
+                label="Photo and depth",
+                show_label=False,
+                type="filepath",
+                format="png",
+                height=HEIGHT_PX,
+                max_height=HEIGHT_PX,
+                interactive=False,
+                buttons=["fullscreen"],
+                slider_position=DIVIDER,
+                elem_id="compare",
+            )
+            self.legend = gr.HTML(opening.legend if opening else "", elem_id="legend")
+            self.points = Points(self.store)
+
+    def add_controls(self) -> None:
+        """Add what the slider shows, and its colors."""
         style = DepthStyle()
         with gr.Row():
             self.left = gr.Dropdown(list(LAYERS), value=PHOTO, label="Left side")
@@ -105,8 +107,11 @@ class DepthTab:
             )
             self.invert = gr.Checkbox(style.invert, label="Swap near and far colors")
         self.style = [self.colormap, self.near, self.far, self.invert, self.contours]
+
+    def add_files(self) -> None:
+        """Add a button for each file of the depth."""
         self.files = {
-            kind: gr.DownloadButton(words, interactive=False, size="md", elem_id=f"download-{kind}")
+            kind: gr.DownloadButton(words, interactive=False, elem_id=f"download-{kind}")
             for kind, words in FILES.items()
         }
 
@@ -115,24 +120,29 @@ class DepthTab:
         """What a depth fills: the slider, its legend, and the title of each side."""
         return [self.slider, self.legend, self.left, self.right]
 
+    @property
+    def taken(self) -> list[gr.components.Component]:
+        """What a new depth fills; the buttons of all files wait for theirs then."""
+        return [self.key, *self.pictures, *self.files.values(), *self.objects.buttons]
+
     # Events
 
     def connect_run(self, photo: PhotoTab, objects: "ObjectTab") -> Dependency:
         """Start a run whenever the request changes; return the event that uses the network."""
         self.photo, self.objects = photo, objects
-        emptied = [self.key, self.slider, self.points.reading, *self.files.values(), objects.preview]
+        emptied = [self.key, self.slider, self.points.reading, *self.files.values(), *objects.buttons]
         offer = [self.models.refine, self.models.offer]
         began = photo.request.change(
             self.begin_run,
             [photo.request, self.key],
-            [*photo.run_outputs, *offer, self.stage, *emptied],
+            [*photo.run_outputs, *offer, self.stage, *emptied, objects.preview],
             queue=False,
             **QUIET,
         )
         run = began.success(
             user_errors(self.run_network, also=lambda words: {photo.status: status(words, alert=True)}),
             [photo.request, photo.key, self.key, *photo.fields.values(), self.left, self.right, *self.style],
-            [photo.status, self.key, *self.pictures],
+            [photo.status, *self.taken],
             concurrency_id=NETWORK,
             concurrency_limit=MAX_NETWORK,
             **QUIET,
@@ -184,7 +194,7 @@ class DepthTab:
             **WORK,
         )
         sides = [self.left, self.right, *self.style]
-        shown = [self.key, *self.pictures, self.stage]
+        shown = [*self.taken, self.stage]
         from_file = gr.on(
             [photo.depth_file.upload, photo.reread.change],
             user_errors(self.take_depth_file),
@@ -233,12 +243,15 @@ class DepthTab:
         if depth_key:
             return state
         emptied = {self.key: None, self.slider: None, self.objects.preview: None}
-        waiting = {
-            self.files[kind]: gr.DownloadButton(words, interactive=False) for kind, words in FILES.items()
-        }
         offer = {self.models.refine: gr.Button(visible=False), self.models.offer: ""}
         unread = {self.points.reading: points.text(())}
-        return state | offer | {self.stage: gr.Column(visible=True)} | emptied | unread | waiting
+        stage = {self.stage: gr.Column(visible=True)}
+        return state | offer | stage | emptied | unread | self.waiting()
+
+    def waiting(self) -> Outputs:
+        """Return the buttons of all files, which wait for the next depth."""
+        own = {self.files[kind]: gr.DownloadButton(words, interactive=False) for kind, words in FILES.items()}
+        return own | self.objects.waiting()
 
     def run_network(
         self, request: str, photo_key: str | None, depth_key: str | None, *chosen: Any
@@ -347,7 +360,7 @@ class DepthTab:
         self, result: DepthResult, photo_key: str | None, sides: Sequence[str], style: DepthStyle
     ) -> Outputs:
         key = self.store.add_result(result, photo_key=photo_key)
-        return {self.key: key} | self.show(self.store.result(key), sides, style)
+        return {self.key: key} | self.waiting() | self.show(self.store.result(key), sides, style)
 
     def show_layers(self, key: str | None, left: str, right: str, *style: Any) -> Outputs:
         """Fill slider and legend; the network is not used.
@@ -378,7 +391,11 @@ class DepthTab:
 
     def write_depth(self, key: str | None) -> Outputs:
         """Write the files that hold depth itself, and fill their buttons."""
-        result, folder = self.store.result(key), self.store.folder()
+        return self.write_exact(self.store.result(key))
+
+    def write_exact(self, result: DepthResult) -> Outputs:
+        """Write the files that hold the depth of a result, and fill their buttons."""
+        folder = self.store.folder()
         filled = {}
         for kind, found in page_formats("depth").items():
             name, data = found.write(result.depth, result.photo.stem, recipe=result.recipe())
@@ -388,8 +405,11 @@ class DepthTab:
 
     def write_colored(self, key: str | None, *style: Any) -> Outputs:
         """Write the colored picture, and fill its button."""
-        result = self.store.result(key)
-        colored = DepthStyle(*style).colored(result.depth.values)
+        return self.write_picture(self.store.result(key), DepthStyle(*style))
+
+    def write_picture(self, result: DepthResult, style: DepthStyle) -> Outputs:
+        """Write the colored picture of a result, and fill its button."""
+        colored = style.colored(result.depth.values)
         found = formats_of("picture")["colored"]
         name, data = found.write(colored, result.photo.stem, recipe=result.recipe())
         path = write_file(self.store.folder(), name, data)

@@ -24,13 +24,13 @@ _ABOUT_OTHERS = "A folder in diffusers' layout, or a repository on the Hugging F
 
 
 class ModelPicker:
-    """A dropdown with a line below it, and a button in the run bar that refines a draft."""
+    """A dropdown with a line below it; in the bar the model in use, and a button that refines a draft."""
 
     def __init__(self, store: SessionStore, status_of: StatusSource | None) -> None:
         self.store, self.status_of = store, status_of
 
     def add_choice(self, defaults: DepthSettings) -> None:
-        """Add the dropdown and the line below it."""
+        """Add the dropdown, the line below it, and what a refinement would cost."""
         self.choice = gr.Dropdown(
             model_choices(None),
             value=defaults.checkpoint,
@@ -39,11 +39,12 @@ class ModelPicker:
             elem_id="depth-checkpoint",
         )
         self.status = gr.HTML(about_model(None, defaults), elem_id="about-model")
-
-    def add_offer(self) -> None:
-        """Add the button that refines a draft, with a line before it."""
         self.offer = gr.HTML("", elem_id="refine-hint")
-        self.refine = gr.Button("Refine", variant="primary", visible=False, elem_id="refine")
+
+    def add_buttons(self, defaults: DepthSettings) -> None:
+        """Add the button that leads to the choice of a model, and the one that refines a draft."""
+        self.button = gr.Button(model_words(defaults), size="sm", elem_id="model")
+        self.refine = gr.Button("Refine", size="sm", visible=False, elem_id="refine")
 
     def connect(self, page: gr.Blocks, photo: "PhotoTab", depth: "DepthTab", run: Dependency) -> None:
         """Show the status whenever it changes; offer the refinement of each draft."""
@@ -112,6 +113,12 @@ def _presence(status_of: StatusSource, known: KnownCheckpoint) -> str:
     if missing is None:
         return "to download"
     return f"{size_in_words(missing)} to download" if missing else "ready"
+
+
+def model_words(settings: DepthSettings) -> str:
+    """Return the name of a model in a few words."""
+    known = find(settings.checkpoint)
+    return known.short_title if known else settings.checkpoint.rsplit("/", 1)[-1]
 
 
 def about_model(status_of: StatusSource | None, settings: DepthSettings) -> str:

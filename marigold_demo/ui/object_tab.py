@@ -1,11 +1,11 @@
-"""Third tab of the page: depth becomes a relief or a mesh, with preview, files, report and a zip."""
+"""Depth becomes a relief or a mesh: preview, settings, files, report and a zip."""
 
 import html
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import gradio as gr
 import numpy as np
@@ -22,9 +22,10 @@ from marigold_demo.settings import RELIEF_PRESETS, MeshSettings, ReliefSettings
 from marigold_demo.ui import widgets
 from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.messages import size_in_words, user_errors
+from marigold_demo.ui.opening import Opening
 from marigold_demo.ui.points import CAMERA
 from marigold_demo.ui.session_store import DepthResult, SessionStore, write_file
-from marigold_demo.ui.widgets import QUIET, RAW, WORK, download_button, heading, settled_events
+from marigold_demo.ui.widgets import QUIET, RAW, WORK, download_button, settled_events
 
 if TYPE_CHECKING:
     from marigold_demo.ui.depth_tab import DepthTab
@@ -33,15 +34,17 @@ HEIGHT_PX = 560
 FRONT = (90, 90, None)  # degrees and distance: straight at the picture
 RELIEF, MESH = "relief", "mesh"
 ZIP = "Everything in one zip"
-# What stands above "More settings".
+# What stands above "Fine tuning".
 MAIN = {
-    RELIEF: ("width_mm", "relief_mm", "base_mm", "frame_mm", "near", "far", "detail", "photo_detail"),
+    RELIEF: ("width_mm", "relief_mm", "detail", "frame_mm"),
     MESH: ("projection", "far_near_ratio", "fov_deg", "edges"),
 }
 FILES = {
     RELIEF: {name: found.label for name, found in page_formats("relief").items()},
     MESH: {name: found.label for name, found in page_formats("mesh").items()},
 }
+FIRST_OF_OTHERS = ("photo_detail", "base_mm", "near", "far")
+MAIN_FILE = {RELIEF: "stl", MESH: "glb"}
 # After the button has its file; the button itself is never seen.
 _FETCH_ZIP = """() => setTimeout(() => document.querySelector("#zip-file").click(), 200)"""
 
@@ -51,24 +54,37 @@ class Shape:
 
     Attributes:
         fields: The widgets of its settings, by name.
+        files: The buttons of its files, by format.
     """
 
     def __init__(self, name: str, defaults: ReliefSettings | MeshSettings) -> None:
-        self.name, self.kind = name, type(defaults)
-        names = [f.name for f in fields(defaults)]
-        self.fields = widgets.create(defaults, [n for n in names if n in MAIN[name]], group=name)
-        with gr.Accordion("More settings", open=False):
-            self.fields |= widgets.create(defaults, [n for n in names if n not in MAIN[name]], group=name)
-        self.files = {
-            key: gr.DownloadButton(
-                words,
+        self.name, self.kind, self.defaults = name, type(defaults), defaults
+        self.fields: dict[str, gr.components.Component] = {}
+        self.files: dict[str, gr.DownloadButton] = {}
+
+    def add_fields(self) -> None:
+        """Add the settings in sight, and all others below them, folded."""
+        main, others = arranged(self.name, self.defaults)
+        with gr.Column(elem_classes="essentials"):
+            self.fields |= widgets.create(self.defaults, main, group=self.name)
+        with gr.Accordion(f"Fine tuning ({len(others)})", open=False, elem_classes="fine"):
+            self.fields |= widgets.create(self.defaults, others, group=self.name)
+
+    def add_files(self, *formats: str, variant: Literal["primary", "secondary"] = "secondary") -> None:
+        """Add a button for each of the formats."""
+        words = FILES[self.name]
+        for name in formats:
+            self.files[name] = gr.DownloadButton(
+                words[name],
                 interactive=False,
-                variant="primary" if key in ("stl", "glb") else "secondary",
-                elem_id=key,
+                variant=variant,
+                elem_id=name,
+                elem_classes=f"of-{self.name}",
             )
-            for key, words in FILES[name].items()
-        }
-        self.report = gr.HTML("", elem_id=f"{name}-report")
+
+    def add_report(self) -> None:
+        """Add what there is to know of the object."""
+        self.report = gr.HTML("", elem_id=f"{self.name}-report")
 
     @property
     def outputs(self) -> list[gr.components.Component]:
@@ -91,41 +107,62 @@ class Shape:
         }
 
 
-class ObjectTab:
-    """3D preview on the left; settings, downloads and report of relief and mesh on the right."""
+def arranged(name: str, settings: ReliefSettings | MeshSettings) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of the settings in sight, and of those under "Fine tuning"."""
+    names = [f.name for f in fields(settings)]
+    first = [one for one in FIRST_OF_OTHERS if one in names]
+    return MAIN[name], (*first, *(one for one in names if one not in (*MAIN[name], *first)))
 
-    def __init__(self, store: SessionStore) -> None:
-        self.store = store
+
+class ObjectTab:
+    """3D preview of relief or mesh, their settings, downloads and reports."""
+
+    def __init__(self, store: SessionStore, opening: Opening | None = None) -> None:
+        self.store, self.opening = store, opening
         self.chosen = gr.State(RELIEF)
-        with gr.Column(visible=False, elem_id="object-stage") as self.stage:
-            gr.HTML(heading(3, "Object", "Turn it, give it a size, take it with you."))
-            with gr.Row(equal_height=False, elem_classes="stage-row"):
-                with gr.Column(scale=7, min_width=300):
-                    # Not in a tab: there it stays empty when it is filled before the tab was opened.
-                    self.preview = gr.Model3D(
-                        label="3D preview",
-                        show_label=False,
-                        height=HEIGHT_PX,
-                        interactive=False,
-                        camera_position=FRONT,
-                        elem_id="preview",
-                    )
-                with gr.Column(scale=5, min_width=300):
-                    self._add_kinds()
-                    self.zip = gr.Button(ZIP, elem_id="everything")
-                    # The browser fetches what is put here as soon as it is packed.
-                    self.zip_file = gr.DownloadButton("Zip", visible="hidden", elem_id="zip-file")
+        self.tabs: dict[str, gr.Tab] = {}  # those with the settings of relief and mesh
+        self.relief, self.mesh = Shape(RELIEF, ReliefSettings()), Shape(MESH, MeshSettings())
         self.shapes = {RELIEF: self.relief, MESH: self.mesh}
 
-    def _add_kinds(self) -> None:
+    def add_preview(self) -> None:
+        """Add the 3D preview."""
+        opening = self.opening
+        with gr.Column(visible=opening is not None, elem_id="object-stage") as self.stage:
+            # Not in a tab: there it stays empty when it is filled before the tab was opened.
+            self.preview = gr.Model3D(
+                opening and opening.preview,
+                label="3D preview",
+                show_label=False,
+                height=HEIGHT_PX,
+                interactive=False,
+                camera_position=FRONT,
+                elem_id="preview",
+            )
+
+    def add_main_files(self) -> None:
+        """Add the button of the file that most people want, one for each kind of object."""
+        for name, shape in self.shapes.items():
+            shape.add_files(MAIN_FILE[name], variant="primary")
+
+    def add_other_files(self) -> None:
+        """Add the buttons of all other files, and the one that packs them all."""
+        for name, shape in self.shapes.items():
+            shape.add_files(*(key for key in FILES[name] if key != MAIN_FILE[name]))
+        self.zip = gr.Button(ZIP, elem_id="everything")
+        # The browser fetches what is put here as soon as it is packed.
+        self.zip_file = gr.DownloadButton("Zip", visible="hidden", elem_id="zip-file")
+
+    def add_relief(self) -> None:
+        """Add the settings of the relief."""
         presets = [(name[0].upper() + name[1:], name) for name in ("standard", *RELIEF_PRESETS)]
-        with gr.Tabs(elem_id="kinds"):
-            with gr.Tab("Relief to print", id=RELIEF) as relief_tab:
-                self.preset = gr.Dropdown(presets, value="standard", label="Preset", elem_id="preset")
-                self.relief = Shape(RELIEF, ReliefSettings())
-            with gr.Tab("Textured mesh", id=MESH) as mesh_tab:
-                self.mesh = Shape(MESH, MeshSettings())
-        self.tabs = {RELIEF: relief_tab, MESH: mesh_tab}
+        self.preset = gr.Dropdown(presets, value="standard", label="Preset", elem_id="preset")
+        self.relief.add_fields()
+        self.relief.add_report()
+
+    def add_mesh(self) -> None:
+        """Add the settings of the mesh."""
+        self.mesh.add_fields()
+        self.mesh.add_report()
 
     @property
     def all_fields(self) -> list[gr.components.Component]:
@@ -170,6 +207,15 @@ class ObjectTab:
         )
         packed.success(None, js=_FETCH_ZIP)
         packed.failure(lambda: gr.Button(ZIP, interactive=True), None, [self.zip], queue=False, **QUIET)
+
+    @property
+    def buttons(self) -> list[gr.DownloadButton]:
+        """The buttons of all files of relief and mesh."""
+        return [*self.relief.files.values(), *self.mesh.files.values()]
+
+    def waiting(self) -> dict[Any, Any]:
+        """Return the buttons of all files, which wait for the next object."""
+        return self.relief.waiting() | self.mesh.waiting()
 
     def rebuild(self, trigger: Callable[..., Dependency], **how: Any) -> None:
         """Build the preview of the chosen shape at the trigger, then its files."""
@@ -218,8 +264,11 @@ class ObjectTab:
         return gr.skip() if self.store.is_preview_outdated(key, settings) else built
 
     def build_files(self, key: str | None, settings: ReliefSettings | MeshSettings) -> dict[Any, Any]:
-        """Build the object for download, as `build` does."""
-        result = self.store.result(key)
+        """Build the object of a kept depth for download, as `build` does."""
+        return self.write_files(self.store.result(key), settings)
+
+    def write_files(self, result: DepthResult, settings: ReliefSettings | MeshSettings) -> dict[Any, Any]:
+        """Write the files of an object and fill their buttons and the report."""
         stem = result.photo.stem
         if isinstance(settings, ReliefSettings):
             relief = self.store.workflow.relief(result.depth, settings, photo=result.photo)

@@ -178,7 +178,7 @@
   // the viewer complains that it is null. Nothing is lost: there is nothing to show any more.
   window.addEventListener("unhandledrejection", (event) => {
     const words = `${event.reason?.message} ${event.reason?.stack}`;
-    if (/of null/.test(words) && /Canvas3D/.test(words)) event.preventDefault();
+    if (/of null/.test(words) && /Canvas3D|postProcessManager/.test(words)) event.preventDefault();
   });
 
   new MutationObserver(() => { labelComparison(); labelExamples(); fixRoles(); labelPreview(); }).observe(document, { childList: true, subtree: true });

@@ -1,5 +1,7 @@
 """The page: its tabs put together, its theme, and how it is launched."""
 
+import threading
+import time
 from importlib.resources import files
 from typing import Any
 
@@ -12,18 +14,21 @@ from marigold_demo.examples import Example, load_examples
 from marigold_demo.serving.connections import Server
 from marigold_demo.serving.lifecycle import MB, Service
 from marigold_demo.serving.listening import Place, listen
-from marigold_demo.settings import DepthSettings
+from marigold_demo.settings import DepthSettings, ReliefSettings
 from marigold_demo.ui import queue
 from marigold_demo.ui.api import add_endpoints, mcp_server
 from marigold_demo.ui.depth_tab import DepthTab
+from marigold_demo.ui.layers import DepthStyle
+from marigold_demo.ui.messages import user_errors
 from marigold_demo.ui.model_picker import ModelPicker
-from marigold_demo.ui.object_tab import ObjectTab
+from marigold_demo.ui.object_tab import MESH, RELIEF, ObjectTab
+from marigold_demo.ui.opening import prepare
 from marigold_demo.ui.photo_tab import PhotoTab
 from marigold_demo.ui.queue import LISTEN_S
 from marigold_demo.ui.session_restore import SessionRestore
 from marigold_demo.ui.session_store import SessionStore
 from marigold_demo.ui.strict_blocks import CallFilter, OpenStreams, StrictBlocks
-from marigold_demo.ui.widgets import MAX_WORKERS
+from marigold_demo.ui.widgets import MAX_WORKERS, WORK
 from marigold_demo.workflow import Workflow
 
 TITLE = "Marigold: photo to depth to print"
@@ -31,7 +36,7 @@ WAITING_MOST = 24
 
 
 class Tabs:
-    """The tabs of the page, one below the other."""
+    """The page as a workbench: a bar, and below it slider, 3D preview and settings side by side."""
 
     def __init__(
         self,
@@ -41,11 +46,50 @@ class Tabs:
         defaults: DepthSettings,
         examples: tuple[Example, ...] = (),
     ) -> None:
+        self.store = store
+        self.opening = opening = prepare(store, examples)
+        self._writing, self._opened = threading.Lock(), (0.0, dict[Any, Any]())
         self.models = ModelPicker(store, status_of)
-        self.photo = PhotoTab(store, self.models, defaults=defaults, examples=examples)
-        self.depth = DepthTab(store, self.models)
-        self.objects = ObjectTab(store)
-        self.restore = SessionRestore(store, self.photo, self.depth, self.objects)
+        self.photo = PhotoTab(store, self.models, defaults=defaults, examples=examples, opening=opening)
+        self.depth = DepthTab(store, self.models, opening)
+        self.objects = ObjectTab(store, opening)
+        self._add_bar(defaults)
+        with gr.Row(elem_id="bench"):
+            gr.HTML(_HEADLINE, elem_id="headline")
+            gr.HTML(_VIEWS, elem_id="views")
+            with gr.Column(elem_id="compare-pane", elem_classes="pane", min_width=0):
+                self.depth.add_slider()
+            with gr.Column(elem_id="object-pane", elem_classes="pane", min_width=0):
+                self.objects.add_preview()
+            with gr.Row(elem_id="strip"):
+                self.photo.add_strip()
+            with gr.Column(elem_id="settings", elem_classes="pane", min_width=0):
+                self._add_settings()
+        self.restore = SessionRestore(store, self.photo, self.depth, self.objects, opening)
+
+    def _add_bar(self, defaults: DepthSettings) -> None:
+        with gr.Row(elem_id="bar"):
+            gr.HTML(_BRAND, elem_id="brand")
+            self.photo.add_name()
+            self.models.add_buttons(defaults)
+            self.photo.add_run_bar()
+            with gr.Row(elem_id="downloads"):
+                self.objects.add_main_files()
+                gr.Button("▾", elem_id="more-files")  # workbench.js names it and opens the menu
+            with gr.Column(elem_id="file-menu"):
+                self.objects.add_other_files()
+                self.depth.add_files()
+
+    def _add_settings(self) -> None:
+        with gr.Tabs(elem_id="kinds"):
+            with gr.Tab("Relief", id=RELIEF, render_children=True, elem_id="relief-tab") as relief_tab:
+                self.objects.add_relief()
+            with gr.Tab("Mesh", id=MESH, render_children=True, elem_id="mesh-tab") as mesh_tab:
+                self.objects.add_mesh()
+            with gr.Tab("Depth", id="depth", render_children=True, elem_id="depth-tab"):
+                self.depth.add_controls()
+                self.photo.add_settings()
+        self.objects.tabs = {RELIEF: relief_tab, MESH: mesh_tab}
 
     def connect(self, page: gr.Blocks) -> None:
         """Connect the events of all tabs."""
@@ -54,7 +98,28 @@ class Tabs:
         self.depth.connect(run)
         self.photo.connect(self.depth, self.objects, run)
         self.models.connect(page, self.photo, self.depth, run)
-        self.restore.connect(page)
+        begun = self.restore.connect(page)
+        if self.opening is not None:
+            begun.success(
+                user_errors(self.write_opening),
+                [self.depth.key],
+                [self.objects.relief.report, *self.objects.buttons, *self.depth.files.values()],
+                **WORK,
+            )
+
+    def write_opening(self, key: str | None) -> dict[Any, Any]:
+        """Write the files of what the page shows at first; visitors share them while they are kept."""
+        opening = self.opening
+        if opening is None or not key or self.store.result(key) is not opening.result:
+            return gr.skip()  # type: ignore[no-any-return]
+        with self._writing:
+            made_s, files = self._opened
+            if not files or time.monotonic() - made_s > self.store.ttl_s / 2:
+                files = self.objects.write_files(opening.result, ReliefSettings())
+                files |= self.depth.write_exact(opening.result)
+                files |= self.depth.write_picture(opening.result, DepthStyle())
+                self._opened = time.monotonic(), files
+            return files
 
 
 def build_page(
@@ -81,7 +146,6 @@ def build_page(
         title=TITLE, delete_cache=(int(store.ttl_s / 4), int(store.ttl_s)), analytics_enabled=False
     )
     with page:
-        gr.HTML(_MASTHEAD)
         page.tabs = Tabs(store, status_of, defaults=defaults or DepthSettings(), examples=load_examples())
         page.tabs.connect(page)
         gr.HTML(_colophon(store.ttl_s))
@@ -102,12 +166,20 @@ _PETALS = "".join(
     f'<ellipse cy="-13" rx="5.4" ry="9.5" transform="rotate({turn})" opacity="{0.95 if turn % 60 else 0.7}"/>'
     for turn in range(0, 360, 30)
 )
-_MASTHEAD = f"""
-<header class="masthead">
-  <svg viewBox="-24 -24 48 48" width="44" height="44" aria-hidden="true" fill="var(--primary-400)">{_PETALS}
-    <circle r="6" fill="var(--primary-700)"/></svg>
-  <div><h1>Marigold</h1><p>A photo becomes depth, and depth becomes something you can hold.</p></div>
+_BRAND = f"""
+<a class="brand" href="."><svg viewBox="-24 -24 48 48" width="30" height="30" aria-hidden="true"
+  fill="var(--primary-400)">{_PETALS}<circle r="6" fill="var(--primary-700)"/></svg><b>Marigold</b></a>
+"""
+_HEADLINE = """
+<header><h1>Turn a photo into something you can hold</h1>
+<p>Drop a photo anywhere · <kbd>Ctrl</kbd>+<kbd>V</kbd> ·
+<button type="button" id="choose" data-way="choose">Choose</button></p>
 </header>
+"""
+# Where the screen is too narrow for both pictures, one of them is shown.
+_VIEWS = """
+<div role="group" aria-label="Picture"><button type="button" data-view="object" aria-pressed="true">3D</button
+><button type="button" data-view="compare" aria-pressed="false">Photo and depth</button></div>
 """
 
 
@@ -216,8 +288,8 @@ def launch_options(service: Service | None = None, *, on_spaces: bool = False) -
     app_options = service.app_options(on_spaces=on_spaces)
     app_options["middleware"] += [(CallFilter, (), {}), (OpenStreams, (), {})]
     scripts, styles = (
-        [(here / f"{name}.{kind}").read_text(encoding="utf-8") for name in ("page", "ways_in")]
-        for kind in ("js", "css")
+        [(here / f"{name}.{kind}").read_text(encoding="utf-8") for name in names]
+        for kind, names in (("js", ("page", "ways_in", "workbench")), ("css", ("page", "ways_in")))
     )
     return {
         "theme": Theme(),

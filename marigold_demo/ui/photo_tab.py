@@ -24,15 +24,16 @@ from marigold_demo.settings import DepthSettings, Settings
 from marigold_demo.ui import widgets
 from marigold_demo.ui.messages import message, status, user_errors
 from marigold_demo.ui.model_picker import ModelPicker
+from marigold_demo.ui.opening import Opening
 from marigold_demo.ui.queue import visitor
 from marigold_demo.ui.session_store import SessionStore, new_request, shrink_photo, write_file
-from marigold_demo.ui.widgets import QUIET, READING, WORK, heading
+from marigold_demo.ui.widgets import QUIET, READING, WORK
 
 if TYPE_CHECKING:
     from marigold_demo.ui.depth_tab import DepthTab
     from marigold_demo.ui.object_tab import ObjectTab
 
-HEIGHT_PX = 380
+HEIGHT_PX = 100
 THUMBNAIL_PX = (160, 120)
 PHONE_DEPTH = "Depth from the phone"
 NEAR = get_args(Near)
@@ -62,25 +63,16 @@ class PhotoTab:
         *,
         defaults: DepthSettings,
         examples: tuple[Example, ...],
+        opening: Opening | None,
     ) -> None:
         self.store, self.models, self.examples, self.defaults = store, models, examples, defaults
+        self.opening = opening
         self.key = gr.State(None)
         self.request = gr.State(None)
         self.reread = gr.State(None)  # the depth file is read again when it changes
-        gr.HTML(
-            heading(1, "Photo", "Drop one, paste one, take one with the camera, or begin with an example.")
-        )
-        with gr.Row(equal_height=False, elem_classes="stage-row"):
-            with gr.Column(scale=7, min_width=300):
-                self._add_photo_box()
-            with gr.Column(scale=5, min_width=300):
-                models.add_choice(defaults)
-                self.run = gr.Button("Estimate depth", variant="primary", elem_id="run", interactive=False)
-                self.phone_depth = gr.Button(PHONE_DEPTH, visible=False, elem_id="phone-depth")
-                self._add_settings(defaults)
-        self._add_run_bar()
 
-    def _add_photo_box(self) -> None:
+    def add_strip(self) -> None:
+        """Add the box that takes a photo, and the examples beside it."""
         self.drop = gr.Image(
             label="Photo",
             show_label=False,
@@ -92,13 +84,20 @@ class PhotoTab:
             elem_id="photo",
             alt_text="The chosen photo",
         )
-        self.notes = gr.HTML("", elem_id="photo-notes")
+        self.notes = gr.HTML(_ratio(self.opening.photo) if self.opening else "", elem_id="photo-notes")
         self.gallery = _gallery(self.examples)
         # Filled by ways_in.js: how a file came that was uploaded, and the status line as it wants it.
         self.intake = gr.Textbox(visible="hidden", elem_id="intake")
         self.say = gr.Textbox(visible="hidden", elem_id="say")
 
-    def _add_settings(self, defaults: DepthSettings) -> None:
+    def add_settings(self) -> None:
+        """Add the model, the button that starts a run, and the settings of depth."""
+        defaults = self.defaults
+        self.models.add_choice(defaults)
+        self.run = gr.Button(
+            "Estimate depth", variant="primary", elem_id="run", interactive=self.opening is not None
+        )
+        self.phone_depth = gr.Button(PHONE_DEPTH, visible=False, elem_id="phone-depth")
         names = [field.name for field in fields(defaults) if field.name != "checkpoint"]
         with gr.Accordion("Settings", open=False, elem_id="depth-settings"):
             self.at_once = gr.Checkbox(
@@ -125,11 +124,14 @@ class PhotoTab:
                     label="Its frame, of a video", placeholder="first", max_lines=1, elem_id="depth-frame"
                 )
 
-    def _add_run_bar(self) -> None:
-        """Add the state of a run and its buttons; the style sheet keeps them in sight during a run."""
+    def add_name(self) -> None:
+        """Add the name of the photo that is on the page."""
+        self.name = gr.HTML(_name(self.opening.photo) if self.opening else "", elem_id="file-name")
+
+    def add_run_bar(self) -> None:
+        """Add the state of a run, and Cancel while there is one."""
         with gr.Row(elem_id="run-bar", equal_height=False):
             self.status = gr.HTML(status(""), elem_id="status")
-            self.models.add_offer()
             self.link = gr.Button("Link", visible=False, elem_id="link")
             self.cancel = gr.Button("Cancel", elem_id="cancel", interactive=False)
 
@@ -161,7 +163,8 @@ class PhotoTab:
             run: The event that uses the network; a new photo cancels it.
         """
         self.depth, self.objects = depth, objects
-        taken = [self.key, self.request, self.notes, *self.run_outputs, depth.stage, depth.key, objects.stage]
+        words = [self.name, self.notes, *self.run_outputs]
+        taken = [self.key, self.request, *words, depth.stage, depth.key, objects.stage]
         self.key.change(
             user_errors(self.show_phone_button), [self.key], [self.phone_depth], queue=False, **QUIET
         )
@@ -196,7 +199,11 @@ class PhotoTab:
     def empty(self) -> Outputs:
         """Take the photo away that was removed from its box, and all that was made from it."""
         folded = {tab.stage: gr.Column(visible=False) for tab in (self.depth, self.objects)}
-        return {self.key: None, self.depth.key: None, self.notes: ""} | folded | self.run_state(ready=False)
+        return (
+            {self.key: None, self.depth.key: None, self.notes: "", self.name: ""}
+            | folded
+            | self.run_state(ready=False)
+        )
 
     def take_file(
         self, upload: dict[str, Any] | None, how: str, at_once: bool, photo_key: str | None
@@ -246,10 +253,11 @@ class PhotoTab:
 
     def _take(self, photo: Photo, at_once: bool) -> Outputs:
         """Return the outputs of a new photo."""
-        outputs = self.show(photo) | {self.key: self.store.add_photo(photo), self.depth.key: None}
-        if at_once:
+        outputs = self.show(photo) | {self.key: self.store.add_photo(photo)}
+        if at_once:  # what is there stays until the new depth comes
             outputs[self.request] = new_request()
         else:
+            outputs |= {self.depth.key: None}
             outputs |= {tab.stage: gr.Column(visible=False) for tab in (self.depth, self.objects)}
         return outputs | self.run_state(ready=True)
 
@@ -258,7 +266,7 @@ class PhotoTab:
         folder = self.store.folder() / _ON_SCREEN
         shown = write_file(folder, f"{photo.stem}.jpg", export.jpeg(shrink_photo(photo.rgb)))
         notes = "".join(f"<p>{html.escape(note)}</p>" for note in photo.notes) + _ratio(photo)
-        return {self.drop: shown, self.notes: notes}
+        return {self.drop: shown, self.notes: notes, self.name: _name(photo)}
 
     def show_phone_button(self, photo_key: str | None) -> Outputs:
         """Show the button for the depth inside a photo where there is one."""
@@ -314,6 +322,11 @@ def _chosen(examples: tuple[Example, ...], event: object) -> Example:
     if not isinstance(index, int) or not 0 <= index < len(examples):
         raise PhotoError("There is no such example; choose one from the gallery.")
     return examples[index]
+
+
+def _name(photo: Photo) -> str:
+    """Return the name of a photo as HTML; where it is cut off, all of it is a tooltip."""
+    return f'<span title="{html.escape(photo.stem)}">{html.escape(photo.stem)}</span>'
 
 
 def _ratio(photo: Photo) -> str:

@@ -11,12 +11,14 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import gradio as gr
+from gradio.events import Dependency
 
 from marigold_demo.errors import DemoError
 from marigold_demo.settings import Settings
 from marigold_demo.ui import widgets
 from marigold_demo.ui.layers import LAYERS, DepthStyle
 from marigold_demo.ui.messages import duration, status, user_errors
+from marigold_demo.ui.opening import Opening
 from marigold_demo.ui.photo_tab import NEAR, Outputs, PhotoTab
 from marigold_demo.ui.session_store import SessionStore, new_request
 from marigold_demo.ui.widgets import QUIET, RAW, WORK
@@ -36,8 +38,15 @@ START_OVER = ("start-over", "Start over")
 class SessionRestore:
     """Restores a visitor's photo, depth, object and settings, and makes links to them."""
 
-    def __init__(self, store: SessionStore, photo: PhotoTab, depth: "DepthTab", objects: "ObjectTab") -> None:
-        self.store, self.photo, self.depth, self.objects = store, photo, depth, objects
+    def __init__(
+        self,
+        store: SessionStore,
+        photo: PhotoTab,
+        depth: "DepthTab",
+        objects: "ObjectTab",
+        opening: Opening | None,
+    ) -> None:
+        self.store, self.photo, self.depth, self.objects, self.opening = store, photo, depth, objects, opening
         self.kept = gr.BrowserState(None, storage_key=STORAGE_KEY, secret=_SECRET)
         self.ticket = gr.Textbox(visible="hidden", elem_id="ticket")  # what the browser is to keep, as JSON
         self.link_key = gr.Textbox(visible="hidden", elem_id="link-key")
@@ -56,8 +65,8 @@ class SessionRestore:
             "frame": photo.frame,
         }
 
-    def connect(self, page: gr.Blocks) -> None:
-        """Restore when the page is loaded, keep what changes, and make links."""
+    def connect(self, page: gr.Blocks) -> Dependency:
+        """Restore when the page is loaded, keep what changes, and make links; return the first event."""
         photo, depth, objects = self.photo, self.depth, self.objects
         keys, fields = [photo.key, depth.key, objects.chosen], list(self.fields.values())
         names = json.dumps(list(self.fields))
@@ -78,8 +87,8 @@ class SessionRestore:
             trigger_mode="always_last",
             **QUIET,
         )
-        pictures = [photo.drop, photo.notes, *depth.pictures, depth.stage, self.kinds]
-        page.load(
+        pictures = [photo.drop, photo.name, photo.notes, *depth.pictures, depth.stage, self.kinds]
+        begun = page.load(
             user_errors(self.restore),
             [self.kept],
             list(
@@ -92,17 +101,21 @@ class SessionRestore:
         depth.follow(self.reopened.change(lambda: None, None, None, **WORK))
         made = photo.link.click(user_errors(self.make_link), [*keys, *fields], [self.link_key], **WORK, **RAW)
         made.success(None, [self.link_key], None, js=_COPY, **QUIET)
+        return begun
 
     # Handlers: what they return is component -> value; components that are not named stay as they are.
 
     def keep(self, photo_key: str | None, depth_key: str | None, kind: str) -> Outputs:
         """Give the browser a key for what is on the page now; nothing, where the page is empty."""
         ticket = ""
-        if photo_key or depth_key:
+        if (photo_key or depth_key) and not self._is_opening(depth_key):
             key = self.store.remember(photo_key, depth_key)
             own = not self.store.is_shared(depth_key or photo_key)
             ticket = json.dumps({"key": key, "kind": kind, "own": own})
         return {self.ticket: ticket, self.photo.link: gr.Button(visible=bool(depth_key))}
+
+    def _is_opening(self, key: str | None) -> bool:
+        return bool(key) and self.opening is not None and self.store.result(key) is self.opening.result
 
     def make_link(self, photo_key: str | None, depth_key: str | None, kind: str, *values: Any) -> Outputs:
         """Return the key of a link to what is on the page.
@@ -115,7 +128,7 @@ class SessionRestore:
         return {self.link_key: self.store.remember(photo_key, depth_key, settings=settings)}
 
     def restore(self, asked: object) -> Outputs:
-        """Show again what the browser has a key for, or what a link leads to; an empty page without either.
+        """Show again what the browser has a key for, or what a link leads to; the first example without either.
 
         Args:
             asked: From ways_in.js: "key", "kind", "settings", and "from": this "tab", an earlier one
@@ -126,7 +139,7 @@ class SessionRestore:
         found = self.store.recall(key, shared=source == "link") if isinstance(key, str) else None
         if found is None:
             is_told = source in ("link", "tab")
-            return self._gone(is_link=source == "link") if is_told else gr.skip()
+            return self._begin() | (self._gone(is_link=source == "link") if is_told else {})
         if source == "link":
             told = dict(found.settings)
         kind = told.get("kind") if told.get("kind") in self.objects.shapes else "relief"
@@ -146,6 +159,13 @@ class SessionRestore:
         elif shown.get(self.photo.at_once, True):
             shown[self.photo.request] = new_request()
         return shown
+
+    def _begin(self) -> Outputs:
+        """Give a new visitor keys of the photo and the depth that the page begins with."""
+        if self.opening is None:
+            return {self.reopened: None}
+        keys = self.store.add_example(self.opening.result)
+        return dict(zip((self.photo.key, self.depth.key), keys, strict=True))
 
     def _gone(self, *, is_link: bool) -> Outputs:
         kept = duration(self.store.ttl_s) if self.store.ttl_s < 7200 else f"{self.store.ttl_s / 3600:g} hours"

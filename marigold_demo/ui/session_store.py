@@ -39,6 +39,7 @@ _SHARED = "~"  # how the second part of a key begins that came by a link
 _REFINE = "refine-"  # how the id of a refinement begins
 _NOTES_BYTES = 2**20  # of what is noted of one kind
 _NOTE_BYTES = 200  # about what one note takes
+_SHARED_BYTES = 2000  # about what a key takes, and its place, where the arrays are shared
 _SETTINGS_BYTES = 1000  # about what one takes
 ObjectSettings = ReliefSettings | MeshSettings
 
@@ -215,6 +216,14 @@ class SessionStore:
             self._latest.put(photo_key, key, size_bytes=len(key))
         self._results.put(key, result, size_bytes=result.size_bytes)
         return key
+
+    def add_example(self, result: DepthResult) -> tuple[str, str]:
+        """Keep a result that the page itself holds, and its photo, for one more visitor; return both keys."""
+        photo_key, key = secrets.token_urlsafe(16), secrets.token_urlsafe(16)
+        self._photos.put(photo_key, result.photo, size_bytes=_SHARED_BYTES)
+        self._results.put(key, result, size_bytes=_SHARED_BYTES)
+        self._latest.put(photo_key, key, size_bytes=len(key))
+        return photo_key, key
 
     def result(self, key: str | None) -> DepthResult:
         """Return a kept depth map.
