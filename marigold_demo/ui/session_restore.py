@@ -128,7 +128,7 @@ class SessionRestore:
         return {self.link_key: self.store.remember(photo_key, depth_key, settings=settings)}
 
     def restore(self, asked: object) -> Outputs:
-        """Show again what the browser has a key for, or what a link leads to; the first example without either.
+        """Show again what the browser has a key for, or what a link leads to; else the first example.
 
         Args:
             asked: From ways_in.js: "key", "kind", "settings", and "from": this "tab", an earlier one
