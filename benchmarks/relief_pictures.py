@@ -1,7 +1,7 @@
 """Draw the pictures of docs/relief.md: every one from the triangles of a file as it is downloaded.
 
 Usage:
-    python benchmarks/relief_pictures.py OUT     needs the embedded checkpoint and numba
+    python -m benchmarks.relief_pictures OUT     needs the embedded checkpoint and numba
 """
 
 import argparse
@@ -17,6 +17,7 @@ from PIL import Image
 
 from marigold_demo.depth import DepthMap
 from marigold_demo.examples import FOLDER as EXAMPLES
+from marigold_demo.geometry.lighting import ramp, shade
 from marigold_demo.geometry.relief import build_relief
 from marigold_demo.geometry.textured_mesh import build_surface
 from marigold_demo.io import export
@@ -25,8 +26,6 @@ from marigold_demo.io.photo import Photo, load_photo
 from marigold_demo.network.checkpoint import load_pipeline
 from marigold_demo.settings import RELIEF_PRESETS, DepthSettings, MeshSettings, ReliefSettings
 
-LIGHT = np.array([-0.55, 0.55, 0.62]) / np.linalg.norm([-0.55, 0.55, 0.62])
-CLAY = np.array([0.86, 0.84, 0.8])
 COMPARED = ("astronaut", "chelsea", "coffee")
 QUALITY = 82
 
@@ -110,8 +109,7 @@ def clay(stl: bytes, *, longest: int, tilt: float = 0.0, turn: float = 0.0) -> P
     edges = corners[:, 1:] - corners[:, :1]
     normals = np.cross(edges[:, 0], edges[:, 1])  # the light comes along when the piece is turned
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    shade = 0.12 + 0.88 * np.clip(normals @ LIGHT, 0, None)
-    colors = np.clip(CLAY * shade[:, None] * 1.15, 0, 1) ** 0.85 * 255
+    colors = ramp(ReliefSettings())[np.round(shade(normals.astype(np.float32)) * 255).astype(np.uint8)]
     return halved(np.where((face >= 0)[..., None], colors[face], 255).astype(np.uint8))
 
 

@@ -202,7 +202,7 @@ class ReliefSettings:
         limits=(0, 1),
         optional=True,
     )
-    smooth_px: float = option(1.5, "Smoothing of the depth before anything else", unit="px", limits=(0, 10))
+    smooth_px: float = option(2.5, "Smoothing of the depth before anything else", unit="px", limits=(0, 10))
     slope_deg: float = option(
         STEEPEST_DEG,
         "Steepest slope, for molds and cutters: the far side is filled up; 90: any",
@@ -210,7 +210,7 @@ class ReliefSettings:
         limits=(20, STEEPEST_DEG),
     )
     photo_detail: float = option(
-        0.4, "The photo's brightness as fine relief upon the depth; 0: depth alone", limits=(0, 1)
+        0.6, "The photo's brightness as fine relief upon the depth; 0: depth alone", limits=(0, 1)
     )
     source: Source = option(
         "depth", "What becomes height: depth, or luminance (a lithophane)", choices=get_args(Source)
@@ -375,15 +375,16 @@ class MeshSettings:
 # Settings that suit a kind of picture or a way of making it.
 RELIEF_PRESETS: Mapping[str, ReliefSettings] = MappingProxyType(
     {
-        "portrait": ReliefSettings(relief_mm=5.0, far=0.9, form_size=0.7, frame="round", frame_mm=6.0),
+        "portrait": ReliefSettings(
+            relief_mm=5.0, far=0.9, form_size=0.7, photo_detail=0.8, frame="round", frame_mm=6.0
+        ),
         "landscape": ReliefSettings(
-            width_mm=150.0, relief_mm=7.0, detail=1.0, photo_detail=0.6, frame="bevel", frame_mm=7.0
+            width_mm=150.0, relief_mm=7.0, detail=1.0, photo_detail=0.8, frame="bevel", frame_mm=7.0
         ),
         "coin": ReliefSettings(
             width_mm=40.0,
             relief_mm=1.6,
             detail=1.0,
-            smooth_px=2.0,
             cutout="round",
             frame="round",
             frame_mm=1.5,

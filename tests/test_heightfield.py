@@ -195,6 +195,13 @@ def test_outlines_in_steps_of_pixels_become_even_and_hardly_move():
     assert with_even_outlines(np.full((40, 40), 0.5, dtype=np.float32)).std() == 0
 
 
+def test_the_tips_of_leaves_are_no_teeth():
+    random, leaves = np.random.default_rng(0), np.full((300, 400), 0.9, dtype=np.float32)
+    for row, column in random.integers(5, 285, size=(150, 2)):
+        leaves[row : row + random.integers(4, 12), column : column + random.integers(2, 5)] = 0.4
+    assert without_teeth(leaves)[0] is leaves
+
+
 @pytest.mark.parametrize("slope", [0.5, 2.0])
 def test_a_slope_limit_fills_the_far_side_only(slope):
     y, x = np.mgrid[:120, :160]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import scipy.ndimage
+import scipy.spatial
 from numpy.typing import NDArray
 
 from marigold_demo.errors import DepthFileError
@@ -14,6 +15,7 @@ SPOT_HEIGHT, SPOT_GROUND = 0.2, 0.05  # how far they stand out, and how even it 
 MOST_SPOT_PIXELS = 10_000  # more are a texture, not spots
 TOOTH_PX = 5  # teeth are narrower, in depth of up to 800 pixels
 FEWEST_TEETH = 24
+FEWEST_IN_ROWS = 0.3  # share of them; 0.4 to 1 of teeth that an upsampling made, at most 0.07 of real tips
 OUTLINE_SIGMA = 3.0  # pixels over which the direction of an outline is smoothed
 OUTLINE_SLOPE = 0.02  # change of depth per pixel there from which it is an outline, as a share of its range
 OUTLINE_REACH = 12  # pixels along an outline to each side
@@ -71,7 +73,7 @@ def without_teeth(values: Grid) -> tuple[Grid, int]:
     """Level rows of teeth along contours: short, narrow strips of one side of a jump on the other side.
 
     Near ones are found by a morphological closing of depth, far ones by an opening. What is longer, such as a
-    pole, stays, and so do fewer than `FEWEST_TEETH`.
+    pole, stays, and so do fewer than `FEWEST_TEETH` and the tips of leaves and fur, which stand in no rows.
 
     Returns:
         float32 [H, W], itself where there are none, and how many were leveled.
@@ -91,10 +93,10 @@ def without_teeth(values: Grid) -> tuple[Grid, int]:
             [max(side.stop - side.start for side in box) for box in scipy.ndimage.find_objects(parts)]
         )
         is_tooth = np.append(False, (length > width // 2) & (length <= 3 * width)) & (area >= width)
-        if (
-            not FEWEST_TEETH <= np.count_nonzero(is_tooth) <= area.size
-            or not area[is_tooth].sum() < values.size / 20
-        ):
+        middles = np.array(scipy.ndimage.center_of_mass(parts > 0, parts, np.flatnonzero(is_tooth)))  # [N, 2]
+        if len(middles) < FEWEST_TEETH or _share_in_rows(middles, area[is_tooth], width) < FEWEST_IN_ROWS:
+            continue
+        if not area[is_tooth].sum() < values.size / 20:
             continue
         tooth = is_tooth[parts]
         leveled = np.where(tooth, flat, leveled)
@@ -104,6 +106,17 @@ def without_teeth(values: Grid) -> tuple[Grid, int]:
         leveled[row, column] = np.median(around[row + 1, column + 1], axis=(1, 2))  # the roots of the teeth
         count += int(np.count_nonzero(is_tooth))
     return leveled, count
+
+
+def _share_in_rows(middles: NDArray[np.float64], area: NDArray[np.intp], width: int) -> float:
+    """Return the share of parts that lie between their two nearest, as far from both and about as large."""
+    distance, nearest = scipy.spatial.cKDTree(middles).query(middles, k=3)  # the first is the part itself
+    first, second = (middles[nearest[:, k]] - middles for k in (1, 2))
+    opposite = (first * second).sum(axis=1) < -0.7 * distance[:, 1] * distance[:, 2]
+    evenly = (distance[:, 2] < 1.5 * distance[:, 1]) & (distance[:, 2] < 4 * width)
+    ratios = area[nearest[:, 1:]] / area[:, None]
+    alike = ((ratios > 0.4) & (ratios < 2.5)).all(axis=1)
+    return float((opposite & evenly & alike).mean())
 
 
 def with_even_outlines(values: Grid) -> Grid:
