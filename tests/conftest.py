@@ -143,7 +143,7 @@ def visitor(browser: Any, url: str, photo: Path) -> Iterator[Any]:
     """Return one visit whose relief is built, for the tests of `built`."""
     from tests.visits import Visit
 
-    seen = Visit(browser, url)
+    seen = Visit(browser, url, motion="reduce")
     seen.upload(photo)
     seen.wait_for_object()
     yield seen

@@ -11,56 +11,60 @@ pytestmark = BROWSER
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_finds_nothing_serious_in_any_state(visit, folder, predict, theme, width):
-    seen = visit(theme=theme, width=width, touch=width == 390, motion="reduce")
-    page = seen.page
-    found = {"empty": findings(page)}
+def test_axe_finds_nothing_serious_in_any_state_and_no_faint_words_in_the_dark(visit, folder, predict, width):
+    seen = visit(width=width, touch=width == 390, motion="reduce")
+    page, found = seen.page, {}
+
+    def look(state: str, *, within: str = "html") -> None:
+        found[state] = findings(page, within=within)
+        page.evaluate("document.body.classList.add('dark')")
+        found[f"{state}, dark"] = findings(page, "color-contrast", "link-in-text-block", within=within)
+        page.evaluate("document.body.classList.remove('dark')")
+
+    (folder / "empty.png").write_bytes(b"")
+    seen.upload(folder / "empty.png")
+    expect(page.locator("#status .alert")).to_contain_text("empty")
+    look("empty, after a mistake")
     predict.may_go_on.clear()
-    size = (width // 5, 150 if theme == "light" else 160)  # its own, or the depth is there at once
-    seen.upload(draw_photo(folder, f"{theme}_{width}.png", size=size))
+    seen.upload(draw_photo(folder, f"{width}.png", size=(width // 5, 150)))
     expect(page.locator("#status")).to_contain_text("Step 1 of 3")
-    found["running"] = findings(page)
+    look("running")
     predict.may_go_on.set()
     seen.wait_for_object()
     unfold(page)
     if width == 390:
         page.get_by_role("button", name="Photo and depth").click()
     set_two_points(page)
-    found["relief"] = findings(page)
+    look("relief")
     seen.open("Mesh")
     expect(page.locator("#glb")).to_be_enabled()
     unfold(page)
-    found["mesh"] = findings(page)
+    look("mesh", within="#settings")  # all else is as it was
     seen.open("Depth")
     unfold(page)
     page.locator("#more-files").click()
-    found["depth and menu"] = findings(page)
-    assert found == {state: [] for state in ("empty", "running", "relief", "mesh", "depth and menu")}
+    look("depth and menu")
+    assert len(found) == 10 and not any(found.values()), found
+    page.evaluate(SPOIL)
+    assert "button-name" in str(findings(page))
+    assert "color-contrast" in str(findings(page, "color-contrast"))
 
 
-def test_axe_finds_nothing_serious_in_what_is_said_after_a_mistake(visit, folder):
-    seen = visit(motion="reduce")
-    bad = folder / "empty.png"
-    bad.write_bytes(b"")
-    seen.upload(bad)
-    expect(seen.page.locator("#status .alert")).to_contain_text("empty")
-    assert findings(seen.page) == []
+# A button without a name, and words that are hardly seen.
+SPOIL = """() => {
+  const words = Object.assign(document.createElement("p"), { innerText: "faint" });
+  words.style.cssText = "color: #777; background: #888";
+  document.querySelector("main").prepend(document.createElement("button"), words);
+}"""
 
 
-def test_axe_does_find_what_is_wrong(visit):
-    seen = visit()
-    seen.page.evaluate("document.body.append(document.createElement('button'))")
-    assert "button-name" in str(findings(seen.page))
-
-
-def findings(page: Page) -> list[str]:
-    """Return what axe-core calls critical or serious: the rule and the elements."""
+def findings(page: Page, *rules: str, within: str = "html") -> list[str]:
+    """Return what axe-core calls critical or serious, by these rules or all: the rule and the elements."""
     page.evaluate(f"window.axe || (() => {{ {AXE_SCRIPT} }})()")
-    found = page.evaluate("axe.run({ resultTypes: ['violations'] })")["violations"]
+    how = {"resultTypes": ["violations"], **({"runOnly": list(rules)} if rules else {})}
     return [
         f"{one['id']}: {node['html'][:200]} {node['failureSummary'][:300]}"
-        for one in found
+        for one in page.evaluate("([within, how]) => axe.run(within, how)", [within, how])["violations"]
         if one["impact"] in ("critical", "serious")
         for node in one["nodes"]
     ]

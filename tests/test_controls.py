@@ -18,7 +18,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from marigold_demo.catalog import CATALOG
-from marigold_demo.depth import DepthMap
+from marigold_demo.depth import CheckpointStatus, DepthMap
 from marigold_demo.examples import load_examples
 from marigold_demo.geometry.print_report import build_report
 from marigold_demo.io import export
@@ -30,9 +30,8 @@ from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.messages import size_in_words
 from marigold_demo.ui.object_tab import ObjectTab
 from marigold_demo.ui.session_store import DepthResult
-from marigold_demo.workflow import Workflow
 from tests.controls import NAMED, control, parts, turn
-from tests.pages import Ball, ball, draw_photo, spread
+from tests.pages import Ball, CoarseWorkflow, ball, draw_photo, spread
 from tests.test_accessibility import set_two_points, unfold
 from tests.test_browser import COPY_A_PICTURE, pixels, shot, wait_for_picture
 from tests.visits import BROWSER, wait_until
@@ -118,11 +117,8 @@ def start(visit, request):
     """Return a function that opens the page: a visit, and a hand that finds controls by name."""
     used = set()
 
-    def begin(photo=None, **how):
-        seen = visit(motion="reduce", **how)
-        if photo:
-            seen.upload(photo)
-            seen.wait_for_depth()
+    def begin(*, shared=False, **how):
+        seen = request.getfixturevalue("built") if shared else visit(motion="reduce", **how)
         return seen, lambda name: used.add(name) or control(seen.page, name)
 
     yield begin
@@ -143,6 +139,12 @@ def turn_all(hand, turned, settings, shown):
         share = SHARES.get(name, 0.35)
         turn(hand, name, widget, to=value, holds=partial(holds, field), share=share)
     return settings
+
+
+def unfolded(accordion):
+    """Open what is folded."""
+    if "open" not in accordion.get_attribute("class").split():
+        accordion.click()
 
 
 def choose_file(page, button, path):
@@ -177,7 +179,12 @@ def minutes(settings):
 
 @pytest.fixture(scope="module")
 def photo(folder):
-    return draw_photo(folder, "lawn.png")
+    path = draw_photo(folder, "lawn.png")
+    rows, columns = np.mgrid[0:480, 0:640] / 12
+    shading = 0.8 + 0.2 * np.sin(columns) * np.cos(rows)  # for the photo's detail
+    rgb = np.asarray(Image.open(path)) * shading[..., None]
+    Image.fromarray(rgb.astype(np.uint8)).save(path)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +197,11 @@ def result(photo):
 @pytest.fixture(scope="module")
 def predict():
     return Told()
+
+
+@pytest.fixture(scope="module")
+def status_of():
+    return lambda settings: CheckpointStatus(last_s=60.0 * minutes(settings))
 
 
 def test_every_control_that_the_page_shows_is_used_by_a_test(visit, folder, photo, predict):
@@ -256,50 +268,9 @@ def test_settings_of_depth_reach_the_price_and_then_the_network(start, photo, pr
     assert predict.asked == settings
 
 
-@uses("preset", "Relief: Fine tuning", turned=RELIEF)
-def test_settings_of_the_relief_reach_its_report(start, photo, result):
-    seen, hand = start(photo)
-    seen.page.add_style_tag(content=SMALL)
-
-    def report(settings):
-        relief = Workflow.relief(result.depth, settings, photo=result.photo)
-        told = build_report(relief, *formats_of("relief")["stl"].write(relief, "lawn"))
-        text = "".join([*map("".join, told.lines()), *told.warnings])
-        expect(seen.page.locator("#relief-report .report")).to_have_text(text)
-        return text
-
-    hand("Relief: Fine tuning").click()
-    assert turn_all(hand, RELIEF, ReliefSettings(), report) != RELIEF_PRESETS["coin"]
-    turn(
-        hand,
-        "preset",
-        gr.Dropdown([("Coin", "coin")]),
-        to="coin",
-        holds=lambda _: report(RELIEF_PRESETS["coin"]),
-    )
-
-
-@uses("relief-tab-button", "mesh-tab-button", "Mesh: Fine tuning", turned=MESH)
-def test_settings_of_the_mesh_reach_its_preview(start, photo, result):
-    seen, hand = start(photo)
-    seen.page.add_style_tag(content=SMALL)
-    shown = seen.page.locator("#preview a")
-
-    def mesh(settings):
-        made = in_glb(export.glb(Workflow.surface(result.depth, result.photo, settings.preview())))
-        wait_until(seen.page, lambda: in_glb(fetched(seen.page, shown, "href")) == made)
-        return made
-
-    hand("mesh-tab-button").click()
-    hand("Mesh: Fine tuning").click()
-    turn_all(hand, MESH, MeshSettings(), mesh)
-    hand("relief-tab-button").click()
-    wait_until(seen.page, lambda: "relief" in shown.get_attribute("href"))
-
-
 @uses("depth-tab-button", "Left side", "Right side", "more-files", "download-colored", turned=LOOK)
-def test_colors_and_sides_reach_the_pictures(start, photo, result):
-    seen, hand = start(photo)
+def test_colors_and_sides_reach_the_pictures(start, result):
+    seen, hand = start(shared=True)
 
     def shows(sides, look):
         for image, name in zip(seen.page.locator("#compare img").all(), sides, strict=True):
@@ -330,8 +301,8 @@ COMPARED = ("compare: Divider between the two pictures", "compare: Undo", "compa
 
 
 @uses(*COMPARED, "compare: Exit fullscreen mode", "compare: picture", "known-length", "clear-points")
-def test_the_compared_pictures_are_parted_measured_enlarged_and_shown_on_the_whole_screen(start, photo):
-    seen, hand = start(photo)
+def test_the_compared_pictures_are_parted_measured_enlarged_and_shown_on_the_whole_screen(start):
+    seen, hand = start(shared=True)
     page, handle, undo, full = seen.page, *map(hand, COMPARED)
     handle.press("End")
     expect(handle).to_have_attribute("aria-valuenow", "100")
@@ -367,15 +338,16 @@ def test_the_compared_pictures_are_parted_measured_enlarged_and_shown_on_the_who
     wait_until(page, lambda: whole.bounding_box()["width"] < 1280)
 
 
-@uses("heightmap", "more-files", "Relief: Fine tuning", turned=HEIGHT_MAP)
-def test_settings_of_the_height_map_reach_its_file(start, photo, result):
-    seen, hand = start(photo)
-    hand("Relief: Fine tuning").click()
+@uses("heightmap", "more-files", "relief-tab-button", "Relief: Fine tuning", turned=HEIGHT_MAP)
+def test_settings_of_the_height_map_reach_its_file(start, result):
+    seen, hand = start(shared=True)
+    hand("relief-tab-button").click()
+    unfolded(hand("Relief: Fine tuning"))
     settings = ReliefSettings()
     for name, field, widget, value in HEIGHT_MAP:
         turn(hand, name, widget, to=value, holds=lambda _: None)
         settings = replace(settings, **{field: value})
-        relief = Workflow.relief(result.depth, settings, photo=result.photo)
+        relief = CoarseWorkflow.relief(result.depth, settings, photo=result.photo)
         expected = np.asarray(Image.open(io.BytesIO(export.heightmap_png(relief))))
 
         def is_made(expected=expected):
@@ -388,8 +360,8 @@ def test_settings_of_the_height_map_reach_its_file(start, photo, result):
 
 
 @uses(*FILES, "everything", "preview: 3D preview", "preview: Download", "mesh-tab-button", "more-files")
-def test_the_preview_turns_and_every_file_is_as_large_as_its_button_says(start, photo):
-    seen, hand = start(photo)
+def test_the_preview_turns_and_every_file_is_as_large_as_its_button_says(start):
+    seen, hand = start(shared=True)
     canvas = hand("preview: 3D preview")
     canvas.scroll_into_view_if_needed()
     wait_for_picture(seen.page, canvas)
@@ -422,6 +394,50 @@ def test_the_preview_turns_and_every_file_is_as_large_as_its_button_says(start, 
         assert {re.sub(r"_100x.*mm", "", one) for one in archive.namelist()} > depth | relief
 
 
+@uses("preset", "relief-tab-button", "Relief: Fine tuning", turned=RELIEF)
+def test_settings_of_the_relief_reach_its_report(start, result, monkeypatch):
+    seen, hand = start(shared=True)
+    seen.page.add_style_tag(content=SMALL)
+    light = export.preview_glb(CoarseWorkflow.relief(result.depth, ReliefSettings(resolution=128)))
+    monkeypatch.setattr(export, "preview_glb", lambda relief: light)  # drawn once; its report is looked at
+
+    def report(settings):
+        relief = CoarseWorkflow.relief(result.depth, settings, photo=result.photo)
+        told = build_report(relief, *formats_of("relief")["stl"].write(relief, "lawn"))
+        text = "".join([*map("".join, told.lines()), *told.warnings])
+        expect(seen.page.locator("#relief-report .report")).to_have_text(text)
+        return text
+
+    hand("relief-tab-button").click()
+    unfolded(hand("Relief: Fine tuning"))
+    assert turn_all(hand, RELIEF, ReliefSettings(), report) != RELIEF_PRESETS["coin"]
+    turn(
+        hand,
+        "preset",
+        gr.Dropdown([("Coin", "coin")]),
+        to="coin",
+        holds=lambda _: report(RELIEF_PRESETS["coin"]),
+    )
+
+
+@uses("relief-tab-button", "mesh-tab-button", "Mesh: Fine tuning", turned=MESH)
+def test_settings_of_the_mesh_reach_its_preview(start, result):
+    seen, hand = start(shared=True)
+    seen.page.add_style_tag(content=SMALL)
+    shown = seen.page.locator("#preview a")
+
+    def mesh(settings):
+        made = in_glb(export.glb(CoarseWorkflow.surface(result.depth, result.photo, settings.preview())))
+        wait_until(seen.page, lambda: in_glb(fetched(seen.page, shown, "href")) == made)
+        return made
+
+    hand("mesh-tab-button").click()
+    unfolded(hand("Mesh: Fine tuning"))
+    turn_all(hand, MESH, MeshSettings(), mesh)
+    hand("relief-tab-button").click()
+    wait_until(seen.page, lambda: "relief" in shown.get_attribute("href"))
+
+
 NEAR = [f"depth-near: {end}" for end in ("Auto", "White", "Black")]
 
 
@@ -435,7 +451,9 @@ NEAR = [f"depth-near: {end}" for end in ("Auto", "White", "Black")]
     "depth-frame",
 )
 def test_a_recipe_and_a_depth_file_are_taken(start, photo, result, folder):
-    seen, hand = start(photo)
+    seen, hand = start()
+    seen.upload(photo)
+    seen.wait_for_depth()
     hand("depth-tab-button").click()
     hand("Depth: Settings").click()
     recipe = replace(result.recipe(ReliefSettings(width_mm=60)), mesh=MeshSettings(near_m=3))
@@ -525,10 +543,12 @@ def test_a_run_is_stopped_begun_again_and_refined(start, folder, predict):
 @uses("Use via API")
 def test_the_interface_for_programs_is_described(browser, url):
     """Gradio's own panel asks for parts that are switched off here, so this visit notes no faults."""
-    page = browser.new_page()
+    page, asked = browser.new_page(), []
+    page.on("request", lambda request: asked.append(request.url))
     page.goto(url)
     control(page, "Use via API").click()
     expect(page.get_by_text("/depth", exact=False).first).to_be_visible()
+    assert [one for one in asked if not one.startswith((url, "data:", "blob:"))] == []
     page.close()
 
 

@@ -8,7 +8,7 @@ from marigold_demo.catalog import CATALOG, EMBEDDED
 from marigold_demo.depth import CheckpointStatus, DepthMap, Progress
 from marigold_demo.errors import CheckpointError
 from tests.pages import Ball, ball, draw_photo
-from tests.visits import BROWSER, Visit, choose, type_number, wait_until
+from tests.visits import BROWSER, choose, type_number, wait_until
 
 pytestmark = BROWSER
 OFFLINE = "It is not on this machine and the hub cannot be reached; connect to the internet."
@@ -30,9 +30,13 @@ class Models(Ball):
         return DepthMap(1 - ball(*photo.rgb.shape[:2]))
 
 
-def status_of(settings):
-    to_download = 0 if settings.checkpoint == EMBEDDED else 2_600_000_000
-    return CheckpointStatus(to_download, 2.0 * (settings.ensemble or 1))
+@pytest.fixture(scope="module")
+def status_of():
+    def status(settings):
+        to_download = 0 if settings.checkpoint == EMBEDDED else 2_600_000_000
+        return CheckpointStatus(to_download, 2.0 * (settings.ensemble or 1))
+
+    return status
 
 
 @pytest.fixture(scope="module")
@@ -40,20 +44,10 @@ def predict():
     return Models()
 
 
-@pytest.fixture
-def visit(browser, url, predict):
+@pytest.fixture(autouse=True)
+def at_work(predict):
     predict.online = True
     predict.may_go_on.set()
-    visits = []
-
-    def start(**how) -> Visit:
-        visits.append(Visit(browser, url, **how))
-        return visits[-1]
-
-    yield start
-    for one in visits:
-        one.context.close()
-        assert one.faults == []
 
 
 def test_the_model_tells_what_it_costs_before_anything_runs(visit, predict):
@@ -69,40 +63,46 @@ def test_the_model_tells_what_it_costs_before_anything_runs(visit, predict):
     assert predict.runs == runs
 
 
-def test_a_draft_stays_until_the_finer_depth_is_there_and_beside_it_then(visit, folder, predict):
-    seen = visit()
-    seen.upload(draw_photo(folder, "fine.png", size=(200, 150)))
-    seen.wait_for_object()
-    np.testing.assert_array_equal(np.load(seen.download("#download-npy")), ball(150, 200))
-    predict.may_go_on.clear()
-    seen.page.get_by_role("button", name="Refine with Marigold v1-1").click()
-    expect(seen.page.locator("#status")).to_contain_text("Downloading the model: 650 of 2,600 MB")
-    expect(seen.page.locator("#status progress")).to_have_js_property("value", 0.25)
-    expect(seen.page.locator("#compare img")).to_have_count(2)
-    np.testing.assert_array_equal(np.load(seen.download("#download-npy")), ball(150, 200))
-    predict.may_go_on.set()
-    expect(seen.page.locator("#status")).to_contain_text("Done")
-    expect(seen.page.locator("#refine")).to_have_count(0)
-    seen.open("Depth")
-    seen.page.get_by_label("Left side").click()
-    expect(seen.page.get_by_role("option", name="Depth of Draft")).to_be_visible()
+def test_a_second_click_starts_no_second_run(built, predict):
+    runs = predict.runs
+    built.open("Depth")
+    built.page.locator("#depth-settings > button").click()
+    type_number(built.page, "#depth-steps input", "7")
+    built.page.locator("#run").evaluate("button => { button.click(); button.click(); button.click(); }")
+    wait_until(built.page, lambda: predict.runs > runs)
+    built.wait_for_depth()
+    built.page.wait_for_timeout(1500)
+    assert predict.runs == runs + 1
 
 
-def test_when_refining_fails_the_draft_is_still_there_and_the_bar_says_why(visit, folder, predict):
+def test_when_refining_fails_the_draft_is_still_there_and_the_bar_says_why(built, predict):
     predict.online = False
-    seen = visit()
-    seen.upload(draw_photo(folder, "rough.png", size=(210, 150)))
-    seen.wait_for_object()
-    seen.page.get_by_role("button", name="Refine with Marigold v1-1").click()
-    expect(seen.page.locator("#status .alert")).to_have_text(OFFLINE)
-    expect(seen.page.get_by_test_id("toast-body")).to_contain_text("cannot be reached")
-    np.testing.assert_array_equal(np.load(seen.download("#download-npy")), ball(150, 210))
-    expect(seen.page.get_by_role("button", name="Refine with Marigold v1-1")).to_be_visible()
-    seen.open("Depth")
-    expect(seen.page.get_by_role("button", name="Estimate depth")).to_be_enabled()
+    built.page.get_by_role("button", name="Refine with Marigold v1-1").click()
+    expect(built.page.locator("#status .alert")).to_have_text(OFFLINE)
+    expect(built.page.get_by_test_id("toast-body")).to_contain_text("cannot be reached")
+    np.testing.assert_array_equal(np.load(built.download("#download-npy")), ball(120, 160))
+    expect(built.page.get_by_role("button", name="Refine with Marigold v1-1")).to_be_visible()
+    built.open("Depth")
+    expect(built.page.get_by_role("button", name="Estimate depth")).to_be_enabled()
 
 
-def test_who_waits_reads_how_many_are_before_and_moves_up(visit, folder, predict):
+def test_a_draft_stays_until_the_finer_depth_is_there_and_beside_it_then(built, predict):
+    np.testing.assert_array_equal(np.load(built.download("#download-npy")), ball(120, 160))
+    predict.may_go_on.clear()
+    built.page.get_by_role("button", name="Refine with Marigold v1-1").click()
+    expect(built.page.locator("#status")).to_contain_text("Downloading the model: 650 of 2,600 MB")
+    expect(built.page.locator("#status progress")).to_have_js_property("value", 0.25)
+    expect(built.page.locator("#compare img")).to_have_count(2)
+    np.testing.assert_array_equal(np.load(built.download("#download-npy")), ball(120, 160))
+    predict.may_go_on.set()
+    expect(built.page.locator("#status")).to_contain_text("Done")
+    expect(built.page.locator("#refine")).to_have_count(0)
+    built.open("Depth")
+    built.page.get_by_label("Left side").click()
+    expect(built.page.get_by_role("option", name="Depth of Draft")).to_be_visible()
+
+
+def test_who_waits_moves_up_when_another_leaves_and_cancel_stops_a_run_within_a_step(visit, folder, predict):
     predict.may_go_on.clear()
     visits = [visit() for _ in range(3)]
     told = [
@@ -116,24 +116,16 @@ def test_who_waits_reads_how_many_are_before_and_moves_up(visit, folder, predict
     visits[1].page.get_by_role("button", name="Cancel").click()
     expect(visits[1].page.locator("#status")).to_contain_text("Stopped")
     expect(visits[2].page.locator("#status")).to_contain_text("Yours is next")
+    calls = predict.calls
+    visits[0].page.get_by_role("button", name="Cancel").click()
+    expect(visits[0].page.locator("#status")).to_contain_text("Stopped")
     predict.may_go_on.set()
     visits[2].wait_for_depth()
+    assert predict.calls == calls + 1 + 3  # the step that was under way, then the last visitor's
     assert predict.peak == 1
-
-
-def test_a_second_click_starts_no_second_run(visit, folder, predict):
-    seen = visit()
-    seen.upload(draw_photo(folder, "twice.png", size=(230, 150)))
-    seen.wait_for_object()
-    runs = predict.runs
-    seen.open("Depth")
-    seen.page.locator("#depth-settings > button").click()
-    type_number(seen.page, "#depth-steps input", "7")
-    seen.page.locator("#run").evaluate("button => { button.click(); button.click(); button.click(); }")
-    wait_until(seen.page, lambda: predict.runs > runs)
-    seen.wait_for_depth()
-    seen.page.wait_for_timeout(1500)
-    assert predict.runs == runs + 1
+    visits[0].open("Depth")
+    visits[0].page.get_by_role("button", name="Estimate depth").click()
+    visits[0].wait_for_depth()
 
 
 def test_the_bar_of_a_run_stays_in_sight_on_a_phone(visit, folder, predict):

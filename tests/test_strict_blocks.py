@@ -19,8 +19,7 @@ from marigold_demo.io.photo import load_photo
 from marigold_demo.settings import DepthSettings
 from marigold_demo.ui import build_page, messages
 from marigold_demo.ui.session_store import DepthResult, SessionStore
-from marigold_demo.workflow import Workflow
-from tests.pages import LENIENT, Ball, draw_photo
+from tests.pages import LENIENT, Ball, CoarseWorkflow, draw_photo
 
 pytestmark = [pytest.mark.slow, LENIENT]
 EXAMPLES = 250
@@ -38,7 +37,7 @@ class Site:
         self.upload = draw_photo(folder / "cache", "mine.png", size=(64, 48))
         self.opened: list[str] | None = None
         sys.addaudithook(self._note)
-        self.store = SessionStore(Workflow(Ball(steps=1)))
+        self.store = SessionStore(CoarseWorkflow(Ball(steps=1)))
         self.page = build_page(self.store.workflow, store=self.store)
         self.page.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", show_error=False)
         self.events = [fn for fn in self.page.fns.values() if fn.fn is not None]

@@ -236,8 +236,7 @@ def test_a_share_of_the_weights_it_started_from_stays_in_the_result(
 
     before, after = weights(toy_folder), trained(0.0)
     assert float((after - before).abs().max()) > 1e-2
-    assert torch.allclose(trained(0.5), (after + before) / 2, atol=2e-3)  # float16 on disk
-    assert torch.allclose(trained(1.0), before, atol=2e-3)
+    assert torch.allclose(trained(0.25), torch.lerp(after, before, 0.25), atol=2e-3)  # float16 on disk
     with pytest.raises(SettingsError, match="keep_init"):
         replace(SETTINGS, keep_init=0.5)
 
@@ -252,6 +251,12 @@ def test_what_is_no_stable_diffusion_folder_is_refused(tmp_path: Path) -> None:
 # --- the run
 
 
+@pytest.fixture(scope="module")
+def uninterrupted() -> dict[str, Tensor]:
+    """Return the weights of a whole run, once it was made."""
+    return {}
+
+
 @pytest.mark.parametrize(
     ("stage", "step"),
     [
@@ -261,16 +266,17 @@ def test_what_is_no_stable_diffusion_folder_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(
-    tmp_path: Path, pairs: Path, stage: str, step: int
+    tmp_path: Path, pairs: Path, uninterrupted: dict[str, Tensor], stage: str, step: int
 ) -> None:
     settings = replace(SETTINGS, data=f"pairs:{pairs}", image_encoder="lite0", encoder_lr=1e-3)
-    whole = train.train(replace(settings, out=str(tmp_path / "whole")), quiet)
+    if not uninterrupted:
+        uninterrupted |= weights(train.train(replace(settings, out=str(tmp_path / "whole")), quiet))
     with pytest.raises(StopError):
         train.train(replace(settings, out=str(tmp_path / "broken")), stop_after(stage, step))
     broken = train.train(replace(settings, out=str(tmp_path / "broken")), quiet)
-    expected, got = weights(whole), weights(broken)
-    assert expected.keys() == got.keys()
-    assert all(torch.equal(expected[name], got[name]) for name in expected)
+    got = weights(broken)
+    assert uninterrupted.keys() == got.keys()
+    assert all(torch.equal(uninterrupted[name], got[name]) for name in got)
 
 
 def test_a_run_that_goes_on_takes_a_new_rate_and_more_steps(tmp_path: Path, pairs: Path) -> None:
@@ -333,9 +339,10 @@ def test_shapes_that_cannot_be_used_are_refused(shapes: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stage", "steps"), [("vae", 80), ("diffusion", 80), ("end_to_end", 200)])
+@pytest.mark.parametrize(("stage", "steps"), [("vae", 30), ("diffusion", 40), ("end_to_end", 200)])
 def test_some_steps_lower_the_loss(tmp_path: Path, pairs: Path, stage: str, steps: int) -> None:
-    stages = {"vae_steps": 60, "diffusion_steps": 0, "end_to_end_steps": 0, f"{stage}_steps": steps}
+    first = 60 if stage == "end_to_end" else 20
+    stages = {"vae_steps": first, "diffusion_steps": 0, "end_to_end_steps": 0, f"{stage}_steps": steps}
     settings = replace(SETTINGS, **stages, data=f"pairs:{pairs}", out=str(tmp_path), lr=4e-3)
     settings = replace(settings, batch=4, accumulate=1, validate_every=5, final_lr=0.1, validation_batches=4)
     train.train(settings, quiet)
