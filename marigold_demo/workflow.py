@@ -30,6 +30,9 @@ from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 
 Steps = Generator[Progress | DepthMap, None, None]
 SAME_SHAPE = 0.02  # how much the aspect of a photo may differ from that of its depth
+V = TypeVar("V")
+EVERY_S = 60.0
+_log = logging.getLogger(__name__)
 
 
 class Predictor(Protocol):
@@ -292,12 +295,6 @@ class FifoLock:
 def _too_many(count: int) -> str:
     photos = "1 photo" if count == 1 else f"{count} photos"
     return f"You have {photos} waiting already; try again when one of them is done."
-
-
-V = TypeVar("V")
-EVERY_S = 60.0
-
-_log = logging.getLogger(__name__)
 
 
 class IdleCache(Generic[V]):

@@ -14,8 +14,8 @@ from marigold_demo.catalog import CATALOG
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import CheckpointError
 from marigold_demo.network import checkpoint, checkpoint_folder
-from marigold_demo.network.checkpoint import load_pipeline, open_pipeline, predict, save_pipeline
-from marigold_demo.network.checkpoint_folder import read_pipeline
+from marigold_demo.network.checkpoint import load_pipeline, open_pipeline, predict
+from marigold_demo.network.checkpoint_folder import read_pipeline, save_pipeline
 from marigold_demo.settings import DepthSettings
 from tests import toys
 from tests.conftest import make_photo

@@ -27,6 +27,7 @@ PROGRAM = "marigold-demo"
 _ERASE = "\r\x1b[K"
 _STEERING = ("Cc", "Cs", "Zl", "Zp")  # controls, lone surrogates, line and paragraph separators
 _problems: list[str] = []  # why answers of this command were not delivered
+S = TypeVar("S", bound=Settings)
 
 
 def print_err(sentence: str) -> None:
@@ -162,9 +163,6 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
-
-
-S = TypeVar("S", bound=Settings)
 
 
 @dataclass(frozen=True)

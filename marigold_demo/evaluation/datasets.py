@@ -36,6 +36,12 @@ from PIL import Image
 from marigold_demo.errors import DataError
 from marigold_demo.io.photo import Photo
 
+MANIFEST = "manifest.csv"
+_COLUMNS = ("name", "rgb", "depth", "source")
+Shape = tuple[int, int]  # height, width
+Box = tuple[slice, slice]  # rows, columns
+KITTI_CROP: Shape = (352, 1216)
+
 
 class DataFiles:
     """A folder, or an uncompressed tar file that is never unpacked."""
@@ -154,10 +160,6 @@ def checked_pair(photo: Photo, depth: NDArray[np.floating], valid: NDArray[np.bo
     return Pair(photo, depth.astype(np.float32), valid)
 
 
-MANIFEST = "manifest.csv"
-_COLUMNS = ("name", "rgb", "depth", "source")
-
-
 def folder_samples(root: Path) -> tuple[Sample, ...]:
     """Return the samples of a folder with a manifest, in its order.
 
@@ -208,11 +210,6 @@ def _read_folder_pair(files: DataFiles, *, rgb_name: str, depth_name: str) -> Pa
     except (OSError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise DataError(f"{depth_name} is not an .npz with an array named 'depth'; save it again.") from error
     return checked_pair(photo, depth, valid, name=depth_name)
-
-
-Shape = tuple[int, int]  # height, width
-Box = tuple[slice, slice]  # rows, columns
-KITTI_CROP: Shape = (352, 1216)
 
 
 def _everything(_: Shape) -> Box:

@@ -14,7 +14,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,11 @@ from marigold_demo.io.photo import Photo
 from marigold_demo.settings import DepthSettings
 
 DELTA1 = 1.25
+Predict = Callable[[Photo, DepthSettings, Run], DepthMap]
+_LEAST_DEPTH = 1e-6
+_MOST_RANKED = 1_000_000
+DATA_SETS = {"NYUv2": 654, "KITTI": 652, "ETH3D": 454, "ScanNet": 800, "DIODE": 771}  # and their images
+COLUMNS = ("predictor", "source", "name", "abs_rel", "delta1", "spearman")
 
 
 @dataclass(frozen=True)
@@ -117,11 +122,6 @@ def constant(photo: Photo, settings: DepthSettings, run: Run) -> DepthMap:
 
 
 BASELINES = {"rows-only": rows_only, "constant": constant}
-
-
-Predict = Callable[[Photo, DepthSettings, Run], DepthMap]
-_LEAST_DEPTH = 1e-6
-_MOST_RANKED = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -251,9 +251,6 @@ def _grid(shape: tuple[int, ...], *, long_side: int | None) -> tuple[NDArray[np.
     return np.ix_(rows, columns)  # type: ignore[return-value]
 
 
-DATA_SETS = {"NYUv2": 654, "KITTI": 652, "ETH3D": 454, "ScanNet": 800, "DIODE": 771}  # and their images
-
-
 @dataclass(frozen=True)
 class Published:
     """One row: AbsRel and delta1 in percent per data set; None where nothing was published."""
@@ -281,9 +278,6 @@ PUBLISHED = (
 )
 
 
-COLUMNS = ("predictor", "source", "name", "abs_rel", "delta1", "spearman")
-
-
 def as_text(means: Iterable[Mean], *, predictor: str) -> str:
     """Return one table: our sources, then what others published on those that are published."""
     means = tuple(means)
@@ -301,17 +295,7 @@ def as_text(means: Iterable[Mean], *, predictor: str) -> str:
 
 def as_json(means: Iterable[Mean], *, predictor: str) -> bytes:
     """Return the means as JSON, AbsRel and delta1 as shares."""
-    rows = [
-        {
-            "source": mean.source,
-            "images": mean.images,
-            "measured": mean.measured,
-            "abs_rel": mean.abs_rel,
-            "delta1": mean.delta1,
-            "spearman": mean.spearman,
-        }
-        for mean in means
-    ]
+    rows = [asdict(mean) for mean in means]
     return (json.dumps({"predictor": predictor, "means": rows}, indent=2) + "\n").encode()
 
 

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from marigold_demo.catalog import CATALOG, EMBEDDED, KnownCheckpoint, find, plain_name
+from marigold_demo.catalog import EMBEDDED, find, plain_name
 from marigold_demo.depth import CheckpointStatus, DepthMap, Progress, Run
 from marigold_demo.errors import CheckpointError
 from marigold_demo.io.photo import Photo
@@ -29,7 +29,6 @@ from marigold_demo.network.checkpoint_folder import (
     folder_has_tiny_vae,
     has_tiny_vae,
     read_pipeline,
-    save_pipeline,
     sketch_pipeline,
     tiny_vae_folder,
     with_tiny_vae,
@@ -49,17 +48,6 @@ from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.network.weights import READ_ERRORS
 from marigold_demo.settings import DepthSettings
 
-__all__ = [
-    "CATALOG",
-    "KnownCheckpoint",
-    "load_pipeline",
-    "open_pipeline",
-    "predict",
-    "save_pipeline",
-    "status",
-    "unload",
-]
-
 logger = logging.getLogger(__name__)
 
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "embedded"
@@ -74,6 +62,7 @@ _last_s: OrderedDict[DepthSettings, float] = OrderedDict()  # seconds in the net
 _loaded: OrderedDict[tuple[str, str, torch.dtype | None], DepthPipeline] = OrderedDict()
 _drafts: WeakKeyDictionary[DepthPipeline, DepthPipeline] = WeakKeyDictionary()
 _loading = threading.Lock()
+WEIGHTS = (".safetensors", ".json")
 
 
 def predict(photo: Photo, settings: DepthSettings, run: Run | None = None) -> DepthMap:
@@ -315,9 +304,6 @@ def _check_embedded() -> None:
             f"The embedded checkpoint is damaged: {changed} is not as it was installed. Install the app "
             "again, or name another checkpoint."
         )
-
-
-WEIGHTS = (".safetensors", ".json")
 
 
 def revision_of(folder: Path) -> str:

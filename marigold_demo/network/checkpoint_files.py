@@ -33,6 +33,8 @@ SCHEDULER = "scheduler_config.json"
 SUMS = "SHA256SUMS"  # as `sha256sum` writes and checks it
 SUMMED = (".safetensors", ".json")
 LISTED = 1000  # entries of a folder that are looked at
+MOST_REVISIONS = 20  # that are looked at
+_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(?:@\w[\w./-]*)?")
 
 
 def find_folder(text: str) -> Path | None:
@@ -159,10 +161,6 @@ def changed_file(folder: Path) -> str:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-MOST_REVISIONS = 20  # that are looked at
-_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(?:@\w[\w./-]*)?")
 
 
 def is_hub_name(name: str) -> bool:

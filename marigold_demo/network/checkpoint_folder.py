@@ -44,6 +44,11 @@ SCHEDULERS = {"DDIMScheduler": DDIMScheduler, "LCMScheduler": LCMScheduler}
 # Files above 10 MB are a burden to Git and its hosts; a large network would be 100 files.
 SHARD_BYTES, LARGEST_SHARDED_BYTES = 9_900_000, 2**27
 LATENT_SIDE = 16  # pixels of the latents with which the fit of the networks is tried
+TINY_VAE_FOLDER = "draft_vae"  # a folder beside vae/, where a checkpoint has a tiny VAE of its own
+TAESD = "madebyollin/taesd"  # for all that use the latents of Stable Diffusion 1 and 2
+TAESD_FILES = ["config.json", "diffusion_pytorch_model.safetensors"]
+TAESD_BYTES = 9_800_000
+LATENT_SCALE = 0.18215  # by which these latents are known
 
 
 def read_pipeline(folder: Path, *, name: str, dtype: torch.dtype = torch.float32) -> DepthPipeline:
@@ -274,13 +279,6 @@ def _defaults(index: dict[str, Any], *, scheduler: Any, name: str) -> Checkpoint
         same_pixels=index.get("same_pixels") is True,
         ensemble=ensemble or 1,
     )
-
-
-TINY_VAE_FOLDER = "draft_vae"  # a folder beside vae/, where a checkpoint has a tiny VAE of its own
-TAESD = "madebyollin/taesd"  # for all that use the latents of Stable Diffusion 1 and 2
-TAESD_FILES = ["config.json", "diffusion_pytorch_model.safetensors"]
-TAESD_BYTES = 9_800_000
-LATENT_SCALE = 0.18215  # by which these latents are known
 
 
 def has_tiny_vae(pipeline: DepthPipeline) -> bool:

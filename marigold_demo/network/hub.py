@@ -58,6 +58,11 @@ MB = 10**6
 POLL_S, ANSWER_S = 0.25, 10.0
 Choice = Callable[[list[str], bool], list[str]]  # files of a repository, is the prompt here -> files wanted
 Check = Callable[[Path], object]  # folder with all but the weights -> raises where they are not worth it
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+LOGIN = "log in on this machine with `hf auth login`, or set HF_TOKEN"
+# Besides its own errors the hub's client lets those of its HTTP library through: the base class of them all.
+UNREACHABLE: tuple[type[Exception], ...] = (HfHubHTTPError.__mro__[1], OSError)
 
 
 def fetch_checkpoint(name: str, *, half: bool, check: Check | None = None, run: Run | None = None) -> Path:
@@ -249,13 +254,6 @@ def answers(name: str, *, within_s: float) -> bool:
     thread.start()
     thread.join(within_s)
     return bool(found)
-
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
-LOGIN = "log in on this machine with `hf auth login`, or set HF_TOKEN"
-# Besides its own errors the hub's client lets those of its HTTP library through: the base class of them all.
-UNREACHABLE: tuple[type[Exception], ...] = (HfHubHTTPError.__mro__[1], OSError)
 
 
 def check_room(name: str, total: int) -> None:

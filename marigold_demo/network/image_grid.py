@@ -20,6 +20,10 @@ from torch import Tensor
 from torch.nn import functional
 
 Size = tuple[int, int]  # height, width
+RADIUS = 4  # of the windows, in pixels of the coarse grid
+LEAST_VARIANCE = 1e-3  # of colors in 0..1: windows that vary less are taken as plain
+ROWS = 256  # of the photo at a time, so that memory stays bounded
+Plane = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -111,13 +115,6 @@ def to_photo_size(values: NDArray[np.float32], grid: Grid) -> NDArray[np.float32
     """Resize a map [*inner] to the photo [H, W], bilinear, without antialiasing."""
     resized: NDArray[np.float32] = resize(torch.tensor(values)[None], grid.photo)[0].numpy()
     return resized
-
-
-RADIUS = 4  # of the windows, in pixels of the coarse grid
-LEAST_VARIANCE = 1e-3  # of colors in 0..1: windows that vary less are taken as plain
-ROWS = 256  # of the photo at a time, so that memory stays bounded
-
-Plane = NDArray[np.float32]
 
 
 def guided_upsample(depth: Plane, small: NDArray[np.uint8], photo: NDArray[np.uint8]) -> Plane:

@@ -47,6 +47,11 @@ KEPT = {MMAP_MAX: 0, TRIM_THRESHOLD: -1}
 RETURNED_BYTES = DEFAULTS[TRIM_THRESHOLD]  # from here on free memory goes back to the system
 
 Result = TypeVar("Result")
+_lock = threading.Lock()
+_keeping = 0
+ROWS = 64  # of a chunk; even, so that halving keeps them apart
+HALO = {AutoencoderTinyBlock: 3, Upsample2D: 2, Downsample2D: 2}  # rows seen beyond a chunk
+SCALE = {Upsample2D: 2.0, Downsample2D: 0.5}
 
 
 class MemoryShortageError(SettingsError):
@@ -173,10 +178,6 @@ def keep_allocations(device: torch.device, *, layer_bytes: int) -> AbstractConte
     return freed_memory_kept() if free is not None and PLENTY * peak < free else nullcontext()
 
 
-_lock = threading.Lock()
-_keeping = 0
-
-
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
     """Keep freed memory meanwhile, and hand it back at the end of the last one that does so."""
@@ -239,11 +240,6 @@ def retry_at_lower_resolution(
             return depth
         note = f"There was not enough memory for {wanted} px; this depth was computed at {resolution} px."
         return replace(depth, notes=(*depth.notes, note))
-
-
-ROWS = 64  # of a chunk; even, so that halving keeps them apart
-HALO = {AutoencoderTinyBlock: 3, Upsample2D: 2, Downsample2D: 2}  # rows seen beyond a chunk
-SCALE = {Upsample2D: 2.0, Downsample2D: 0.5}
 
 
 @contextmanager

@@ -36,6 +36,8 @@ READ_ERRORS = (
     OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, AttributeError, ArithmeticError,
     AssertionError, SafetensorError, StrictDataclassError,
 )  # fmt: skip
+logger = logging.getLogger(__name__)
+LONGEST_PROMPT = 512  # words
 
 
 def read_network(kind: Any, folder: Path, *, name: str, dtype: torch.dtype) -> Any:
@@ -120,11 +122,6 @@ def missing_library(part: str, error: ImportError, *, name: str) -> CheckpointEr
     package = next((package for package in QUANTIZERS.values() if package in text), error.name)
     wanted = f"{package}, which is not installed: `pip install {package}`" if package else "another library"
     return CheckpointError(f"{part} of {name} needs {wanted}, or take the checkpoint that is not quantized.")
-
-
-logger = logging.getLogger(__name__)
-
-LONGEST_PROMPT = 512  # words
 
 
 def read_empty_prompt(folder: Path, *, name: str) -> Tensor:

@@ -21,6 +21,13 @@ LEAST_TOKEN = 16  # characters
 AUTO, ANY, LISTED = "auto", "any", "catalog"
 _HOST = re.compile(r"((?:\*\.)?[A-Za-z0-9_-][A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _ON, _OFF = ("1", "on", "true", "yes"), ("0", "off", "false", "no", "")
+GRADIO_DEFAULTS = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    # Gradio makes a table of the last 10,000 events after each one, for a monitor that is off.
+    "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000",
+    "GRADIO_ANALYTICS_MAX_EVENTS": "100",
+}
+ARENA_MAX = -8  # from malloc.h
 
 
 @dataclass(frozen=True)
@@ -294,17 +301,6 @@ def is_loopback(name: str) -> bool:
         return name.lower() == "localhost" or ipaddress.ip_address(name.strip("[]")).is_loopback
     except ValueError:
         return False
-
-
-GRADIO_DEFAULTS = {
-    "GRADIO_ANALYTICS_ENABLED": "False",
-    # Gradio makes a table of the last 10,000 events after each one, for a monitor that is off.
-    "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000",
-    "GRADIO_ANALYTICS_MAX_EVENTS": "100",
-}
-
-
-ARENA_MAX = -8  # from malloc.h
 
 
 def is_zero_gpu() -> bool:

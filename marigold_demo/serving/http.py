@@ -35,6 +35,16 @@ NO_STORE = {"cache-control": "no-store"}
 VISITOR_HEADER = "x-marigold-visitor"  # of requests that the server makes to itself for a visitor
 WINDOW_S = 60.0
 MAX_VISITORS = 10_000  # the one who was silent longest is forgotten first
+PREFIXES = ("/gradio_api/file=", "/gradio_api/file/")
+CHUNK_BYTES = 2**18
+# What a browser may show in the page's name; everything else is a download, so that no script in it runs.
+SHOWN = {
+    "image/jpeg", "image/png", "image/gif", "image/webp", "image/avif",
+    "text/plain", "application/json",
+}  # fmt: skip
+# What Gradio would compress anew for each request, and ranges of it wrongly, unless an encoding is named.
+_TEXTS = (".html", ".htm", ".js", ".css", ".json", ".md", ".txt", ".csv", ".tsv", ".xml", ".svg")
+_RANGE = re.compile(rb"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
@@ -176,18 +186,6 @@ def _hash(text: str) -> str:
 @cache
 def _key() -> bytes:
     return secrets.token_bytes(16)
-
-
-PREFIXES = ("/gradio_api/file=", "/gradio_api/file/")
-CHUNK_BYTES = 2**18
-# What a browser may show in the page's name; everything else is a download, so that no script in it runs.
-SHOWN = {
-    "image/jpeg", "image/png", "image/gif", "image/webp", "image/avif",
-    "text/plain", "application/json",
-}  # fmt: skip
-# What Gradio would compress anew for each request, and ranges of it wrongly, unless an encoding is named.
-_TEXTS = (".html", ".htm", ".js", ".css", ".json", ".md", ".txt", ".csv", ".tsv", ".xml", ".svg")
-_RANGE = re.compile(rb"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 class Files:

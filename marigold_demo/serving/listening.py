@@ -25,6 +25,22 @@ from marigold_demo.serving.monitor import Metrics
 
 FIRST_PORT, PORTS = 7860, 100  # tried when no port was chosen
 BACKLOG = 1024  # connections that the system holds ready
+READING = ("GET", "HEAD", "OPTIONS")
+_PORTS = {"http": 80, "https": 443}
+PERMITTED = {
+    "access-control-allow-methods": "GET, POST, DELETE",
+    "access-control-allow-headers": "*, authorization",
+    "access-control-max-age": "600",
+}
+_LENGTH = "A request must say its length in one way only."
+_MALFORMED = "The host name of this request cannot be read."
+_NOT_OURS = (
+    "This server does not answer to that host name. Whoever runs it can add the name to MARIGOLD_HOSTS."
+)
+_FOREIGN = (
+    "This request comes from a page of another site. Whoever runs this server can add the site to"
+    " MARIGOLD_HOSTS."
+)
 
 
 class AddressError(DemoError):
@@ -165,24 +181,6 @@ def _in_url(name: str, sockets: list[socket.socket]) -> str:
 
 
 # Host names and origins of requests ----------------------------------------------------------------------
-
-READING = ("GET", "HEAD", "OPTIONS")
-_PORTS = {"http": 80, "https": 443}
-PERMITTED = {
-    "access-control-allow-methods": "GET, POST, DELETE",
-    "access-control-allow-headers": "*, authorization",
-    "access-control-max-age": "600",
-}
-
-_LENGTH = "A request must say its length in one way only."
-_MALFORMED = "The host name of this request cannot be read."
-_NOT_OURS = (
-    "This server does not answer to that host name. Whoever runs it can add the name to MARIGOLD_HOSTS."
-)
-_FOREIGN = (
-    "This request comes from a page of another site. Whoever runs this server can add the site to"
-    " MARIGOLD_HOSTS."
-)
 
 
 class Hosts:

@@ -65,6 +65,31 @@ PATHS = {
     "DELETE": MCP,
 }
 PATHS["HEAD"] = PATHS["GET"]
+PROXIED = (b"x-forwarded-", b"x-real-ip", b"x-client-ip", b"forwarded", b"via", b"cf-", b"true-client-ip")
+# Gradio's page needs inline scripts and styles, eval, and blobs for workers and 3D; nothing from elsewhere.
+CONTENT = {
+    "default-src": "'self'",
+    "script-src": "'self' 'unsafe-inline' 'unsafe-eval' blob:",
+    "style-src": "'self' 'unsafe-inline'",
+    "img-src": "'self' data: blob:",
+    "media-src": "'self' data: blob:",
+    "font-src": "'self' data:",
+    "connect-src": "'self' blob: data:",
+    "worker-src": "'self' blob:",
+    "object-src": "'none'",
+    "base-uri": "'self'",
+    "form-action": "'self'",
+    "frame-ancestors": "'self'",
+}
+HEADERS = {
+    "content-security-policy": "; ".join(f"{name} {value}" for name, value in CONTENT.items()),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",  # an address may hold the key of a result
+    "cross-origin-opener-policy": "same-origin",
+    "permissions-policy": "camera=(self), microphone=(), geolocation=(), payment=(), usb=()",
+}
+COMPRESSED = ("/", "/config")  # large texts; Gradio compresses its assets itself, and files stay as they are
+MIN_BYTES, LEVEL = 2000, 6
 
 
 class RequestFilter:
@@ -268,8 +293,6 @@ def _is_upload(file: dict[str, Any], root: FileRoot) -> bool:
 
 # Health and metrics --------------------------------------------------------------------------------------
 
-PROXIED = (b"x-forwarded-", b"x-real-ip", b"x-client-ip", b"forwarded", b"via", b"cf-", b"true-client-ip")
-
 
 class State(Enum):
     """How far the server is."""
@@ -326,29 +349,6 @@ class HealthEndpoints:
 
 # Security headers and compression ------------------------------------------------------------------------
 
-# Gradio's page needs inline scripts and styles, eval, and blobs for workers and 3D; nothing from elsewhere.
-CONTENT = {
-    "default-src": "'self'",
-    "script-src": "'self' 'unsafe-inline' 'unsafe-eval' blob:",
-    "style-src": "'self' 'unsafe-inline'",
-    "img-src": "'self' data: blob:",
-    "media-src": "'self' data: blob:",
-    "font-src": "'self' data:",
-    "connect-src": "'self' blob: data:",
-    "worker-src": "'self' blob:",
-    "object-src": "'none'",
-    "base-uri": "'self'",
-    "form-action": "'self'",
-    "frame-ancestors": "'self'",
-}
-HEADERS = {
-    "content-security-policy": "; ".join(f"{name} {value}" for name, value in CONTENT.items()),
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",  # an address may hold the key of a result
-    "cross-origin-opener-policy": "same-origin",
-    "permissions-policy": "camera=(self), microphone=(), geolocation=(), payment=(), usb=()",
-}
-
 
 class SecurityHeaders:
     """ASGI middleware that adds `HEADERS` to every answer, for a page that is served outside Spaces."""
@@ -367,10 +367,6 @@ class SecurityHeaders:
             await send(message)
 
         await self._app(scope, receive, complete)
-
-
-COMPRESSED = ("/", "/config")  # large texts; Gradio compresses its assets itself, and files stay as they are
-MIN_BYTES, LEVEL = 2000, 6
 
 
 class Compression:

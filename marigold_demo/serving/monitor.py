@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -31,6 +32,13 @@ SELDOM_S = 60.0  # between two equal lines of a library
 LIBRARIES = ("asyncio", "uvicorn.error")  # they log what anybody can provoke, such as a malformed request
 
 _log = logging.getLogger(__name__)
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+OTHER = "other"  # a checkpoint out of the catalog: its name may be a folder, or a visitor's invention
+NOT_IN_NETWORK = ("start", "download", "load")  # stages that do not count against the time limit
+# A run is refused beforehand where the last one with its settings took this many times the limit.
+CLEARLY = 2.0
+_SHORTER = "fewer steps, fewer predictions to combine (ensemble) or a lower resolution take less"
 
 
 def set_up_logging(configuration: Configuration, *, count: Callable[[str], None]) -> None:
@@ -162,49 +170,24 @@ def _print_exc(*_: Any, **__: Any) -> None:
     _log.error("request failed", exc_info=sys.exc_info())
 
 
-_log = logging.getLogger(__name__)
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
-
-
 class Metrics:
     """What is measured; labels are of few values, none of them from a visitor's hand."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        self.runs = Counter(
-            "marigold_runs", "Runs of the network by end", ("checkpoint", "end"), registry=self._registry
+        registry = self._registry = CollectorRegistry()
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        histogram = partial(Histogram, buckets=SECONDS, registry=registry)
+        self.runs = counter("marigold_runs", "Runs of the network by end", ("checkpoint", "end"))
+        self.run_seconds = histogram("marigold_run_seconds", "Duration of whole runs", ("checkpoint",))
+        self.stage_seconds = histogram(
+            "marigold_stage_seconds", "Time of a run in one stage", ("checkpoint", "stage")
         )
-        self.run_seconds = Histogram(
-            "marigold_run_seconds",
-            "Duration of whole runs",
-            ("checkpoint",),
-            buckets=SECONDS,
-            registry=self._registry,
-        )
-        self.stage_seconds = Histogram(
-            "marigold_stage_seconds",
-            "Time of a run in one stage",
-            ("checkpoint", "stage"),
-            buckets=SECONDS,
-            registry=self._registry,
-        )
-        self.running = Gauge("marigold_running", "Runs under way", registry=self._registry)
-        self.errors = Counter(
-            "marigold_errors",
-            "Messages to visitors by kind of error",
-            ("kind",),
-            registry=self._registry,
-        )
-        self.refused = Counter(
-            "marigold_refused_requests", "Requests refused by reason", ("reason",), registry=self._registry
-        )
-        self._queue = Gauge("marigold_queue_length", "Events that wait", registry=self._registry)
-        self._connections = Gauge("marigold_connections", "Open connections", registry=self._registry)
-        self._kept = Gauge(
-            "marigold_kept_bytes", "Bytes kept, by what they are", ("what",), registry=self._registry
-        )
+        self.running = gauge("marigold_running", "Runs under way")
+        self.errors = counter("marigold_errors", "Messages to visitors by kind of error", ("kind",))
+        self.refused = counter("marigold_refused_requests", "Requests refused by reason", ("reason",))
+        self._queue = gauge("marigold_queue_length", "Events that wait")
+        self._connections = gauge("marigold_connections", "Open connections")
+        self._kept = gauge("marigold_kept_bytes", "Bytes kept, by what they are", ("what",))
 
     def record_refusal(self, reason: str) -> None:
         """Count a refused request; its reason is one of few words."""
@@ -226,13 +209,6 @@ class Metrics:
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""
         return generate_latest(self._registry)
-
-
-OTHER = "other"  # a checkpoint out of the catalog: its name may be a folder, or a visitor's invention
-NOT_IN_NETWORK = ("start", "download", "load")  # stages that do not count against the time limit
-# A run is refused beforehand where the last one with its settings took this many times the limit.
-CLEARLY = 2.0
-_SHORTER = "fewer steps, fewer predictions to combine (ensemble) or a lower resolution take less"
 
 
 class ServerEndsError(DemoError):

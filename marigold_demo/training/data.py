@@ -23,6 +23,23 @@ if TYPE_CHECKING:
 FAR_CAP_M = 80.0  # Virtual KITTI's far plane in Ke et al. 2024
 FAR_MEDIANS, LEAST_FAR_MEDIANS = 4.0, 2.0  # a picture ends at so many medians of its depth, ...
 FAR_LIMITS_M = 25.0, 100.0  # ... within these limits, which give way to the lower number of medians
+PAIRS_LAYOUT = (
+    "rgb/NAME.jpg|png beside depth/NAME.npz (depth, valid), NAME.npy or NAME.png (16 bits, 0 unknown)"
+)
+HYPERSIM_LAYOUT = (
+    "ai_VVV_NNN/images/scene_cam_XX_final_preview/frame.IIII.tonemap.jpg beside "
+    "ai_VVV_NNN/images/scene_cam_XX_geometry_hdf5/frame.IIII.depth_meters.hdf5"
+)
+VKITTI_LAYOUT = (
+    "SceneXX/VARIATION/frames/rgb/Camera_N/rgb_IIIII.jpg beside frames/depth/Camera_N/depth_IIIII.png"
+)
+HYPERSIM_FOCAL_PX = 886.81
+HYPERSIM_FAR_M = 65.0  # as in the configuration of the released Marigold v1-1
+VKITTI_CROP = (1216, 352)  # width, height; the KITTI benchmark crop
+FEWEST_TO_SPLIT = 20
+MOST_READ_FIRST = 256  # pairs; all of Hypersim would take an hour
+DepthReader = Callable[[Path], NDArray[np.float32]]
+HELD_OUT_SEED = 1_000_000_000  # scenes from here on are never trained on
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,26 +75,6 @@ def hide_far(sample: Sample) -> Sample:
     limit = max(float(np.clip(FAR_MEDIANS * middle, *FAR_LIMITS_M)), LEAST_FAR_MEDIANS * middle)
     beyond = sample.valid & (sample.depth > limit)
     return replace(sample, valid=sample.valid & ~beyond, sky=sample.sky | beyond)
-
-
-PAIRS_LAYOUT = (
-    "rgb/NAME.jpg|png beside depth/NAME.npz (depth, valid), NAME.npy or NAME.png (16 bits, 0 unknown)"
-)
-HYPERSIM_LAYOUT = (
-    "ai_VVV_NNN/images/scene_cam_XX_final_preview/frame.IIII.tonemap.jpg beside "
-    "ai_VVV_NNN/images/scene_cam_XX_geometry_hdf5/frame.IIII.depth_meters.hdf5"
-)
-VKITTI_LAYOUT = (
-    "SceneXX/VARIATION/frames/rgb/Camera_N/rgb_IIIII.jpg beside frames/depth/Camera_N/depth_IIIII.png"
-)
-HYPERSIM_FOCAL_PX = 886.81
-HYPERSIM_FAR_M = 65.0  # as in the configuration of the released Marigold v1-1
-VKITTI_CROP = (1216, 352)  # width, height; the KITTI benchmark crop
-
-FEWEST_TO_SPLIT = 20
-MOST_READ_FIRST = 256  # pairs; all of Hypersim would take an hour
-
-DepthReader = Callable[[Path], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -290,7 +287,6 @@ def _crop(array: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     return array[max(height - size[1], 0) :, left : left + size[0]]
 
 
-HELD_OUT_SEED = 1_000_000_000  # scenes from here on are never trained on
 FOLDER_KINDS = {"pairs": open_pairs, "hypersim": open_hypersim, "vkitti": open_vkitti}
 
 

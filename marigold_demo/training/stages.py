@@ -12,6 +12,13 @@ from marigold_demo.training.batches import Batch
 
 GRADIENT_SCALES = 4
 NEAREST = 0.05  # depth below this share of its median counts as this much, so that 1/depth stays bounded
+STRENGTH = 0.9
+MOST_LEVELS = 10
+LATENT_NOISE = 0.05  # the decoder learns to forgive the UNet this much
+LATENT_WEIGHT = 1e-3  # pull of the latents towards zero, in place of a KL divergence
+GRADIENT_WEIGHT = 0.5
+ANCHOR_WEIGHT = 0.3  # keeps the prediction in the range that the decoder can show
+SKY_WEIGHT = 0.3
 
 
 def masked_latent_loss(prediction: Tensor, target: Tensor, *, valid: Tensor) -> Tensor:
@@ -91,10 +98,6 @@ def _mean_of_pictures(error: Tensor, valid: Tensor) -> Tensor:
     return (means * some).sum() / some.sum().clamp(min=1)
 
 
-STRENGTH = 0.9
-MOST_LEVELS = 10
-
-
 def multi_resolution_noise(
     like: Tensor, *, strength: Tensor | float = STRENGTH, generator: torch.Generator | None = None
 ) -> Tensor:
@@ -141,13 +144,6 @@ def annealed_noise(
     return multi_resolution_noise(
         like, strength=STRENGTH * t.float().cpu() / train_steps, generator=generator
     )
-
-
-LATENT_NOISE = 0.05  # the decoder learns to forgive the UNet this much
-LATENT_WEIGHT = 1e-3  # pull of the latents towards zero, in place of a KL divergence
-GRADIENT_WEIGHT = 0.5
-ANCHOR_WEIGHT = 0.3  # keeps the prediction in the range that the decoder can show
-SKY_WEIGHT = 0.3
 
 
 class Stage(nn.Module):

@@ -30,6 +30,10 @@ from marigold_demo.training import TrainSettings
 
 SD_RESOLUTION = 768
 SD_STEPS = 4
+LATENT_CHANNELS = 4
+VIEWS = 4  # of a photo, whose mean is the depth
+FIXED = ("init", "data", "image_encoder", "batch", "accumulate", "shapes", "fresh", "seed")
+COLUMNS = ("stage", "step", "lr", "loss", "validation", "seconds")
 
 
 def open_init(settings: TrainSettings) -> DepthPipeline:
@@ -93,10 +97,6 @@ def double_input(unet: Any) -> None:
             new.bias.copy_(old.bias)
     unet.conv_in = new
     unet.register_to_config(in_channels=2 * old.in_channels)
-
-
-LATENT_CHANNELS = 4
-VIEWS = 4  # of a photo, whose mean is the depth
 
 
 @dataclass(frozen=True)
@@ -212,10 +212,6 @@ def load_published_encoder(variant: str) -> EfficientNetLite | None:
     file = getattr(module, f"Efficientnet{variant.capitalize()}ModelFile")
     weights = torch.load(file.get_model_file_path(), weights_only=True, map_location="cpu")
     return from_published_weights(weights, variant=variant)
-
-
-FIXED = ("init", "data", "image_encoder", "batch", "accumulate", "shapes", "fresh", "seed")
-COLUMNS = ("stage", "step", "lr", "loss", "validation", "seconds")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,12 @@ from marigold_demo.training.data import Mixture, open_data
 from marigold_demo.training.stages import DiffusionStage, EndToEndStage, Stage, VaeStage, load_networks
 from marigold_demo.training.start import LogRow, RunFolder, open_init, save_checkpoint
 
+LARGEST_GRADIENT = 1.0
+LOG_EVERY = 10
+VAE_LR = 2e-3
+VAE_SHRINK = 2  # a VAE sees only what is near, so small pictures teach it as much
+MIXED = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
+
 
 class Average:
     """Averaged copies of weights; young averages forget faster, so that the start does not linger."""
@@ -53,10 +59,6 @@ class Average:
     def write_back(self) -> None:
         """Leave the average in the place of the weights."""
         self._write(self.values)
-
-
-LARGEST_GRADIENT = 1.0
-LOG_EVERY = 10
 
 
 @dataclass(frozen=True)
@@ -234,11 +236,6 @@ class StageRun:
             ]
         self.module.train()
         return sum(losses) / batches
-
-
-VAE_LR = 2e-3
-VAE_SHRINK = 2  # a VAE sees only what is near, so small pictures teach it as much
-MIXED = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
 def train(settings: TrainSettings, on_progress: OnProgress) -> Path:
