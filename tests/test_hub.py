@@ -14,7 +14,7 @@ import pytest
 from marigold_demo.catalog import CATALOG
 from marigold_demo.depth import CancelledError, Run
 from marigold_demo.errors import CheckpointError
-from marigold_demo.network import hub
+from marigold_demo.network import checkpoint_files, hub, weight_files
 from marigold_demo.network.checkpoint import open_pipeline
 from marigold_demo.network.checkpoint_folder import read_pipeline
 from tests import loopback_hub, toys
@@ -99,7 +99,7 @@ def test_download_brings_all_that_is_needed_and_tells_how_far_it_is(served, toy_
     (toy_folder / "unet" / "diffusion_pytorch_model.bin").touch()
     served.wait_s = 0.01
     told, folder = progress_of(NAME, half=False)
-    assert hub.is_complete(folder)
+    assert checkpoint_files.is_complete(folder)
     assert not list(folder.rglob("*.bin"))
     assert {step.stage for step in told} == {"download"}
     done = [step.done for step in told]
@@ -115,16 +115,16 @@ def test_what_is_here_is_not_asked_for_again(served, monkeypatch):
     asked = len(served.fetched)
     assert progress_of(NAME, half=True) == ([], folder)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert hub.fetch_checkpoint(NAME, half=False) == hub.fetched(NAME) == folder
+    assert hub.fetch_checkpoint(NAME, half=False) == checkpoint_files.fetched(NAME) == folder
     assert len(served.fetched) == asked
 
 
 def test_text_encoder_is_not_downloaded_where_the_prompt_comes_along(served, toy_folder):
     read_pipeline(toy_folder, name=NAME)  # leaves the prompt in the folder
     folder = hub.fetch_checkpoint(NAME, half=False)
-    assert (folder / hub.EMPTY_PROMPT).is_file()
+    assert (folder / weight_files.EMPTY_PROMPT).is_file()
     assert not (folder / "text_encoder").exists()
-    assert hub.is_complete(folder)
+    assert checkpoint_files.is_complete(folder)
 
 
 def test_cancelling_ends_a_download_and_the_next_one_brings_the_rest_only(served):
@@ -140,13 +140,13 @@ def test_cancelling_ends_a_download_and_the_next_one_brings_the_rest_only(served
         if "_Download.run" in str(getattr(thread, "_target", "")):
             thread.join(20)
             assert not thread.is_alive()
-    folder = hub.cached(NAME)
-    assert folder is None or not hub.is_complete(folder)
+    folder = checkpoint_files.cached(NAME)
+    assert folder is None or not checkpoint_files.is_complete(folder)
     assert not list((served.cache).rglob("*.incomplete"))
     served.wait_s = 0
     here = {file.name for file in served.cache.rglob("snapshots/*/*") if file.is_file()}
     before = len(served.fetched)
-    assert hub.is_complete(hub.fetch_checkpoint(NAME, half=False))
+    assert checkpoint_files.is_complete(hub.fetch_checkpoint(NAME, half=False))
     assert here
     assert not here & set(served.fetched[before:])
 
@@ -211,7 +211,7 @@ def test_revision_of_a_name_is_asked_for_and_found_again(served):
     folder = hub.fetch_checkpoint(f"{NAME}@fp16", half=False)
     assert any(path.endswith("/revision/fp16") for path in served.asked)
     assert hub.fetch_checkpoint(f"{NAME}@fp16", half=False) == folder
-    assert hub.cached(NAME) is None  # the main one was never asked for
+    assert checkpoint_files.cached(NAME) is None  # the main one was never asked for
     served.refuse = (404, "RevisionNotFound")
     with pytest.raises(
         CheckpointError, match="someone/marigold has no revision fp17 on the hub; leave @fp17 out"
@@ -233,7 +233,7 @@ def test_cached_file_that_is_gone_or_cut_off_is_fetched_again(damage, served):
     folder = hub.fetch_checkpoint(NAME, half=False)
     whole = weights_of(folder).read_bytes()
     damage(weights_of(folder).resolve())
-    assert not hub.is_complete(folder)
+    assert not checkpoint_files.is_complete(folder)
     before = len(served.fetched)
     assert hub.fetch_checkpoint(NAME, half=False) == folder
     assert served.fetched[before:] == ["diffusion_pytorch_model.safetensors"]
@@ -314,7 +314,7 @@ def test_disk_that_becomes_full_is_one_sentence_and_the_next_try_works(served):
         pytest.raises(CheckpointError, match="disk became full while someone/marigold"),
     ):
         hub.fetch_checkpoint(NAME, half=False)
-    assert hub.is_complete(hub.fetch_checkpoint(NAME, half=False))
+    assert checkpoint_files.is_complete(hub.fetch_checkpoint(NAME, half=False))
 
 
 def test_cache_that_cannot_be_written_to_is_one_sentence(toy_folder, tmp_path):
@@ -366,7 +366,7 @@ def test_file_that_arrives_cut_off_is_not_kept_and_comes_whole_the_next_time(ser
         hub.fetch_checkpoint(NAME, half=False)
     assert not list(served.cache.rglob("*.safetensors"))
     served.cut = ""
-    assert hub.is_complete(hub.fetch_checkpoint(NAME, half=False))
+    assert checkpoint_files.is_complete(hub.fetch_checkpoint(NAME, half=False))
 
 
 def test_checkpoint_in_the_cache_of_the_hub_works_offline(toy_folder, tmp_path, monkeypatch):
@@ -394,32 +394,32 @@ def test_checkpoint_in_the_cache_of_the_hub_works_offline(toy_folder, tmp_path, 
     ],
 )
 def test_checkpoint_that_lacks_a_part_is_not_complete(part, toy_folder):
-    assert hub.is_complete(toy_folder)
+    assert checkpoint_files.is_complete(toy_folder)
     (toy_folder / part).unlink()
-    assert not hub.is_complete(toy_folder)
+    assert not checkpoint_files.is_complete(toy_folder)
 
 
 def test_weights_in_several_files_are_complete_when_all_are_there(toy_folder):
     unet = toy_folder / "unet"
     toys.make_unet().save_pretrained(unet, max_shard_size="400KB")
     (unet / "diffusion_pytorch_model.safetensors").unlink()
-    assert hub.is_complete(toy_folder)
+    assert checkpoint_files.is_complete(toy_folder)
     first, *_ = sorted(unet.glob("*-of-*"))
     whole = first.read_bytes()
     for bytes_there in (whole[:-1], b"", whole + b"0"):
         first.write_bytes(bytes_there)
-        assert not hub.is_complete(toy_folder)
+        assert not checkpoint_files.is_complete(toy_folder)
     first.unlink()
-    assert not hub.is_complete(toy_folder)
+    assert not checkpoint_files.is_complete(toy_folder)
 
 
 @pytest.mark.parametrize("known", CATALOG, ids=lambda known: known.name)
 def test_catalog_names_checkpoints_that_can_be_asked_for(known):
-    assert hub.is_hub_name(known.name) == (known.download_mb > 0)
+    assert checkpoint_files.is_hub_name(known.name) == (known.download_mb > 0)
     assert known.title
     assert known.about.endswith(".")
 
 
 @pytest.mark.parametrize("name", ["", "a", "a/b/c", "../a", "/a/b", "a b/c", "a/b\n", "a\\b"])
 def test_other_names_are_no_hub_names(name):
-    assert not hub.is_hub_name(name)
+    assert not checkpoint_files.is_hub_name(name)

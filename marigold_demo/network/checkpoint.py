@@ -21,7 +21,16 @@ from marigold_demo.depth import CheckpointStatus, DepthMap, Progress, Run
 from marigold_demo.errors import CheckpointError
 from marigold_demo.io.photo import Photo
 from marigold_demo.network.checkpoint_config import INSTEAD
-from marigold_demo.network.checkpoint_files import changed_file, check_complete, find_folder
+from marigold_demo.network.checkpoint_files import (
+    cached,
+    cached_bytes,
+    changed_file,
+    check_complete,
+    fetched,
+    find_folder,
+    is_complete,
+    is_hub_name,
+)
 from marigold_demo.network.checkpoint_folder import (
     TAESD_BYTES,
     check_latents,
@@ -33,16 +42,7 @@ from marigold_demo.network.checkpoint_folder import (
     tiny_vae_folder,
     with_tiny_vae,
 )
-from marigold_demo.network.hub import (
-    MB,
-    answers,
-    cached,
-    cached_bytes,
-    fetch_checkpoint,
-    fetched,
-    is_complete,
-    is_hub_name,
-)
+from marigold_demo.network.hub import MB, answers, fetch_checkpoint
 from marigold_demo.network.memory import retry_at_lower_resolution
 from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.network.weights import READ_ERRORS

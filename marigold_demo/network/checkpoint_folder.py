@@ -31,8 +31,8 @@ from marigold_demo.network.checkpoint_config import (
     index_number,
     scheduler_kind,
 )
-from marigold_demo.network.checkpoint_files import SCHEDULER, describe, write_sums
-from marigold_demo.network.hub import cached, fetch_files
+from marigold_demo.network.checkpoint_files import SCHEDULER, cached, describe, write_sums
+from marigold_demo.network.hub import fetch_files
 from marigold_demo.network.image_encoder import EfficientNetLite
 from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.network.plan import CheckpointDefaults, make_scheduler

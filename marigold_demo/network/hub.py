@@ -25,11 +25,8 @@ from marigold_demo.network.checkpoint_files import (
     NETWORKS,
     TEXT,
     cached,
-    cached_bytes,
     cached_file,
-    fetched,
     is_complete,
-    is_hub_name,
     lacking,
     split_name,
 )
@@ -40,19 +37,6 @@ from marigold_demo.network.weight_files import (
     check_names,
     choose_weights,
 )
-
-__all__ = [
-    "EMPTY_PROMPT",
-    "answers",
-    "cached",
-    "cached_bytes",
-    "fetch_checkpoint",
-    "fetch_files",
-    "fetched",
-    "is_complete",
-    "is_hub_name",
-    "wanted_files",
-]
 
 MB = 10**6
 POLL_S, ANSWER_S = 0.25, 10.0
