@@ -108,11 +108,6 @@ class Clipped:
     outside: Indices
     share: Fractions
 
-    def interpolated(self, values: NDArray[np.floating]) -> Fractions:
-        """Return values [R C] at samples and crossings, float64 [R C + K]."""
-        a, b = values[self.inside].astype(np.float64), values[self.outside]
-        return np.concatenate([values.astype(np.float64), a + (b - a) * self.share])
-
 
 def clip(faces: Indices, outline: Outline) -> Clipped:
     """Clip a triangulation int32 [F, 3] of samples at an outline."""
