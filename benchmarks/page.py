@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/page.py [URL]
 
 Without a URL, `app.py` is started and warmed up first. The phone photo has 12 megapixels; other figures are
-medians of five.
+medians of five. `--opening` stops after the figures of the page as it begins and of a dragged slider.
 """
 
 import os
@@ -16,12 +16,12 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).parents[1]
 ROUNDS = 5
@@ -61,6 +61,87 @@ def phone_photo(folder: Path) -> Path:
     return path
 
 
+SIZES = {"desktop": (1440, 900), "phone": (390, 844)}
+# Notes layout shifts that no hand caused, and when both sides of the first example were painted.
+WATCH = """
+  window.shifted = 0;
+  new PerformanceObserver((list) => {
+    for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifted += entry.value;
+  }).observe({ type: "layout-shift", buffered: true });
+  const look = () => {
+    const sides = [...document.querySelectorAll("#compare img")];
+    const seen = sides.length === 2 && sides.every((one) => one.complete && one.naturalWidth);
+    if (!seen) return setTimeout(look, 20);
+    requestAnimationFrame(() => requestAnimationFrame(() => { window.finished = performance.now(); }));
+  };
+  look();
+"""
+IN_VIEW = """() => ["#compare", "#preview canvas", "#stl"].every((one) => {
+  const box = document.querySelector(one)?.getBoundingClientRect();
+  return box && box.width && box.top >= 0 && box.bottom <= innerHeight && box.right <= innerWidth;
+})"""
+
+
+def open_page(page: Page, url: str) -> dict[str, float]:
+    """Open the page and an example; return seconds to the first one, layout shift, and if all is in view."""
+    page.add_init_script(WATCH)
+    page.goto(url)
+    page.wait_for_function("window.finished", timeout=120_000)
+    page.wait_for_selector("#stl:not([disabled])", timeout=120_000)
+    page.wait_for_timeout(3000)
+    figures = {"finished": page.evaluate("window.finished") / 1e3, "in view": page.evaluate(IN_VIEW)}
+    page.get_by_role("button", name="Example:").nth(1).click()
+    page.wait_for_function("document.querySelector('#status').textContent.includes('Done')", timeout=120_000)
+    page.wait_for_selector("#stl:not([disabled])", timeout=120_000)
+    page.wait_for_timeout(2000)
+    return figures | {"shift": page.evaluate("window.shifted")}
+
+
+def drag(page: Page) -> float:
+    """Drag a slider of the relief; return the median of seconds until the picture of a new value is there."""
+    box = page.locator("#relief-relief_mm input[type=range]").bounding_box()
+    assert box is not None
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + 0.2 * box["width"], y)
+    page.mouse.down()
+    behind = []
+    for turn in range(12):
+        old = page.evaluate("document.querySelector('#drag-preview img')?.src")
+        page.mouse.move(box["x"] + (0.3 + 0.04 * turn) * box["width"], y)
+        behind.append(page.evaluate(FOLLOWED, old) / 1e3)
+    page.mouse.up()
+    return statistics.median(behind[2:])
+
+
+FOLLOWED = """(old) => new Promise((done, fail) => {
+  const began = performance.now();
+  setTimeout(() => fail(new Error("no picture within 20 s")), 20000);
+  const look = () => {
+    const shown = document.querySelector("#drag-preview img");
+    if (!shown || shown.src === old || !shown.complete) return setTimeout(look, 5);
+    requestAnimationFrame(() => done(performance.now() - began));
+  };
+  look();
+})"""
+
+
+def measure_opening(browser: Browser, url: str) -> None:
+    """Print the figures of the page as it begins, on a desktop and on a phone, and of a dragged slider."""
+    for name, (width, height) in SIZES.items():
+        phone = name == "phone"
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, has_touch=phone, is_mobile=phone
+        )
+        page = context.new_page()
+        figures = open_page(page, url)
+        print(f"{name}: finished example painted            {figures['finished']:6.2f} s")
+        print(f"{name}: layout shift, start and one example {figures['shift']:6.3f}")
+        if not phone:
+            print(f"{name}: slider, 3D and download in one view    {'yes' if figures['in view'] else 'no'}")
+            print(f"{name}: slider dragged -> picture          {drag(page):6.2f} s")
+        context.close()
+
+
 def weigh(page: Page, url: str) -> tuple[float, float]:
     """Open the page; return megabytes over the wire and seconds to the first paint."""
     weights: list[float] = []
@@ -69,7 +150,7 @@ def weigh(page: Page, url: str) -> tuple[float, float]:
     session.on("Network.loadingFinished", lambda event: weights.append(event["encodedDataLength"]))
     page.goto(url)
     page.wait_for_selector("#photo input[type=file]", state="attached")
-    page.wait_for_timeout(2000)  # a heartbeat keeps the network from ever being idle
+    page.wait_for_timeout(6000)  # a heartbeat keeps the network from ever being idle
     paint = page.evaluate('performance.getEntriesByName("first-contentful-paint")[0].startTime')
     return sum(weights) / 1e6, paint / 1e3
 
@@ -99,6 +180,7 @@ def recolor(page: Page, name: str) -> float:
     """Choose a colormap; return the seconds until the picture has it."""
     image = page.locator("#compare img").nth(1)
     before = image.get_attribute("src")
+    page.get_by_role("tab", name="Depth").click()
     page.locator("#colors input").click()
     right = "document.querySelectorAll('#compare img')[1]"
     new = f"(old) => {right}.src != old && {right}.complete"
@@ -142,6 +224,7 @@ def measure(page: Page, url: str, folder: Path) -> None:
     print(f"first paint                               {paint:6.2f} s")
     path = phone_photo(folder)
     page.get_by_role("button", name="Example:").first.click()  # warms the server up
+    page.wait_for_timeout(3000)
     page.wait_for_selector("#stl:not([disabled])", timeout=120_000)
     page.wait_for_timeout(3000)  # until the first 3D preview, drawn without a GPU, is through
     print(f"12-megapixel photo dropped -> slider      {drop(page, path):6.2f} s")
@@ -149,7 +232,7 @@ def measure(page: Page, url: str, folder: Path) -> None:
     page.wait_for_timeout(3000)
     colors = [recolor(page, name) for name in ("viridis", "magma", "gray", "turbo", "Spectral")]
     print(f"color map chosen -> picture               {statistics.median(colors):6.2f} s")
-    page.locator("#preview").scroll_into_view_if_needed()
+    page.get_by_role("tab", name="Relief").click()
     page.wait_for_timeout(3000)
     sizes = []
     for turn in range(ROUNDS):
@@ -160,13 +243,16 @@ def measure(page: Page, url: str, folder: Path) -> None:
 
 def main() -> None:
     """Run the browser against a page."""
+    arguments = [one for one in sys.argv[1:] if one != "--opening"]
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 860})
-        if len(sys.argv) > 1:
-            measure(page, sys.argv[1], Path(folder))
-        else:
-            with running_app() as url:
+        with nullcontext(arguments[0]) if arguments else running_app() as url:
+            measure_opening(browser, url)
+            page = browser.new_page(viewport={"width": 1440, "height": 900})
+            if "--opening" in sys.argv:
+                weight, _ = weigh(page, url)
+                print(f"page weight at load                       {weight:6.2f} MB")
+            else:
                 measure(page, url, Path(folder))
         browser.close()
 

@@ -24,7 +24,15 @@ class DepthFileError(DemoError):
 
 
 class SettingsError(DemoError):
-    """A choice is out of range, or two choices contradict each other."""
+    """A choice is out of range, or two choices contradict each other.
+
+    Attributes:
+        field: The name of the setting that would have to change, where it is one.
+    """
+
+    def __init__(self, message: str = "", *, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class CheckpointError(DemoError):

@@ -75,9 +75,10 @@ def check(settings: Settings) -> None:
         if value is None and about.optional:
             continue
         if f.type is str and not isinstance(value, str):
-            raise SettingsError(f"{f.name} must be text.")
+            raise SettingsError(f"{f.name} must be text.", field=f.name)
         if about.choices and value not in about.choices:
-            raise SettingsError(f"{f.name} must be one of {', '.join(about.choices)}.")
+            words = ", ".join(about.choices)
+            raise SettingsError(f"{f.name} must be one of {words}.", field=f.name)
         if about.limits:
             _check_number(f.name, value, about=about, whole=_is_whole(f))
 
@@ -87,12 +88,15 @@ def _check_number(name: str, value: object, *, about: Option, whole: bool) -> No
     unit = f" {about.unit}" if about.unit else ""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number:
-        raise SettingsError(f"{name} must be a number from {low:g} to {high:g}{unit}.")
+        raise SettingsError(f"{name} must be a number from {low:g} to {high:g}{unit}.", field=name)
     if not low <= value <= high:  # type: ignore[operator]  # NaN fails the comparison too
         said = shortly(value)  # type: ignore[arg-type]
-        raise SettingsError(f"{name} is {said}; it must be a number from {low:g} to {high:g}{unit}.")
+        raise SettingsError(
+            f"{name} is {said}; it must be a number from {low:g} to {high:g}{unit}.", field=name
+        )
     if whole and value != int(value):  # type: ignore[call-overload]
-        raise SettingsError(f"{name} is {shortly(value)}; it must be a whole number.")  # type: ignore[arg-type]
+        said = shortly(value)  # type: ignore[arg-type]
+        raise SettingsError(f"{name} is {said}; it must be a whole number.", field=name)
 
 
 def shortly(number: float) -> str:
@@ -289,13 +293,18 @@ class ReliefSettings:
         check(self)
         if self.far - self.near < 0.01:
             raise SettingsError(
-                f"near is {self.near:g} and far is {self.far:g}; far must be at least 0.01 more than near."
+                f"near is {self.near:g} and far is {self.far:g}; far must be at least 0.01 more than near.",
+                field="far",
             )
         if 0 < abs(self.bend_radius_mm) < 5:
-            raise SettingsError(f"bend_radius_mm is {self.bend_radius_mm:g}; it must be 0 or at least 5 mm.")
+            raise SettingsError(
+                f"bend_radius_mm is {self.bend_radius_mm:g}; it must be 0 or at least 5 mm.",
+                field="bend_radius_mm",
+            )
         if self.hole == "keyhole" and self.base_mm < KEYHOLE_BASE_MM:
             raise SettingsError(
-                f"base_mm is {self.base_mm:g}; a keyhole needs a base of at least {KEYHOLE_BASE_MM:g} mm."
+                f"base_mm is {self.base_mm:g}; a keyhole needs a base of at least {KEYHOLE_BASE_MM:g} mm.",
+                field="base_mm",
             )
 
     def preview(self) -> "ReliefSettings":

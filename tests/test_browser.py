@@ -95,9 +95,12 @@ def test_impossible_settings_get_a_sentence_and_the_page_goes_on(built):
     near = built.page.locator("#relief-near input[type=range]")
     near.focus()
     built.page.keyboard.press("End")
-    expect(built.page.get_by_test_id("toast-body")).to_contain_text(
-        "far must be at least 0.01 more than near"
+    told = built.page.locator("#relief-far .refused")
+    expect(told).to_have_text(
+        "Near plane is 1 and far plane is 1; far plane must be at least 0.01 more than near plane."
     )
+    assert told.bounding_box()["y"] > built.page.locator("#relief-far input[type=range]").bounding_box()["y"]
+    expect(built.page.locator("#stl")).to_be_disabled()
     built.page.keyboard.press("Home")
     expect(built.page.locator("#stl")).to_be_enabled()
 
@@ -139,7 +142,7 @@ def test_the_preview_shows_the_relief_and_then_the_mesh(built):
 
 
 def test_everything_comes_in_one_zip_and_its_recipe_can_be_used_again(built, visit, photo, folder):
-    choose(built.page, "#preset", "Coin")
+    built.page.get_by_role("radio", name="Coin").check()
     expect(built.page.locator("#relief-report")).to_contain_text("40 ×")
     built.page.get_by_role("button", name="More files").click()
     with built.page.expect_download() as started:

@@ -30,6 +30,7 @@ from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.messages import size_in_words
 from marigold_demo.ui.object_tab import ObjectTab
 from marigold_demo.ui.session_store import DepthResult
+from marigold_demo.ui.style_chips import STYLES
 from tests.controls import NAMED, control, parts, turn
 from tests.pages import Ball, CoarseWorkflow, ball, draw_photo, spread
 from tests.test_accessibility import set_two_points, unfold
@@ -99,6 +100,7 @@ SHARES |= {"mesh-texture_px": 0.03, "mesh-resolution": 0.1}
 FILES = ("download-npy", "download-png16", "stl", "3mf", "picture", "heightmap", "glb", "obj")
 BUTTONS = ("Upload file", "Remove Image", "Paste from clipboard")
 REFINER = CATALOG[1]
+CHIPS = [f"preset: {words}" for words in STYLES.values()]
 DROP, CAMERA = "photo: Drop an image file here to upload", "photo: Capture from camera"
 SHUTTER, CLOSE = "shutter", "Close the camera"
 SMALL = "#preview { height: 40px !important; }"  # without a GPU, a large one takes half of the time
@@ -394,7 +396,7 @@ def test_the_preview_turns_and_every_file_is_as_large_as_its_button_says(start):
         assert {re.sub(r"_100x.*mm", "", one) for one in archive.namelist()} > depth | relief
 
 
-@uses("preset", "relief-tab-button", "Relief: Fine tuning", turned=RELIEF)
+@uses("undo", "reset-all", *CHIPS, "relief-tab-button", "Relief: Fine tuning", turned=RELIEF)
 def test_settings_of_the_relief_reach_its_report(start, result, monkeypatch):
     seen, hand = start(shared=True)
     seen.page.add_style_tag(content=SMALL)
@@ -410,14 +412,16 @@ def test_settings_of_the_relief_reach_its_report(start, result, monkeypatch):
 
     hand("relief-tab-button").click()
     unfolded(hand("Relief: Fine tuning"))
-    assert turn_all(hand, RELIEF, ReliefSettings(), report) != RELIEF_PRESETS["coin"]
-    turn(
-        hand,
-        "preset",
-        gr.Dropdown([("Coin", "coin")]),
-        to="coin",
-        holds=lambda _: report(RELIEF_PRESETS["coin"]),
-    )
+    last = turn_all(hand, RELIEF, ReliefSettings(), report)
+    for name, words in STYLES.items():
+        assert last != RELIEF_PRESETS.get(name, ReliefSettings())
+        hand(f"preset: {words}").check()
+        report(RELIEF_PRESETS.get(name, ReliefSettings()))
+    for _ in STYLES:
+        hand("undo").click()
+    report(last)
+    hand("reset-all").click()
+    report(ReliefSettings())
 
 
 @uses("relief-tab-button", "mesh-tab-button", "Mesh: Fine tuning", turned=MESH)

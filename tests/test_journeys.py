@@ -102,7 +102,7 @@ def test_the_keyboard_alone_leads_without_motion_from_the_empty_page_to_a_printa
     page.keyboard.press("End")
     expect(page.locator("#relief-report")).to_contain_text("400 ×")
     expect(page.locator("#stl")).to_be_enabled()
-    reach(page, "Relief, STL")
+    reach(page, "Download STL")
     expect(page.locator("#stl")).to_be_enabled()
     with page.expect_download() as started:
         page.keyboard.press("Enter")

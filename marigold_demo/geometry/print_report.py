@@ -24,6 +24,7 @@ DENSITY = {  # g/cm3, solid
 }
 CARVED = ("beech", "aluminum")
 LARGE_BED_MM = 256.0
+COMMON_BED_MM = 220.0
 MANY_FACES = 1_000_000  # where PrusaSlicer and its kin suggest simplifying
 SAMPLES_PER_NOZZLE = 8
 WALLS = 2  # a base needs so many nozzle widths
@@ -87,6 +88,15 @@ class PrintReport:
         """Return the report as text for people."""
         rows = [f"{label + ':':21}{value}" for label, value in self.lines()]
         return "\n".join([*rows, *(f"Note: {warning}" for warning in self.warnings)]) + "\n"
+
+
+def print_facts(relief: Relief) -> str:
+    """Return size, weight and whether a common print bed holds it, in one line."""
+    (x, y, z), settings = relief.mesh.extents, relief.settings
+    weight_g = relief.mesh.volume / 1000 * DENSITY[settings.material]
+    fits = max(x, y) <= COMMON_BED_MM and z <= COMMON_BED_MM
+    bed = f"{'fits' if fits else 'larger than'} {COMMON_BED_MM:.0f} × {COMMON_BED_MM:.0f}"
+    return f"{x:.3g} × {y:.3g} × {z:.2g} mm · {weight_g:.0f} g {settings.material} · {bed}"
 
 
 def build_report(relief: Relief, name: str, data: bytes) -> PrintReport:

@@ -174,6 +174,7 @@ class DepthTab:
         depth_is_there.success(None, js=_SHOW_DEPTH)
         # Before its preview is made: a Model3D that is filled while it is not there stays empty.
         self.objects.rebuild(self.points.forget_after(depth_is_there, self.objects).success)
+        depth_is_there.success(user_errors(self.objects.draw_chips), [self.key], [self.objects.chips], **WORK)
         exact, colored = [self.files["npy"], self.files["png16"]], [self.files["colored"]]
         depth_is_there.success(
             user_errors(self.write_colored), [self.key, *self.style], colored, **WORK, **RAW

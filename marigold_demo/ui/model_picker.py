@@ -67,7 +67,7 @@ class ModelPicker:
             [depth.key.change, photo.key.change],
             user_errors(self.show_offer),
             [photo.key, depth.key],
-            [self.refine, self.offer],
+            [self.refine, self.offer, self.button],
             queue=False,
             **QUIET,
         )
@@ -90,12 +90,20 @@ class ModelPicker:
         result = self.store.result(depth_key) if photo_key and depth_key else None
         better = refinement(self.status_of, result) if result else None
         if result is None or better is None:
-            return {self.refine: gr.Button(visible=False), self.offer: ""}
+            return {self.refine: gr.Button(visible=False), self.offer: "", **self._used(result)}
         cost = status_text(self.status_of(better.settings)) if self.status_of else ""
-        return {
+        return self._used(result) | {
             self.refine: gr.Button(f"Refine with {better.known.short_title}", visible=True),
             self.offer: _line("This is a draft; a larger model sees finer detail.", cost),
         }
+
+    def _used(self, result: DepthResult | None) -> dict[Any, Any]:
+        """Return the bar's button with the model of the depth on screen, and how long its last run took."""
+        if result is None or result.settings is None:
+            return {}
+        took = self.status_of(result.settings).last_s if self.status_of else None
+        words = model_words(result.settings)
+        return {self.button: gr.Button(words if took is None else f"{words} · {duration(took)}")}
 
 
 def model_choices(status_of: StatusSource | None) -> list[tuple[str, str]]:
@@ -164,15 +172,19 @@ class Refinement:
 def refinement(status_of: StatusSource | None, draft: DepthResult) -> Refinement | None:
     """Choose the checkpoint that refines a draft: the best one that is here, else the best one.
 
-    None where the depth is no draft.
+    None where the depth is no draft, or where none is here and the hub does not answer.
     """
     if draft.settings is None or draft.settings.checkpoint != EMBEDDED:
         return None
     # Steps and resolution were chosen for the draft; the larger network has its own.
     settings = replace(draft.settings, steps=None, resolution=None)
     larger = [known for known in CATALOG if known.name != EMBEDDED]
-    here = [known for known in larger if status_of and status_of(_by(known, settings)).download_bytes == 0]
-    best = (here or larger)[0]
+    missing = {known: status_of(_by(known, settings)).download_bytes if status_of else 1 for known in larger}
+    here = [known for known in larger if missing[known] == 0]
+    answered = [known for known in larger if missing[known] is not None]  # the hub said how large they are
+    if not answered:
+        return None
+    best = (here or answered)[0]
     return Refinement(best, _by(best, settings))
 
 

@@ -12,19 +12,20 @@ import numpy as np
 from gradio.events import Dependency
 from numpy.typing import NDArray
 
-from marigold_demo.errors import SettingsError
+from marigold_demo.errors import DemoError, SettingsError
 from marigold_demo.geometry.mesh_check import require_sound
-from marigold_demo.geometry.print_report import build_report
+from marigold_demo.geometry.print_report import build_report, print_facts
 from marigold_demo.io import export
 from marigold_demo.io.formats import formats_of, page_files, page_formats
 from marigold_demo.io.mesh_files import to_zip
-from marigold_demo.settings import RELIEF_PRESETS, MeshSettings, ReliefSettings
+from marigold_demo.settings import MeshSettings, ReliefSettings
 from marigold_demo.ui import widgets
 from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.messages import size_in_words, user_errors
 from marigold_demo.ui.opening import Opening
 from marigold_demo.ui.points import CAMERA
 from marigold_demo.ui.session_store import DepthResult, SessionStore, write_file
+from marigold_demo.ui.style_chips import STYLES, chips, drag_picture, preset
 from marigold_demo.ui.widgets import QUIET, RAW, WORK, download_button, settled_events
 
 if TYPE_CHECKING:
@@ -40,11 +41,15 @@ MAIN = {
     MESH: ("projection", "far_near_ratio", "fov_deg", "edges"),
 }
 FILES = {
-    RELIEF: {name: found.label for name, found in page_formats("relief").items()},
-    MESH: {name: found.label for name, found in page_formats("mesh").items()},
+    RELIEF: {name: found.label for name, found in page_formats("relief").items()} | {"stl": "Download STL"},
+    MESH: {name: found.label for name, found in page_formats("mesh").items()} | {"glb": "Download GLB"},
 }
 FIRST_OF_OTHERS = ("photo_detail", "base_mm", "near", "far")
 MAIN_FILE = {RELIEF: "stl", MESH: "glb"}
+MOST_UNDONE = 50
+History = tuple[tuple[Any, ...], ...]  # style and values of all fields, one after each change
+_BUSY = """(...values) => { workbench.busy(); return values; }"""
+_DONE = """() => workbench.done()"""
 # After the button has its file; the button itself is never seen.
 _FETCH_ZIP = """() => setTimeout(() => document.querySelector("#zip-file").click(), 200)"""
 
@@ -72,10 +77,9 @@ class Shape:
 
     def add_files(self, *formats: str, variant: Literal["primary", "secondary"] = "secondary") -> None:
         """Add a button for each of the formats."""
-        words = FILES[self.name]
         for name in formats:
             self.files[name] = gr.DownloadButton(
-                words[name],
+                FILES[self.name][name],
                 interactive=False,
                 variant=variant,
                 elem_id=name,
@@ -138,6 +142,15 @@ class ObjectTab:
                 camera_position=FRONT,
                 elem_id="preview",
             )
+            self.drag = gr.HTML("", elem_id="drag-preview")
+            self.facts = gr.HTML(opening.facts if opening else "", elem_id="facts")
+        # workbench.js puts its words under the field that they are about.
+        self.refused = gr.HTML("", elem_id="refused")
+
+    def add_undo(self) -> None:
+        """Add the button that takes the last change of a setting back."""
+        self.undo = gr.Button("↶ Undo", size="sm", interactive=False, elem_id="undo")
+        self.history = gr.State(())
 
     def add_main_files(self) -> None:
         """Add the button of the file that most people want, one for each kind of object."""
@@ -154,8 +167,12 @@ class ObjectTab:
 
     def add_relief(self) -> None:
         """Add the settings of the relief."""
-        presets = [(name[0].upper() + name[1:], name) for name in ("standard", *RELIEF_PRESETS)]
-        self.preset = gr.Dropdown(presets, value="standard", label="Preset", elem_id="preset")
+        styles = [(words, name) for name, words in STYLES.items()]
+        self.preset = gr.Radio(styles, value="standard", label="Style", show_label=False, elem_id="preset")
+        self.chips = gr.HTML(self.opening.chips if self.opening else "", elem_id="chip-pictures")
+        with gr.Row(elem_id="style-bar"):
+            self.note = gr.HTML("", elem_id="style-note")
+            self.reset = gr.Button("Reset all", size="sm", interactive=False, elem_id="reset-all")
         self.relief.add_fields()
         self.relief.add_report()
 
@@ -183,6 +200,22 @@ class ObjectTab:
         self.rebuild(self.chosen.change)  # not the tab's event, which fires when the page unfolds, too
         begun = self.preset.input(self.apply_preset, [self.preset], [*self.relief.fields.values()], **WORK)
         self.rebuild(begun.success)
+        for button, handler, inputs in (
+            (self.undo, self.take_back, [self.history]),
+            (self.reset, self.reset_all, None),
+        ):
+            outputs = [self.history, self.undo, self.preset, *self.all_fields]
+            self.rebuild(button.click(handler, inputs, outputs, **WORK).success)
+        dragged = [self.relief.fields[name].input for name in MAIN[RELIEF]]
+        gr.on(
+            dragged,
+            self.follow_drag,
+            [depth.key, *self.relief.fields.values()],
+            [self.drag],
+            trigger_mode="always_last",
+            **WORK,
+            **RAW,
+        )
         settled = [
             event
             for shape in self.shapes.values()
@@ -222,14 +255,73 @@ class ObjectTab:
         outputs = [*self.relief.outputs, *self.mesh.outputs]
         inputs = [self.depth_key, self.chosen, *self.all_fields]
         show, build = user_errors(self.show_preview), user_errors(self.build)
-        previewed = trigger(show, inputs, [self.preview, *outputs], **WORK, **RAW, **how)
+        shown = [self.preview, self.facts, self.refused, *outputs]
+        previewed = trigger(show, inputs, shown, js=_BUSY, **WORK, **RAW, **how)
+        for ended in (previewed.success, previewed.failure):
+            ended(None, js=_DONE)
+        previewed.success(
+            self.note_change,
+            [self.history, self.preset, *self.all_fields],
+            [self.history, self.undo, self.note, self.reset],
+            queue=False,
+            **QUIET,
+            **RAW,
+        )
         previewed.success(build, inputs, outputs, trigger_mode="always_last", **WORK, **RAW)
 
     # Handlers: what they return is component -> value; components that are not named stay as they are.
 
     def apply_preset(self, name: str) -> dict[Any, Any]:
         """Set the fields of the relief as a preset has them."""
-        return self.relief.shown(RELIEF_PRESETS.get(str(name), ReliefSettings()))
+        return self.relief.shown(preset(name))
+
+    def note_change(self, history: History, style: str, *chosen: Any) -> dict[Any, Any]:
+        """Note the settings for Undo, and say whether they are still those of the style."""
+        now = (style, *chosen)
+        if not history:  # what the page began with
+            history = (("standard", *(field.value for field in self.all_fields)),)
+        if history[-1] != now:
+            history = (*history[-MOST_UNDONE:], now)
+        try:
+            changed = self.relief.settings(chosen[: len(self.relief.fields)]) != preset(style)
+            changed |= self.mesh.settings(chosen[len(self.relief.fields) :]) != MeshSettings()
+        except SettingsError:
+            changed = True
+        words = f"{STYLES.get(style, 'Picture')}, changed" if changed else ""
+        return {
+            self.history: history,
+            self.undo: gr.Button(interactive=len(history) > 1),
+            self.note: words,
+            self.reset: gr.Button(interactive=changed or style != "standard"),
+        }
+
+    def take_back(self, history: History) -> dict[Any, Any]:
+        """Set all fields as they were before the last change."""
+        past = history[:-1] or history
+        style, *values = past[-1]
+        return {
+            self.history: past,
+            self.undo: gr.Button(interactive=len(past) > 1),
+            self.preset: style,
+            **dict(zip(self.all_fields, values, strict=True)),
+        }
+
+    def reset_all(self) -> dict[Any, Any]:
+        """Set all fields of relief and mesh as they are at first."""
+        return (
+            {self.preset: "standard"} | self.relief.shown(ReliefSettings()) | self.mesh.shown(MeshSettings())
+        )
+
+    def follow_drag(self, key: str | None, *chosen: Any) -> dict[Any, Any]:
+        """Show a small picture of the relief while a slider is dragged; nothing, where there is none."""
+        try:
+            return {self.drag: drag_picture(self.store.result(key), self.relief.settings(chosen))}
+        except DemoError:
+            return {self.drag: ""}
+
+    def draw_chips(self, key: str | None) -> dict[Any, Any]:
+        """Draw the styles with the photo on the page."""
+        return {self.chips: chips(self.store.result(key))}
 
     def show_preview(self, key: str | None, name: str, *chosen: Any) -> dict[Any, Any]:
         """Build the object light enough for the screen; the buttons wait for the files.
@@ -237,19 +329,33 @@ class ObjectTab:
         Raises:
             DemoError: The depth is gone, or the settings contradict each other.
         """
-        settings = self._settings(name, chosen)
-        path = self._preview(key, settings)
+        try:
+            settings = self._settings(name, chosen)
+            path, facts = self._preview(key, settings)
+        except SettingsError as error:
+            return {self.refused: self._refusal(name, error, chosen)} | self.waiting()
         self.store.record_preview(key, settings)
-        return {self.preview: path} | self.shapes[name].waiting()
+        shown = {self.preview: path, self.facts: facts, self.refused: ""}
+        return shown | self.shapes[name].waiting()
 
-    def _preview(self, key: str | None, settings: ReliefSettings | MeshSettings) -> str:
+    def _refusal(self, name: str, error: SettingsError, chosen: Sequence[Any]) -> str:
+        """Return what is wrong, at which field, and the value that is refused, as HTML."""
+        shape = self.shapes.get(name, self.relief)
+        words = html.escape(widgets.refusal(error, shape.kind))
+        values = dict(zip(self.all_fields, chosen, strict=True))
+        value = html.escape(str(values.get(shape.fields.get(error.field), "")))
+        field = html.escape(f"{shape.name}-{error.field}")
+        return f'<p data-field="{field}" data-value="{value}">{words}</p>'
+
+    def _preview(self, key: str | None, settings: ReliefSettings | MeshSettings) -> tuple[str, str]:
         result, light = self.store.result(key), settings.preview()
         stem, build = result.photo.stem, self.store.workflow
         if isinstance(light, ReliefSettings):
-            data = export.preview_glb(build.relief(result.depth, light, photo=result.photo))
-            return write_file(self.store.folder(), f"{stem}_relief_preview.glb", data)
+            relief = build.relief(result.depth, light, photo=result.photo)
+            path = write_file(self.store.folder(), f"{stem}_relief_preview.glb", export.preview_glb(relief))
+            return path, print_facts(relief)
         data = export.glb(build.surface(result.depth, result.photo, light))
-        return write_file(self.store.folder(), f"{stem}_mesh_preview.glb", data)
+        return write_file(self.store.folder(), f"{stem}_mesh_preview.glb", data), ""
 
     def build(self, key: str | None, name: str, *chosen: Any) -> dict[Any, Any]:
         """Write the files and the report.
@@ -259,7 +365,10 @@ class ObjectTab:
         Raises:
             DemoError: The depth is gone, or the settings contradict each other.
         """
-        settings = self._settings(name, chosen)
+        try:
+            settings = self._settings(name, chosen)
+        except SettingsError:  # it was said before
+            return gr.skip()  # type: ignore[no-any-return]
         built = self.build_files(key, settings)
         return gr.skip() if self.store.is_preview_outdated(key, settings) else built
 

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from marigold_demo.examples import Example
+from marigold_demo.geometry.print_report import print_facts
 from marigold_demo.io import export
 from marigold_demo.io.photo import Photo, load_photo
 from marigold_demo.settings import DepthSettings, ReliefSettings
-from marigold_demo.ui import layers
+from marigold_demo.ui import layers, style_chips
 from marigold_demo.ui.layers import DEPTH, PHOTO, DepthStyle
 from marigold_demo.ui.session_store import DepthResult, SessionStore, write_file
 from marigold_demo.workflow import Workflow
@@ -30,12 +31,16 @@ class Opening:
         pictures: Files of both sides of the slider.
         legend: Titles and scales of both sides, as HTML.
         preview: File of its relief for the 3D preview.
+        facts: Its size and weight in one line.
+        chips: Style sheet with its picture in each style.
     """
 
     result: DepthResult
     pictures: tuple[str, str]
     legend: str
     preview: str
+    facts: str
+    chips: str
 
     @property
     def photo(self) -> Photo:
@@ -49,7 +54,7 @@ def prepare(store: SessionStore, examples: Sequence[Example]) -> Opening | None:
     if example is None:
         return None
     result = _result(example)
-    left, right, preview = _files(example)
+    left, right, preview, facts, chips = _files(example)
     stem, folder = result.photo.stem, store.folder()
     return Opening(
         result=result,
@@ -59,6 +64,8 @@ def prepare(store: SessionStore, examples: Sequence[Example]) -> Opening | None:
         ),
         legend=layers.legend(result, (PHOTO, DEPTH), DepthStyle()),
         preview=write_file(folder, f"{stem}_relief_preview.glb", preview),
+        facts=facts,
+        chips=chips,
     )
 
 
@@ -69,13 +76,14 @@ def _result(example: Example) -> DepthResult:
 
 
 @lru_cache(maxsize=1)
-def _files(example: Example) -> tuple[bytes, bytes, bytes]:
+def _files(example: Example) -> tuple[bytes, bytes, bytes, str, str]:
     result = _result(example)
     sides = [_small_jpeg(layers.render(result, name, DepthStyle())) for name in (PHOTO, DEPTH)]
     # Light enough to come with the page.
     light = replace(ReliefSettings().preview(), resolution=384, tolerance_mm=0.06, max_faces=15_000)
     relief = Workflow.relief(result.depth, light, photo=result.photo)
-    return sides[0], sides[1], export.preview_glb(relief)
+    chips = style_chips.chips(result)
+    return sides[0], sides[1], export.preview_glb(relief), print_facts(relief), chips
 
 
 def _small_jpeg(rgb: NDArray[np.uint8]) -> bytes:

@@ -73,6 +73,7 @@ class Tabs:
             self.photo.add_name()
             self.models.add_buttons(defaults)
             self.photo.add_run_bar()
+            self.objects.add_undo()
             with gr.Row(elem_id="downloads"):
                 self.objects.add_main_files()
                 gr.Button("▾", elem_id="more-files")  # workbench.js names it and opens the menu

@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import Field, fields
+from dataclasses import Field, fields, replace
 from typing import Any, TypeVar, get_args
 
 import gradio as gr
 from gradio.events import Dependency
 
 from marigold_demo.errors import SettingsError
-from marigold_demo.settings import EARLIER_CHOICES, Option, Settings
+from marigold_demo.settings import EARLIER_CHOICES, Option, Settings, options_of
 from marigold_demo.ui.messages import size_in_words
 
 S = TypeVar("S", bound=Settings)
@@ -116,6 +116,17 @@ def label(name: str, about: Option) -> str:
     return f"{words} ({about.unit})" if about.unit else words
 
 
+def refusal(error: SettingsError, kind: type[Settings]) -> str:
+    """Return what is wrong with a setting in the words of the page, without names of the inside."""
+    words = str(error)
+    for name in sorted(options_of(kind), key=len, reverse=True):
+        if "_" in name or name == error.field or {name, error.field} == {"near", "far"}:
+            plain = label(name, replace(options_of(kind)[name], unit=""))
+            plain = plain[:1].lower() + plain[1:]
+            words = re.sub(rf"\b{name}\b", plain, words)
+    return words[:1].upper() + words[1:]
+
+
 def _widget(field: Field[Any], *, value: Any, elem_id: str, sliders: bool) -> gr.components.Component:
     about: Option = field.metadata["option"]
     name, kind = field.name, field.type
@@ -155,7 +166,8 @@ def _number(text: str, field: Field[Any]) -> float | None:
     try:
         return float(text.replace(",", "."))
     except ValueError as error:
-        raise SettingsError(f"{field.name} must be a number, or empty for automatic.") from error
+        words = f"{field.name} must be a number, or empty for automatic."
+        raise SettingsError(words, field=field.name) from error
 
 
 def heading(number: int, title: str, words: str) -> str:

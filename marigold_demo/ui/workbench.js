@@ -1,6 +1,8 @@
 // The layout of the page where style sheets do not suffice: the menu of files, the two views of a narrow screen,
-// the kind of object that is chosen, and the way from the bar to the choice of a model.
+// the kind of object that is chosen, the veil while an object is rebuilt, and what is wrong with a setting.
 (() => {
+  const VEIL_MS = 200, DRAG_MS = 1500; // the veil comes after; a picture of a drag stays at most so long
+  const workbench = (window.workbench = {});
   const find = (selector) => document.querySelector(selector);
 
   // The menu of files is a popover: Escape and a click beside it close it.
@@ -42,12 +44,78 @@
   // The headline goes as soon as another photo than the first is there.
   let firstName;
   function noticePhoto() {
-    const name = find("#file-name")?.textContent.trim();
+    const name = find("#file-name span[title]")?.textContent;
+    if (!name) return;
     firstName ??= name;
     if (name !== firstName) document.body.dataset.begun = "yes";
   }
 
-  const update = () => { makeMenu(); followTabs(); noticePhoto(); };
+  // An object is rebuilt: its files cannot be fetched, and after a moment a veil says why it looks as before.
+  let veil;
+  workbench.busy = () => {
+    clearTimeout(veil);
+    veil = setTimeout(() => find("#object-pane")?.setAttribute("data-busy", "Updating"), VEIL_MS);
+    for (const part of ["#downloads", "#file-menu"]) find(part)?.setAttribute("inert", "");
+  };
+  workbench.done = () => {
+    clearTimeout(veil);
+    find("#object-pane")?.removeAttribute("data-busy");
+    for (const part of ["#downloads", "#file-menu"]) find(part)?.removeAttribute("inert");
+    delete document.body.dataset.dragging;
+  };
+
+  // While a slider of the relief is dragged, a small picture of it lies over the 3D preview.
+  const isDragged = (event) => event.target.matches?.('#settings .essentials input[type="range"]');
+  document.addEventListener("input", (event) => {
+    if (isDragged(event) && event.target.matches(":active")) document.body.dataset.dragging = "yes";
+  });
+  document.addEventListener("pointerup", (event) => {
+    if (isDragged(event)) setTimeout(() => delete document.body.dataset.dragging, DRAG_MS);
+  });
+
+  // What is wrong with a setting stands under its field, or first of all where it is about none.
+  function placeRefusal() {
+    const told = find("#refused [data-field]");
+    const words = told?.textContent ?? "", field = told?.dataset.field ?? "";
+    const shown = find("#settings .refused");
+    if (shown?.textContent === words && shown?.dataset.of === field) return;
+    shown?.remove();
+    for (const input of document.querySelectorAll("#settings [aria-invalid]")) {
+      input.removeAttribute("aria-invalid");
+      input.removeAttribute("aria-describedby");
+    }
+    if (!words) return;
+    const box = document.getElementById(field);
+    const line = Object.assign(document.createElement("p"), { className: "refused", id: "refused-words", textContent: words });
+    line.dataset.of = field;
+    line.setAttribute("role", "alert");
+    (box ?? find("#settings .tab-wrapper"))?.append(line);
+    const typed = box?.querySelector('input[type="number"]');
+    if (typed && told.dataset.value) typed.value = told.dataset.value; // Gradio has put its nearest limit there
+    for (const input of box?.querySelectorAll("input") ?? []) {
+      input.setAttribute("aria-invalid", "true");
+      input.setAttribute("aria-describedby", line.id);
+    }
+  }
+
+  // What Gradio says in a corner of the screen is said in the status line; the corner is out of sight.
+  let lastSaid;
+  function sayInOnePlace() {
+    const said = [...document.querySelectorAll('[data-testid="toast-body"] .toast-text')].at(-1);
+    const line = find("#status .status");
+    if (!said || said === lastSaid || !line) return;
+    lastSaid = said;
+    line.className = "status alert";
+    line.replaceChildren(Object.assign(document.createElement("span"), { textContent: said.textContent.trim() }));
+  }
+
+  // The help of the settings in sight is a tooltip.
+  function explain() {
+    for (const label of document.querySelectorAll("#settings .essentials label:not([title]):has(.info-text)"))
+      label.title = label.querySelector(".info-text").textContent;
+  }
+
+  const update = () => { makeMenu(); followTabs(); noticePhoto(); placeRefusal(); sayInOnePlace(); explain(); };
   new MutationObserver(update).observe(document, {
     childList: true, subtree: true, attributes: true, attributeFilter: ["aria-selected"],
   });
