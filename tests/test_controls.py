@@ -226,7 +226,8 @@ def test_every_control_that_the_page_shows_is_used_by_a_test(visit, folder, phot
     seen.wait_for_object()
     unfold(page)
     set_two_points(page)
-    for name in ("clear-points", "relief-max_faces"):
+    control(page, "preset: Coin").check()
+    for name in ("clear-points", "relief-max_faces", "reset-all"):
         control(page, name)
     look()
     control(page, "more-files").click()
@@ -361,7 +362,9 @@ def test_settings_of_the_height_map_reach_its_file(start, result):
         wait_until(seen.page, is_made)
 
 
-@uses(*FILES, "everything", "preview: 3D preview", "preview: Download", "mesh-tab-button", "more-files")
+@uses(
+    *FILES, "everything", "preview: 3D preview", "preview: Download", "mesh-tab-button", "more-files", "link"
+)
 def test_the_preview_turns_and_every_file_is_as_large_as_its_button_says(start):
     seen, hand = start(shared=True)
     canvas = hand("preview: 3D preview")
@@ -394,6 +397,8 @@ def test_the_preview_turns_and_every_file_is_as_large_as_its_button_says(start):
     expect(button).to_contain_text(size_in_words(file.stat().st_size))
     with zipfile.ZipFile(file) as archive:
         assert {re.sub(r"_100x.*mm", "", one) for one in archive.namelist()} > depth | relief
+    hand("link").click()
+    expect(seen.page.locator("#status")).to_contain_text("The link")
 
 
 @uses("undo", "reset-all", *CHIPS, "relief-tab-button", "Relief: Fine tuning", turned=RELIEF)
