@@ -38,7 +38,7 @@
       find("#depth-tab-button")?.click();
       requestAnimationFrame(() => find("#depth-checkpoint input")?.focus());
     }
-    if (at("#file-menu button")) find("#file-menu").hidePopover?.();
+    if (at("#file-menu button:not(#everything)")) find("#file-menu").hidePopover?.();
   });
 
   // The headline goes as soon as another photo than the first is there.
