@@ -35,18 +35,9 @@ class Option:
     optional: bool = False
 
 
-def option(
-    default: Any,
-    help: str,
-    *,
-    unit: str = "",
-    limits: tuple[float, float] | None = None,
-    choices: tuple[str, ...] = (),
-    optional: bool = False,
-) -> Any:
-    """Declare one field of a settings class together with what sliders and flags say about it."""
-    about = Option(help=help, unit=unit, limits=limits, choices=choices, optional=optional)
-    return field(default=default, metadata={"option": about})
+def option(default: Any, help: str, **about: Any) -> Any:
+    """Declare one field of a settings class; `about` are further attributes of its `Option`."""
+    return field(default=default, metadata={"option": Option(help, **about)})
 
 
 class Settings(Protocol):
@@ -80,7 +71,8 @@ def check(settings: Settings) -> None:
             words = ", ".join(about.choices)
             raise SettingsError(f"{f.name} must be one of {words}.", field=f.name)
         if about.limits:
-            _check_number(f.name, value, about=about, whole=_is_whole(f))
+            whole = f.type is int or int in get_args(f.type)
+            _check_number(f.name, value, about=about, whole=whole)
 
 
 def _check_number(name: str, value: object, *, about: Option, whole: bool) -> None:
@@ -105,10 +97,6 @@ def shortly(number: float) -> str:
         return f"{float(number):.6g}"
     except OverflowError:
         return "too large"
-
-
-def _is_whole(f: Field[Any]) -> bool:
-    return f.type is int or int in get_args(f.type)
 
 
 Quality = Literal["full", "draft"]
@@ -407,7 +395,6 @@ RELIEF_PRESETS: Mapping[str, ReliefSettings] = MappingProxyType(
             smooth_px=4.0,
             photo_detail=0.25,
             frame="none",
-            tolerance_mm=0.02,
             material="beech",
         ),
         "lithophane": ReliefSettings(
@@ -417,7 +404,6 @@ RELIEF_PRESETS: Mapping[str, ReliefSettings] = MappingProxyType(
             relief_mm=2.4,
             base_mm=0.8,
             frame_mm=3.0,
-            tolerance_mm=0.02,
         ),
         "plain": ReliefSettings(detail=0.0, photo_detail=0.0, level=0.0),
     }

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from benchmarks.solids import SLICER, example_stl, sliced_pieces, slicer_says
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError, SettingsError
-from marigold_demo.geometry.frame import frame_top_mm, make_profile
+from marigold_demo.geometry.heightfield import frame_top_mm, make_profile
 from marigold_demo.geometry.mesh_check import check_mesh
 from marigold_demo.geometry.print_report import steepest
 from marigold_demo.geometry.relief import Relief, build_relief, reduced

@@ -35,14 +35,16 @@ from marigold_demo.geometry.footprint import (
     subject_center,
     subject_footprint,
 )
-from marigold_demo.geometry.frame import Profile, frame_top_mm, make_profile
 from marigold_demo.geometry.heightfield import (
     Heightfield,
     Leveling,
+    Profile,
     filled_up,
+    frame_top_mm,
     heights_from_brightness,
     heights_from_depth,
     luminance,
+    make_profile,
     opaque_rgb,
     smoothed,
     spread,

@@ -15,8 +15,7 @@ import scipy.ndimage
 from numpy.typing import NDArray
 
 from marigold_demo.geometry.footprint import Footprint
-from marigold_demo.geometry.frame import Ring
-from marigold_demo.geometry.heightfield import Heightfield
+from marigold_demo.geometry.heightfield import Heightfield, Ring
 from marigold_demo.geometry.outline import Clipped, Outline, clip, extended, open_edges
 from marigold_demo.geometry.rtin import TILE, FaceBudget, compact, triangulate
 
