@@ -61,7 +61,7 @@ sizes = st.fixed_dictionaries(
         "smooth_px": st.sampled_from([0.0, 1.0]),
     }
 )
-wishes = st.builds(lambda frame, size: ReliefSettings(resolution=128, **frame, **size), frames, sizes)
+settings_drawn = st.builds(lambda frame, size: ReliefSettings(resolution=128, **frame, **size), frames, sizes)
 
 
 def reread(relief: Relief) -> trimesh.Trimesh:
@@ -88,48 +88,48 @@ def upward(mesh: trimesh.Trimesh) -> NDArray[np.float64]:
 
 
 @settings(max_examples=15)
-@given(kinds, wishes)
-def test_every_depth_gives_one_closed_solid_of_the_asked_size(kind, wish):
-    relief = build_relief(depth_map(kind), wish)
+@given(kinds, settings_drawn)
+def test_every_depth_gives_one_closed_solid_of_the_asked_size(kind, picked):
+    relief = build_relief(depth_map(kind), picked)
     mesh = reread(relief)
     assert_solid(mesh)
     assert np.abs(mesh.bounds[0]).max() == 0
     assert np.abs(mesh.extents - relief.size_mm).max() <= 1e-3
-    assert max(relief.size_mm[:2]) == pytest.approx(wish.width_mm, abs=1e-3)
+    assert max(relief.size_mm[:2]) == pytest.approx(picked.width_mm, abs=1e-3)
     areas = upward(mesh)
     assert areas.min() >= 0  # walls are upright, nothing hangs over
     assert areas.sum() == pytest.approx(relief.size_mm[0] * relief.size_mm[1], rel=1e-5)
-    assert len(relief.solid.faces) <= wish.max_faces
+    assert len(relief.solid.faces) <= picked.max_faces
 
 
 @settings(max_examples=20)
-@given(kinds, wishes)
-def test_heights_are_the_asked_ones(kind, wish):
-    relief = build_relief(depth_map(kind), wish)
+@given(kinds, settings_drawn)
+def test_heights_are_the_asked_ones(kind, picked):
+    relief = build_relief(depth_map(kind), picked)
     picture_heights = relief.solid.vertices[np.unique(relief.solid.faces[: relief.solid.picture_faces]), 2]
     if kind in FLAT_KINDS:
         assert np.ptp(picture_heights) == 0
-        assert picture_heights[0] == pytest.approx(wish.base_mm + wish.relief_mm / 2, abs=1e-3)
+        assert picture_heights[0] == pytest.approx(picked.base_mm + picked.relief_mm / 2, abs=1e-3)
         assert any("flat" in note for note in relief.notes)
     else:
-        assert np.ptp(picture_heights) == pytest.approx(wish.relief_mm, abs=1e-3)
-        assert picture_heights.min() == pytest.approx(wish.base_mm, abs=1e-4)
+        assert np.ptp(picture_heights) == pytest.approx(picked.relief_mm, abs=1e-3)
+        assert picture_heights.min() == pytest.approx(picked.base_mm, abs=1e-4)
     corners = relief.solid.vertices[relief.solid.faces]
     looks_up = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])[:, 2] > 0
-    assert corners[looks_up, :, 2].min() >= wish.base_mm - 1e-4
-    rings = [ring.height_mm for ring in make_profile(wish).rings]
+    assert corners[looks_up, :, 2].min() >= picked.base_mm - 1e-4
+    rings = [ring.height_mm for ring in make_profile(picked).rings]
     top = max(rings, default=0.0)
     assert relief.size_mm[2] == pytest.approx(max(top, picture_heights.max()), abs=1e-3)
     if rings:
-        assert top == pytest.approx(wish.base_mm + frame_top_mm(wish), rel=1e-6)
-    if rings and wish.mode == "mold":
+        assert top == pytest.approx(picked.base_mm + frame_top_mm(picked), rel=1e-6)
+    if rings and picked.mode == "mold":
         assert top >= picture_heights.max() - 1e-3
 
 
 @settings(max_examples=6)
-@given(kinds, wishes)
-def test_the_volume_is_that_of_the_prisms_under_the_surface(kind, wish):
-    mesh = reread(build_relief(depth_map(kind), wish))
+@given(kinds, settings_drawn)
+def test_the_volume_is_that_of_the_prisms_under_the_surface(kind, picked):
+    mesh = reread(build_relief(depth_map(kind), picked))
     a, b, c = mesh.triangles.transpose(1, 0, 2)
     areas = ((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]) / 2
     assert mesh.volume == pytest.approx((areas * mesh.triangles[:, :, 2].mean(axis=1)).sum(), rel=1e-3)
@@ -188,16 +188,18 @@ def test_a_mold_has_it_deep_and_mirrored_and_its_rim_holds_the_cast():
 
 
 def test_mold_and_relief_fill_a_block():
-    wish = replace(SMALL, frame="none", tolerance_mm=0.0)
-    relief, mold = (build_relief(depth_map("hills"), replace(wish, mode=mode)) for mode in ("emboss", "mold"))
+    picked = replace(SMALL, frame="none", tolerance_mm=0.0)
+    relief, mold = (
+        build_relief(depth_map("hills"), replace(picked, mode=mode)) for mode in ("emboss", "mold")
+    )
     together = relief.heights + mold.heights[:, ::-1]
-    assert np.abs(together - (2 * wish.base_mm + wish.relief_mm)).max() < 1e-4
+    assert np.abs(together - (2 * picked.base_mm + picked.relief_mm)).max() < 1e-4
 
 
 @pytest.mark.parametrize("cutout", ["none", "depth", "round"])
 def test_a_stamp_is_the_mirrored_emboss(cutout):
-    wish = replace(SMALL, cutout=cutout, frame="none", cutout_depth=0.6)
-    relief, stamp = (build_relief(depth_map("hills"), replace(wish, mode=m)) for m in ("emboss", "stamp"))
+    picked = replace(SMALL, cutout=cutout, frame="none", cutout_depth=0.6)
+    relief, stamp = (build_relief(depth_map("hills"), replace(picked, mode=m)) for m in ("emboss", "stamp"))
     assert_solid(reread(stamp), euler=reread(relief).euler_number)
     assert stamp.size_mm == pytest.approx(relief.size_mm, abs=1e-3)
     assert stamp.mesh.volume == pytest.approx(relief.mesh.volume, rel=1e-3)
@@ -211,8 +213,8 @@ def test_a_stamp_is_the_mirrored_emboss(cutout):
 def test_no_slope_is_steeper_than_the_limit(mode, degrees):
     y, x = np.mgrid[:90, :120]
     depth = DepthMap(np.where(np.hypot(x - 60, y - 45) < 20, 0.2, 0.9).astype(np.float32))
-    wish = replace(SMALL, mode=mode, frame="none", width_mm=50.0, detail=0.0)
-    limited, free = (build_relief(depth, replace(wish, slope_deg=limit)) for limit in (degrees, 90.0))
+    picked = replace(SMALL, mode=mode, frame="none", width_mm=50.0, detail=0.0)
+    limited, free = (build_relief(depth, replace(picked, slope_deg=limit)) for limit in (degrees, 90.0))
     corners = from_stl(export.stl(limited))["corners"][: limited.solid.picture_faces].astype(np.float64)
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     slopes = np.degrees(np.arctan2(np.hypot(normals[:, 0], normals[:, 1]), normals[:, 2]))
@@ -297,8 +299,10 @@ def test_a_lighter_relief_is_the_same_piece():
 @pytest.mark.parametrize("frame", ["none", "round"])
 @pytest.mark.parametrize("cutout", ["round", "oval", "depth"])
 def test_bent_discs_and_cut_outs_are_closed(radius, frame, cutout):
-    wish = replace(SMALL, width_mm=60.0, cutout=cutout, frame=frame, bend_radius_mm=radius, cutout_depth=0.6)
-    relief = build_relief(depth_map("hills"), wish)
+    picked = replace(
+        SMALL, width_mm=60.0, cutout=cutout, frame=frame, bend_radius_mm=radius, cutout_depth=0.6
+    )
+    relief = build_relief(depth_map("hills"), picked)
     relief.assert_sound()
     assert np.abs(reread(relief).bounds[0]).max() <= 1e-4
 
@@ -310,8 +314,8 @@ def test_bent_discs_and_cut_outs_are_closed(radius, frame, cutout):
     st.sampled_from(["flat", "round"]),
 )
 def test_a_bent_piece_is_closed_and_its_back_lies_on_the_cylinder(kind, radius, frame):
-    wish = replace(SMALL, bend_radius_mm=radius, frame=frame, tolerance_mm=0.01)
-    relief = build_relief(depth_map(kind), wish)
+    picked = replace(SMALL, bend_radius_mm=radius, frame=frame, tolerance_mm=0.01)
+    relief = build_relief(depth_map(kind), picked)
     mesh = reread(relief)
     assert_solid(mesh)
     assert np.abs(mesh.bounds[0]).max() == 0
@@ -337,17 +341,17 @@ def test_a_bent_piece_is_closed_and_its_back_lies_on_the_cylinder(kind, radius, 
     ("radius", "words"), [(10.0, "too tight"), (-16.5, "hollow side"), (-24.0, "hollow side")]
 )
 def test_a_bend_that_cannot_be_says_what_could(radius, words):
-    wish = ReliefSettings(resolution=128, relief_mm=20.0, bend_radius_mm=radius)
+    picked = ReliefSettings(resolution=128, relief_mm=20.0, bend_radius_mm=radius)
     with pytest.raises(SettingsError, match=words):
-        build_relief(DepthMap(hills(30, 30)), wish)
+        build_relief(DepthMap(hills(30, 30)), picked)
 
 
 @settings(max_examples=8)
 @given(st.sampled_from(["noise", "two values", "hills", "stairs"]), st.floats(0.2, 0.9), st.floats(30, 300))
 def test_a_cut_out_by_depth_is_one_closed_piece_of_the_asked_size(kind, depth, width):
-    wish = replace(SMALL, cutout="depth", cutout_depth=depth, width_mm=width)
+    picked = replace(SMALL, cutout="depth", cutout_depth=depth, width_mm=width)
     try:
-        relief = build_relief(depth_map(kind), wish)
+        relief = build_relief(depth_map(kind), picked)
     except SettingsError as error:
         assert "cut-out" in str(error)
         return
@@ -378,8 +382,8 @@ def test_a_cut_out_by_transparency_follows_the_photo_and_keeps_its_hole():
     st.sampled_from(["emboss", "mold"]),
 )
 def test_a_disc_is_closed_has_its_rim_and_its_area(kind, cutout, frame, mode):
-    wish = replace(SMALL, cutout=cutout, frame=frame, mode=mode, width_mm=60.0, frame_mm=3.0)
-    relief = build_relief(depth_map(kind), wish)
+    picked = replace(SMALL, cutout=cutout, frame=frame, mode=mode, width_mm=60.0, frame_mm=3.0)
+    relief = build_relief(depth_map(kind), picked)
     mesh = reread(relief)
     assert_solid(mesh)
     x, y, z = relief.size_mm
@@ -389,7 +393,7 @@ def test_a_disc_is_closed_has_its_rim_and_its_area(kind, cutout, frame, mode):
         assert x == pytest.approx(y, rel=0.03)
     picture = relief.heights[relief.footprint.picture]
     assert np.ptp(picture) == pytest.approx(0 if kind == "constant" else 5, abs=1e-3)
-    rim = make_profile(wish).rings
+    rim = make_profile(picked).rings
     assert z == pytest.approx(
         max([picture.max(), *(ring.height_mm for ring in rim)]), abs=0.05
     )  # on the grid
@@ -407,8 +411,8 @@ def outer_walls(relief: Relief) -> NDArray[np.float64]:
 @pytest.mark.parametrize("cutout", ["round", "oval"])
 @pytest.mark.parametrize(("width", "resolution"), [(20.0, 128), (40.0, 768), (300.0, 256)])
 def test_a_disc_follows_its_circle_at_every_size_and_is_as_wide_as_asked(frame, cutout, width, resolution):
-    wish = ReliefSettings(resolution=resolution, width_mm=width, cutout=cutout, frame=frame, frame_mm=1.5)
-    relief = build_relief(depth_map("hills"), wish)
+    picked = ReliefSettings(resolution=resolution, width_mm=width, cutout=cutout, frame=frame, frame_mm=1.5)
+    relief = build_relief(depth_map("hills"), picked)
     half = np.array(relief.size_mm[:2]) / 2
     reach = np.hypot(*((outer_walls(relief) - half) / half).T) * half.max()
     assert np.ptp(reach) <= 0.02
@@ -418,10 +422,10 @@ def test_a_disc_follows_its_circle_at_every_size_and_is_as_wide_as_asked(frame, 
 
 
 def test_a_rim_is_round_too():
-    wish = ReliefSettings(resolution=256, width_mm=300.0, cutout="round", frame="flat", frame_mm=8.0)
-    relief = build_relief(depth_map("hills"), wish)
+    picked = ReliefSettings(resolution=256, width_mm=300.0, cutout="round", frame="flat", frame_mm=8.0)
+    relief = build_relief(depth_map("hills"), picked)
     points = relief.solid.vertices
-    rings = make_profile(wish).rings
+    rings = make_profile(picked).rings
     on_rim = points[np.abs(points[:, 2] - rings[0].height_mm) < 1e-5][:, :2].astype(np.float64)
     reach = np.hypot(*(on_rim - 150).T)
     for ring in rings:
@@ -435,9 +439,9 @@ def test_a_cut_out_follows_the_contour_of_depth_and_of_soft_transparency(resolut
     reach = np.hypot(x - 299.5, y - 299.5) / 600
     alpha = (np.clip((0.35 - reach) * 600 + 0.5, 0, 1) * 255).astype(np.uint8)
     shot = Picture(np.full((600, 600, 3), 128, dtype=np.uint8), alpha)
-    wish = ReliefSettings(resolution=resolution, width_mm=100.0)
+    picked = ReliefSettings(resolution=resolution, width_mm=100.0)
     cone = DepthMap((reach / 0.71).astype(np.float32))
-    for choice, most in ((replace(wish, cutout="depth"), 0.01), (replace(wish, cutout="alpha"), 0.03)):
+    for choice, most in ((replace(picked, cutout="depth"), 0.01), (replace(picked, cutout="alpha"), 0.03)):
         walls = outer_walls(build_relief(cone, choice, photo=shot))
         assert np.ptp(np.hypot(*(walls - 50).T)) <= most
 
@@ -445,20 +449,20 @@ def test_a_cut_out_follows_the_contour_of_depth_and_of_soft_transparency(resolut
 def test_a_coin_is_centered_on_the_subject_or_where_asked():
     y, x = np.mgrid[:60, :100]
     head = DepthMap(np.where(np.hypot(x - 75, y - 30) < 14, 0.2, 0.9).astype(np.float32))
-    wish = replace(SMALL, cutout="round", frame="none", width_mm=60.0, smooth_px=0.0)
+    picked = replace(SMALL, cutout="round", frame="none", width_mm=60.0, smooth_px=0.0)
 
     def middle(relief: Relief) -> float:
         points = relief.solid.vertices[relief.solid.vertices[:, 2] > relief.size_mm[2] - 0.5]
         return float(points[:, 0].min() + points[:, 0].max()) / 2
 
-    assert middle(build_relief(head, wish)) == pytest.approx(35, abs=1)  # as far as the picture goes
-    assert middle(build_relief(head, replace(wish, center_x=0.75))) == pytest.approx(30, abs=1)
-    assert middle(build_relief(head, replace(wish, center_x=0.6, center_y=0.5))) > 40
-    mold = build_relief(head, replace(wish, mode="mold", center_x=0.6))
+    assert middle(build_relief(head, picked)) == pytest.approx(35, abs=1)  # as far as the picture goes
+    assert middle(build_relief(head, replace(picked, center_x=0.75))) == pytest.approx(30, abs=1)
+    assert middle(build_relief(head, replace(picked, center_x=0.6, center_y=0.5))) > 40
+    mold = build_relief(head, replace(picked, mode="mold", center_x=0.6))
     assert_solid(reread(mold))
     ramp = DepthMap(np.linspace(0, 1, 100, dtype=np.float32)[None].repeat(60, 0))
-    asked = replace(wish, center_x=0.5)
-    assert (build_relief(ramp, wish).heights == build_relief(ramp, asked).heights).all()
+    asked = replace(picked, center_x=0.5)
+    assert (build_relief(ramp, picked).heights == build_relief(ramp, asked).heights).all()
 
 
 @pytest.mark.parametrize("cutout", ["round", "oval", "depth"])
@@ -484,9 +488,9 @@ def test_a_cut_out_needs_transparency_and_a_photo():
 
 @pytest.mark.parametrize(("kind", "bend"), [("hills", 0.0), ("noise", 80.0), ("hills", -80.0)])
 def test_a_hole_goes_through_and_a_keyhole_does_not(kind, bend):
-    wish = replace(SMALL, base_mm=5.0, bend_radius_mm=bend)
+    picked = replace(SMALL, base_mm=5.0, bend_radius_mm=bend)
     plain, through, keyhole = (
-        build_relief(depth_map(kind), replace(wish, hole=hole)) for hole in ("none", "through", "keyhole")
+        build_relief(depth_map(kind), replace(picked, hole=hole)) for hole in ("none", "through", "keyhole")
     )
     assert_solid(reread(through), euler=0)
     assert_solid(reread(keyhole))
@@ -510,8 +514,8 @@ drilled = st.fixed_dictionaries(
 
 @settings(max_examples=25)
 @given(st.sampled_from(["hills", "noise", "stairs", "constant"]), drilled)
-def test_a_drilled_piece_is_a_sound_solid_in_every_file(kind, wish):
-    relief = build_relief(depth_map(kind), replace(SMALL, base_mm=5.0, **wish), photo=picture())
+def test_a_drilled_piece_is_a_sound_solid_in_every_file(kind, picked):
+    relief = build_relief(depth_map(kind), replace(SMALL, base_mm=5.0, **picked), photo=picture())
     relief.assert_sound()
     assert check_mesh(from_stl(export.stl(relief))["corners"]).solid
     assert check_mesh(read_threemf(io.BytesIO(export.threemf(relief)))).solid
@@ -519,10 +523,10 @@ def test_a_drilled_piece_is_a_sound_solid_in_every_file(kind, wish):
 
 @pytest.mark.parametrize("cutout", ["none", "round"])
 def test_a_hole_stays_inside_a_frame_that_is_wide_enough_and_else_says_so(cutout):
-    wish = replace(SMALL, cutout=cutout, hole="through", hole_mm=3.0, width_mm=60.0)
-    outside = build_relief(depth_map("hills"), replace(wish, frame_mm=6.0))
-    inside = build_relief(depth_map("hills"), replace(wish, frame_mm=2.0))
-    plain = build_relief(depth_map("hills"), replace(wish, frame_mm=6.0, hole="none"))
+    picked = replace(SMALL, cutout=cutout, hole="through", hole_mm=3.0, width_mm=60.0)
+    outside = build_relief(depth_map("hills"), replace(picked, frame_mm=6.0))
+    inside = build_relief(depth_map("hills"), replace(picked, frame_mm=2.0))
+    plain = build_relief(depth_map("hills"), replace(picked, frame_mm=6.0, hole="none"))
     assert outside.solid.picture_faces == plain.solid.picture_faces or cutout == "round"
     assert not any("hole" in note for note in outside.notes)
     assert any("cuts into the picture" in note and "5 or more" in note for note in inside.notes)
@@ -553,9 +557,9 @@ def test_without_manifold3d_a_hole_says_what_to_install(monkeypatch):
 @settings(max_examples=8)
 @given(kinds, st.floats(0, 1), st.sampled_from(["none", "depth"]))
 def test_a_photos_detail_keeps_the_solid_and_its_height(kind, amount, cutout):
-    wish = replace(SMALL, photo_detail=amount, cutout=cutout, cutout_depth=0.8)
+    picked = replace(SMALL, photo_detail=amount, cutout=cutout, cutout_depth=0.8)
     try:
-        relief = build_relief(depth_map(kind), wish, photo=picture())
+        relief = build_relief(depth_map(kind), picked, photo=picture())
     except SettingsError:
         assert cutout == "depth"
         return
@@ -579,15 +583,15 @@ def test_a_lithophane_is_thick_where_the_photo_is_dark():
 
 def test_a_lithophane_keeps_16_grays_apart():
     wedge = np.arange(16, dtype=np.uint8).repeat(40)[None, :, None].repeat(64, 0).repeat(3, 2) * 17
-    wish = replace(RELIEF_PRESETS["lithophane"], frame="none")
-    relief = build_relief(depth_map("1 x 1"), wish, photo=Picture(wedge))
+    picked = replace(RELIEF_PRESETS["lithophane"], frame="none")
+    relief = build_relief(depth_map("1 x 1"), picked, photo=Picture(wedge))
     corners = from_stl(export.stl(relief))["corners"].reshape(-1, 3)
     x, z = corners[:, 0] / relief.size_mm[0] * 16, corners[:, 2]
     steps = [z[(np.abs(x - k - 0.5) < 0.3) & (z > 0.5)] for k in range(16)]
     levels = np.array([step.mean() for step in steps if len(step)])
     assert len(levels) == 16 and np.diff(levels).max() < -0.04
     assert max(np.ptp(step) for step in steps) < 0.02
-    flatter = build_relief(depth_map("1 x 1"), replace(wish, contrast=4), photo=Picture(wedge))
+    flatter = build_relief(depth_map("1 x 1"), replace(picked, contrast=4), photo=Picture(wedge))
     assert flatter.heights[0, 20] - flatter.heights[0, 200] < relief.heights[0, 20] - relief.heights[0, 200]
 
 
@@ -599,8 +603,8 @@ def test_the_rim_of_a_soft_edge_is_as_thick_as_the_inside_and_a_left_out_part_is
     gray = 60 * (alpha / 255) + 255 * (1 - alpha / 255)  # dark, composited on white
     gray[95:105, 95:105] = 200  # a light spot in the middle
     shot = Picture(gray[..., None].repeat(3, 2).astype(np.uint8), alpha)
-    wish = replace(RELIEF_PRESETS["lithophane"], cutout="alpha", resolution=256)
-    relief = build_relief(depth_map("1 x 1"), wish, photo=shot)
+    picked = replace(RELIEF_PRESETS["lithophane"], cutout="alpha", resolution=256)
+    relief = build_relief(depth_map("1 x 1"), picked, photo=shot)
     relief.assert_sound()
     top = relief.solid.vertices[np.unique(relief.solid.faces[: relief.solid.picture_faces])].astype(float)
     away = np.hypot(*(top[:, :2] - np.array(relief.size_mm[:2]) / 2).T) > relief.size_mm[0] / 4
@@ -610,8 +614,8 @@ def test_the_rim_of_a_soft_edge_is_as_thick_as_the_inside_and_a_left_out_part_is
 
 @pytest.mark.parametrize("name", sorted(RELIEF_PRESETS))
 def test_every_preset_gives_a_solid(name):
-    wish = replace(RELIEF_PRESETS[name], resolution=128)
-    assert_solid(reread(build_relief(depth_map("hills"), wish, photo=picture())))
+    picked = replace(RELIEF_PRESETS[name], resolution=128)
+    assert_solid(reread(build_relief(depth_map("hills"), picked, photo=picture())))
 
 
 @pytest.mark.parametrize(
@@ -634,20 +638,20 @@ def test_real_depth_gives_a_solid_at_full_resolution(name):
 
 @pytest.mark.slow
 @settings(max_examples=100)
-@given(kinds, wishes)
-def test_many_more_wishes_give_closed_solids(kind, wish):
-    assert_solid(reread(build_relief(depth_map(kind), wish)))
+@given(kinds, settings_drawn)
+def test_many_more_settings_give_closed_solids(kind, picked):
+    assert_solid(reread(build_relief(depth_map(kind), picked)))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which(SLICER), reason="PrusaSlicer is not installed")
 @pytest.mark.parametrize("name", sliced_pieces())
 def test_a_slicer_neither_repairs_a_piece_nor_warns_of_it(name):
-    wish = sliced_pieces()[name]
-    coarse = replace(wish, width_mm=20.0, resolution=128, tolerance_mm=0.2)
+    picked = sliced_pieces()[name]
+    coarse = replace(picked, width_mm=20.0, resolution=128, tolerance_mm=0.2)
     if name == "bent":
         coarse = replace(coarse, bend_radius_mm=15.0)
-    frame_mm = 4.0 if name == "drilled coin" else min(2.0, wish.frame_mm)
+    frame_mm = 4.0 if name == "drilled coin" else min(2.0, picked.frame_mm)
     assert slicer_says(example_stl(replace(coarse, frame_mm=frame_mm))) == []
 
 
