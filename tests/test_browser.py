@@ -11,6 +11,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from marigold_demo.examples import load_examples
+from marigold_demo.geometry.lighting import GROUND
 from tests.pages import app_running, ball, draw_photo
 from tests.test_phone_depth import RAMP, gdepth
 from tests.visits import BROWSER, Visit, choose, wait_until
@@ -65,6 +66,47 @@ def test_the_slider_moves_by_mouse_and_by_keys(built):
     expect(handle).to_have_attribute("aria-valuenow", "100")
     built.page.keyboard.press("Home")
     expect(handle).to_have_attribute("aria-valuenow", "0")
+
+
+def test_the_preview_shows_a_lit_relief_whose_camera_stays_and_then_the_photo_without_a_hole(visit, photo):
+    seen = visit()
+    seen.upload(photo)
+    seen.wait_for_object()
+    page, canvas = seen.page, seen.page.locator("#preview canvas")
+    page.add_style_tag(content="#angles { opacity: 0 }")
+    canvas.scroll_into_view_if_needed()
+    wait_for_picture(page, canvas)
+    first = still(page, canvas)
+    inside = first[on_object(first)]
+    assert inside.std() > 35 and vivid(first) == 0  # plaster in raking light
+    edges = np.concatenate([first[1, 20:-20], first[-2, 20:-20], first[20:-20, 1], first[20:-20, -2]])
+    assert np.abs(edges - GROUND).max() <= 2  # dark ground, and nothing is cut
+    page.locator("#view-front").click()
+    wait_until(page, lambda: abs(shot(canvas) - first).mean() > 4)
+    front = still(page, canvas)
+    detail = page.locator("#relief-detail input[type=number]")
+    detail.fill("0")
+    detail.press("Enter")
+    wait_until(page, lambda: abs(shot(canvas) - front).mean() > 3)  # a setting is seen
+    after = still(page, canvas)
+    assert (on_object(after) == on_object(front)).mean() > 0.99  # from where it was
+    # The wheel belongs to the page until the preview was clicked.
+    assert page.evaluate(WHEEL) is False
+    assert abs(still(page, canvas) - after).mean() < 0.5
+    canvas.click()
+    assert page.evaluate(WHEEL) is True
+    wait_until(page, lambda: abs(shot(canvas) - after).mean() > 2)
+    page.locator("#mesh-tab-button").click()
+    expect(page.locator("#glb")).to_be_enabled()
+    canvas.scroll_into_view_if_needed()
+    wait_until(page, lambda: vivid(shot(canvas)) > 0.01)
+    seen_photo = still(page, canvas)
+    seen_photo = seen_photo[20:-20, 2:-2]  # within the round corners
+    rows, columns = np.nonzero(on_object(seen_photo))
+    picture = seen_photo[rows.min() + 2 : rows.max() - 1, columns.min() + 2 : columns.max() - 1]
+    assert picture.shape[1] / picture.shape[0] == pytest.approx(640 / 480, abs=0.03)
+    assert max(picture.shape[1] / seen_photo.shape[1], picture.shape[0] / seen_photo.shape[0]) > 0.95
+    assert on_object(picture).all()
 
 
 def test_relief_settings_rebuild_the_object_without_the_network(built, predict):
@@ -233,6 +275,25 @@ COPY_A_PICTURE = """async () => {
   const png = await canvas.convertToBlob({ type: "image/png" });
   await navigator.clipboard.write([new ClipboardItem({ "image/png": png })]);
 }"""
+
+
+WHEEL = """() => {
+  const canvas = document.querySelector("#preview canvas");
+  const event = new WheelEvent("wheel", { deltaY: 200, bubbles: true, cancelable: true });
+  canvas.dispatchEvent(event);
+  return event.defaultPrevented;
+}"""
+
+
+def on_object(rgb: np.ndarray) -> np.ndarray:
+    """Mark the pixels of the preview that are not its ground."""
+    return np.abs(rgb - GROUND).max(axis=-1) > 4
+
+
+def still(page: Page, canvas) -> np.ndarray:
+    """Wait until the picture no longer changes, and return it."""
+    wait_until(page, lambda: np.array_equal(shot(canvas), shot(canvas)))
+    return shot(canvas)
 
 
 def shot(locator) -> np.ndarray:

@@ -9,17 +9,18 @@ import zipfile
 import zlib
 from dataclasses import asdict, fields, replace
 from functools import partial
+from types import SimpleNamespace
 
 import gradio as gr
 import numpy as np
 import pytest
-import trimesh
 from PIL import Image
 from playwright.sync_api import expect
 
 from marigold_demo.catalog import CATALOG
 from marigold_demo.depth import CheckpointStatus, DepthMap
 from marigold_demo.examples import load_examples
+from marigold_demo.geometry.lighting import GROUND
 from marigold_demo.geometry.print_report import build_report
 from marigold_demo.io import export
 from marigold_demo.io.formats import formats_of
@@ -29,6 +30,7 @@ from marigold_demo.ui import layers, widgets
 from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.messages import size_in_words
 from marigold_demo.ui.object_tab import ObjectTab
+from marigold_demo.ui.preview import aspect_of
 from marigold_demo.ui.session_store import DepthResult
 from marigold_demo.ui.style_chips import STYLES
 from tests.controls import NAMED, control, parts, turn
@@ -103,6 +105,11 @@ REFINER = CATALOG[1]
 CHIPS = [f"preset: {words}" for words in STYLES.values()]
 DROP, CAMERA = "photo: Drop an image file here to upload", "photo: Capture from camera"
 SHUTTER, CLOSE = "shutter", "Close the camera"
+VIEWS = ("view-tilted", "view-reset", "view-front", "view-fullscreen")
+CANVAS_ASPECT = """() => {
+  const { width, height } = document.querySelector("#preview canvas").getBoundingClientRect();
+  return width / height;
+}"""
 SMALL = "#preview { height: 40px !important; }"  # without a GPU, a large one takes half of the time
 USED: set[str] = set()
 
@@ -294,7 +301,7 @@ def test_colors_and_sides_reach_the_pictures(start, result):
     wait_until(
         seen.page, lambda: np.array_equal(pixels(seen.download("#download-colored").read_bytes()), colored)
     )
-    for sides in [(layers.GRAY, layers.SHADED), (layers.DEPTH, layers.UNCERTAINTY)]:
+    for sides in [(layers.GRAY, layers.SHADED), (layers.RELIEF, layers.UNCERTAINTY)]:
         for name, side in zip(("Left side", "Right side"), sides, strict=True):
             turn(hand, name, gr.Dropdown([side]), to=side, holds=lambda _: None)
         shows(sides, look)
@@ -362,20 +369,38 @@ def test_settings_of_the_height_map_reach_its_file(start, result):
         wait_until(seen.page, is_made)
 
 
-@uses(
-    *FILES, "everything", "preview: 3D preview", "preview: Download", "mesh-tab-button", "more-files", "link"
-)
-def test_the_preview_turns_and_every_file_is_as_large_as_its_button_says(start):
+@uses("preview: 3D preview", *VIEWS)
+def test_the_preview_turns_and_its_buttons_bring_each_view_back(start):
     seen, hand = start(shared=True)
+    seen.page.add_style_tag(content="#angles { opacity: 0 }")
     canvas = hand("preview: 3D preview")
     canvas.scroll_into_view_if_needed()
     wait_for_picture(seen.page, canvas)
     wait_until(seen.page, lambda: np.array_equal(shot(canvas), shot(canvas)))
     before = shot(canvas)
-    canvas.drag_to(canvas, source_position={"x": 200, "y": 200}, target_position={"x": 300, "y": 240})
-    wait_until(seen.page, lambda: abs(shot(canvas) - before).mean() > 2)
-    hand("preview: Download")
-    assert trimesh.load(seen.download("#preview a")).geometry
+    for name in ("view-tilted", "view-reset"):
+        canvas.drag_to(canvas, source_position={"x": 200, "y": 200}, target_position={"x": 300, "y": 240})
+        wait_until(seen.page, lambda: abs(shot(canvas) - before).mean() > 2)
+        wait_until(seen.page, lambda: np.array_equal(shot(canvas), shot(canvas)))  # it turns on for a while
+        hand(name).click()
+        wait_until(seen.page, lambda: abs(shot(canvas) - before).mean() < 0.5)
+    hand("view-front").click()
+    wait_until(seen.page, lambda: is_upright(shot(canvas)))
+    hand("view-fullscreen").click()
+    wait_until(seen.page, lambda: canvas.bounding_box()["width"] == 1280)
+    hand("view-fullscreen").click()
+    wait_until(seen.page, lambda: canvas.bounding_box()["width"] < 1280)
+
+
+def is_upright(rgb):
+    """Return whether the object on the ground of the preview is as far from the left as from the right."""
+    seen = np.flatnonzero((np.abs(rgb - GROUND).max(axis=2) > 12).any(axis=0))
+    return abs(seen[0] - (rgb.shape[1] - 1 - seen[-1])) <= 2
+
+
+@uses(*FILES, "everything", "mesh-tab-button", "more-files", "link")
+def test_every_file_is_as_large_as_its_button_says(start):
+    seen, hand = start(shared=True)
     names = set()
     for name in FILES:
         if name == "glb":
@@ -436,13 +461,17 @@ def test_settings_of_the_mesh_reach_its_preview(start, result):
     shown = seen.page.locator("#preview a")
 
     def mesh(settings):
-        made = in_glb(export.glb(CoarseWorkflow.surface(result.depth, result.photo, settings.preview())))
+        aspect = aspect_of(SimpleNamespace(aspect=seen.page.evaluate(CANVAS_ASPECT)))
+        surface = CoarseWorkflow.surface(result.depth, result.photo, settings.preview())
+        made = in_glb(export.eye_glb(surface, aspect=aspect))
         wait_until(seen.page, lambda: in_glb(fetched(seen.page, shown, "href")) == made)
-        return made
+        return made, settings.near_m  # of which the screen shows nothing
 
     hand("mesh-tab-button").click()
     unfolded(hand("Mesh: Fine tuning"))
-    turn_all(hand, MESH, MeshSettings(), mesh)
+    settings = turn_all(hand, MESH, MeshSettings(), mesh)
+    file = in_glb(export.glb(CoarseWorkflow.surface(result.depth, result.photo, settings)))
+    wait_until(seen.page, lambda: in_glb(seen.download("#glb").read_bytes()) == file)
     hand("relief-tab-button").click()
     wait_until(seen.page, lambda: "relief" in shown.get_attribute("href"))
 

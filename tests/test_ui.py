@@ -291,6 +291,16 @@ def test_every_side_has_the_shape_of_the_photo(name):
     )
 
 
+def test_the_relief_lies_on_the_photo_and_follows_its_settings():
+    made = result()
+    plain, engraved = (
+        layers.render(made, layers.RELIEF, DepthStyle(), relief=ReliefSettings(resolution=128, mode=mode))
+        for mode in ("emboss", "engrave")
+    )
+    near = made.depth.values < np.quantile(made.depth.values, 0.2)
+    assert plain[near].mean() > engraved[near].mean() + 20
+
+
 def test_uncertainty_of_a_single_prediction_gets_a_sentence():
     assert layers.UNCERTAINTY not in layers.available(result())
     with pytest.raises(SettingsError, match="set “Predictions to combine” to 3 or more"):

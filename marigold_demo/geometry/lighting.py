@@ -145,5 +145,9 @@ def scaled(levels: Levels, longest: int) -> Levels:
     """Resize brightness [H, W] so that its long side has so many pixels."""
     rows, columns = levels.shape
     scale = longest / max(rows, columns)
-    size = max(1, round(columns * scale)), max(1, round(rows * scale))
-    return np.asarray(Image.fromarray(levels).resize(size, Image.Resampling.LANCZOS))
+    return resized(levels, max(1, round(columns * scale)), max(1, round(rows * scale)))
+
+
+def resized(levels: Levels, columns: int, rows: int) -> Levels:
+    """Resize brightness [H, W] to so many columns and rows."""
+    return np.asarray(Image.fromarray(levels).resize((columns, rows), Image.Resampling.LANCZOS))

@@ -21,6 +21,7 @@ from trimesh.exchange.ply import export_ply
 from marigold_demo import __version__
 from marigold_demo.depth import DepthMap
 from marigold_demo.geometry import lighting
+from marigold_demo.geometry.eye_view import from_the_eye
 from marigold_demo.geometry.heightmap import height_map
 from marigold_demo.geometry.relief import Relief, reduced
 from marigold_demo.geometry.rtin import compact
@@ -154,23 +155,37 @@ def _dress(relief: Relief, places: NDArray[np.float32]) -> tuple[NDArray[np.uint
 
 def glb(surface: Surface, *, recipe: Recipe | None = None) -> bytes:
     """Return a GLB with the photo as texture; unlit, because the photo holds its own light, or lit."""
-    lit = surface.settings.shading == "lit"
-    material = _photo_material(name="photo", unlit=not lit) | {"doubleSided": True}
-    part = GlbMesh(
-        positions=surface.vertices,
-        faces=surface.faces,
-        uv=surface.uv,
-        jpeg=jpeg(surface.texture),
-        normals=smooth_normals(surface.vertices, surface.faces) if lit else None,
-        material=material,
-    )
     scene = GlbScene(
         name="mesh",
         camera=_lens(surface.camera),
-        extensions=() if lit else (UNLIT,),
+        extensions=_extensions(surface),
         extras=_extras(_filled(recipe, surface=surface)),
     )
-    return to_glb(part, scene)
+    return to_glb(_dressed_in_photo(surface, surface.vertices, surface.uv), scene)
+
+
+def eye_glb(surface: Surface, *, aspect: float) -> bytes:
+    """Return a GLB for the screen that a viewer of this aspect shows as the photo saw it; see `eye_view`."""
+    placed = from_the_eye(surface, aspect=aspect)
+    uv = np.append(surface.uv, np.zeros((2, 2), dtype=np.float32), axis=0)
+    scene = GlbScene(name="mesh", extensions=_extensions(surface))
+    return to_glb(_dressed_in_photo(surface, placed, uv), scene)
+
+
+def _dressed_in_photo(surface: Surface, positions: NDArray[np.float32], uv: NDArray[np.float32]) -> GlbMesh:
+    lit = surface.settings.shading == "lit"
+    return GlbMesh(
+        positions=positions,
+        faces=surface.faces,
+        uv=uv,
+        jpeg=jpeg(surface.texture),
+        normals=smooth_normals(positions, surface.faces) if lit else None,
+        material=_photo_material(name="photo", unlit=not lit) | {"doubleSided": True},
+    )
+
+
+def _extensions(surface: Surface) -> tuple[str, ...]:
+    return () if surface.settings.shading == "lit" else (UNLIT,)
 
 
 def _photo_material(*, name: str, unlit: bool) -> dict[str, object]:

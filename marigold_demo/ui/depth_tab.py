@@ -20,9 +20,9 @@ from marigold_demo.io.depth_file import Near
 from marigold_demo.io.formats import formats_of, page_formats
 from marigold_demo.io.isolated import read_depth_file
 from marigold_demo.io.photo import Photo, safe_stem
-from marigold_demo.settings import DepthSettings
+from marigold_demo.settings import DepthSettings, ReliefSettings
 from marigold_demo.ui import layers, points, widgets
-from marigold_demo.ui.layers import DEPTH, LAYERS, PHOTO, DepthStyle
+from marigold_demo.ui.layers import DEPTH, LAYERS, PHOTO, RELIEF, DepthStyle
 from marigold_demo.ui.messages import ProgressText, status, user_errors
 from marigold_demo.ui.model_picker import ModelPicker, refinement
 from marigold_demo.ui.opening import Opening
@@ -371,15 +371,26 @@ class DepthTab:
         """
         result, chosen = self.store.result(key), DepthStyle(*style)
         layers.check_layers(result, (left, right))
-        return self.show(result, (left, right), chosen)
+        return self.show(result, (left, right), chosen, relief=self.store.shown_relief(key))
 
-    def show(self, result: DepthResult, wanted: Sequence[str], style: DepthStyle) -> Outputs:
+    def show_relief(self, key: str | None, left: str, right: str, *style: Any) -> Outputs:
+        """Fill the slider again where one side is the relief, whose settings have changed."""
+        return self.show_layers(key, left, right, *style) if RELIEF in (left, right) else gr.skip()
+
+    def show(
+        self,
+        result: DepthResult,
+        wanted: Sequence[str],
+        style: DepthStyle,
+        *,
+        relief: ReliefSettings | None = None,
+    ) -> Outputs:
         """Fill slider and legend; a layer that is not there gives way to depth."""
         there = layers.available(result)
         shown = tuple(name if name in there else DEPTH for name in wanted)
         folder, paths = self.store.folder(), []
         for side, name in zip(("left", "right"), shown, strict=True):
-            rgb = layers.render(result, name, style)
+            rgb = layers.render(result, name, style, relief=relief)
             extension, data = ("jpg", export.jpeg(rgb)) if name == PHOTO else ("png", export.png(rgb))
             paths.append(write_file(folder, f"{result.photo.stem}_{side}.{extension}", data))
         names = [(layers.title(result, name), name) for name in LAYERS]

@@ -2,27 +2,32 @@
 
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from marigold_demo.colormap import COLORMAPS, DEFAULT_COLORMAP, MOST_CONTOURS, colorize
 from marigold_demo.errors import SettingsError
-from marigold_demo.settings import check, option
+from marigold_demo.geometry import lighting
+from marigold_demo.settings import ReliefSettings, check, option
 from marigold_demo.ui.session_store import DepthResult
+from marigold_demo.workflow import Workflow
 
 RGB = NDArray[np.uint8]  # [H, W, 3]
 
-PHOTO, DEPTH, GRAY, SHADED, UNCERTAINTY = (
+PHOTO, DEPTH, GRAY, SHADED, RELIEF, UNCERTAINTY = (
     "Photo",
     "Colored depth",
     "Gray depth",
     "Shaded shape",
+    "Relief",
     "Uncertainty",
 )
 PREVIOUS = "Another depth"
-LAYERS = (PHOTO, DEPTH, GRAY, SHADED, UNCERTAINTY, PREVIOUS)
+LAYERS = (PHOTO, DEPTH, GRAY, SHADED, RELIEF, UNCERTAINTY, PREVIOUS)
+RELIEF_PX = 768  # samples of the relief along the long side
+SHADED_DEPTH = 0.1  # how deep a scene is for the light, as a share of its long side
 _LEGEND_STOPS = 12
 _MISSING = {
     UNCERTAINTY: "One prediction knows no uncertainty; set “Predictions to combine” to 3 or more.",
@@ -91,11 +96,17 @@ def title(result: DepthResult, name: str) -> str:
     return {DEPTH: result.name, PREVIOUS: result.previous_name}.get(name, name)
 
 
-def render(result: DepthResult, name: str, style: DepthStyle) -> RGB:
+def render(result: DepthResult, name: str, style: DepthStyle, *, relief: ReliefSettings | None = None) -> RGB:
     """Return one layer as large as the screen needs it: uint8 [h, w, 3].
 
+    Args:
+        result: The depth and its photo.
+        name: Of the layer.
+        style: How depth is colored.
+        relief: What the relief is made with; None: its defaults.
+
     Raises:
-        SettingsError: There is no such layer for this depth.
+        SettingsError: There is no such layer for this depth, or the relief's settings contradict the photo.
     """
     check_layers(result, (name,))
     depth, other = result.screen_depth, result.screen_previous
@@ -107,16 +118,25 @@ def render(result: DepthResult, name: str, style: DepthStyle) -> RGB:
         return result.screen_photo
     if name == GRAY:
         return _gray(depth.values, style)
+    if name == RELIEF:
+        return _lit(result, relief or ReliefSettings())
     return shade(depth.values) if name == SHADED else style.colored(depth.values)
 
 
 def shade(values: NDArray[np.float32]) -> RGB:
-    """Shade depth [H, W] with light from the top left: uint8 [H, W, 3]."""
-    slope_y, slope_x = np.gradient(values * np.float32(0.4 * max(values.shape)))
-    facing = 1 / np.sqrt(1 + slope_x**2 + slope_y**2)
-    light = np.clip((0.45 * slope_x + 0.45 * slope_y + 0.77) * facing, 0, 1)
-    gray = (40 + 205 * light).astype(np.uint8)  # [H, W]
-    return np.repeat(gray[..., None], 3, axis=2)
+    """Shade depth [H, W] as if it were a relief: uint8 [H, W, 3]."""
+    full = SHADED_DEPTH * max(values.shape)
+    light = lighting.shade_heights((1 - values) * np.float32(full), pitch=1, full=full)
+    return lighting.ramp(ReliefSettings())[np.round(255 * light).astype(np.uint8)]
+
+
+def _lit(result: DepthResult, settings: ReliefSettings) -> RGB:
+    """Return the picture of a relief, without its frame so that it lies on the photo."""
+    light = replace(settings, resolution=min(settings.resolution, RELIEF_PX), bend_radius_mm=0, hole="none")
+    relief = Workflow.relief(result.depth, light, photo=result.photo)
+    levels = lighting.light_picture(relief.field, settings)
+    rows, columns, _ = result.screen_photo.shape
+    return lighting.ramp(settings)[lighting.resized(levels, columns, rows)]
 
 
 def legend(result: DepthResult, shown: tuple[str, ...], style: DepthStyle) -> str:

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 
 from marigold_demo.errors import DemoError, SettingsError
 from marigold_demo.geometry.mesh_check import require_sound
-from marigold_demo.geometry.print_report import build_report, print_facts
-from marigold_demo.io import export
+from marigold_demo.geometry.print_report import build_report
 from marigold_demo.io.formats import formats_of, page_files, page_formats
 from marigold_demo.io.mesh_files import to_zip
 from marigold_demo.settings import MeshSettings, ReliefSettings
-from marigold_demo.ui import widgets
+from marigold_demo.ui import preview, widgets
 from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.messages import size_in_words, user_errors
 from marigold_demo.ui.opening import Opening
 from marigold_demo.ui.points import CAMERA
+from marigold_demo.ui.preview import Preview
 from marigold_demo.ui.session_store import DepthResult, SessionStore, write_file
 from marigold_demo.ui.style_chips import STYLES, chips, drag_picture, preset
 from marigold_demo.ui.widgets import QUIET, RAW, WORK, download_button, settled_events
@@ -31,8 +31,6 @@ from marigold_demo.ui.widgets import QUIET, RAW, WORK, download_button, settled_
 if TYPE_CHECKING:
     from marigold_demo.ui.depth_tab import DepthTab
 
-HEIGHT_PX = 560
-FRONT = (90, 90, None)  # degrees and distance: straight at the picture
 RELIEF, MESH = "relief", "mesh"
 ZIP = "Everything in one zip"
 # What stands above "Fine tuning".
@@ -48,7 +46,7 @@ FIRST_OF_OTHERS = ("photo_detail", "base_mm", "near", "far")
 MAIN_FILE = {RELIEF: "stl", MESH: "glb"}
 MOST_UNDONE = 50
 History = tuple[tuple[Any, ...], ...]  # style and values of all fields, one after each change
-_BUSY = """(...values) => { workbench.busy(); return values; }"""
+_BUSY = """(...values) => { workbench.busy(); return objectPreview.ask(values); }"""
 _DONE = """() => workbench.done()"""
 # After the button has its file; the button itself is never seen.
 _FETCH_ZIP = """() => setTimeout(() => document.querySelector("#zip-file").click(), 200)"""
@@ -132,18 +130,10 @@ class ObjectTab:
         """Add the 3D preview."""
         opening = self.opening
         with gr.Column(visible=opening is not None, elem_id="object-stage") as self.stage:
-            # Not in a tab: there it stays empty when it is filled before the tab was opened.
-            self.preview = gr.Model3D(
-                opening and opening.preview,
-                label="3D preview",
-                show_label=False,
-                height=HEIGHT_PX,
-                interactive=False,
-                camera_position=FRONT,
-                elem_id="preview",
-            )
+            self.viewer = Preview((opening.preview, opening.about) if opening else None)
             self.drag = gr.HTML("", elem_id="drag-preview")
             self.facts = gr.HTML(opening.facts if opening else "", elem_id="facts")
+        self.preview = self.viewer.model
         # workbench.js puts its words under the field that they are about.
         self.refused = gr.HTML("", elem_id="refused")
 
@@ -194,7 +184,8 @@ class ObjectTab:
         Args:
             depth: The tab whose depth becomes the object; `rebuild` may be called from here on.
         """
-        self.depth_key = depth.key
+        self.depth, self.depth_key = depth, depth.key
+        self.viewer.connect()
         for name, tab in self.tabs.items():
             tab.select(lambda name=name: name, None, [self.chosen], **WORK)
         self.rebuild(self.chosen.change)  # not the tab's event, which fires when the page unfolds, too
@@ -253,10 +244,12 @@ class ObjectTab:
     def rebuild(self, trigger: Callable[..., Dependency], **how: Any) -> None:
         """Build the preview of the chosen shape at the trigger, then its files."""
         outputs = [*self.relief.outputs, *self.mesh.outputs]
-        inputs = [self.depth_key, self.chosen, *self.all_fields]
+        chosen = [self.depth_key, self.chosen]
         show, build = user_errors(self.show_preview), user_errors(self.build)
-        shown = [self.preview, self.facts, self.refused, *outputs]
-        previewed = trigger(show, inputs, shown, js=_BUSY, **WORK, **RAW, **how)
+        shown = [*self.viewer.outputs, self.facts, self.refused, *outputs]
+        inputs = [*chosen, *self.all_fields]
+        previewed = trigger(show, [self.preview, *inputs], shown, js=_BUSY, **WORK, **RAW, **how)
+        self.viewer.follow(previewed)
         for ended in (previewed.success, previewed.failure):
             ended(None, js=_DONE)
         previewed.success(
@@ -265,6 +258,15 @@ class ObjectTab:
             [self.history, self.undo, self.note, self.reset],
             queue=False,
             **QUIET,
+            **RAW,
+        )
+        depth = self.depth
+        previewed.success(
+            user_errors(depth.show_relief),
+            [depth.key, depth.left, depth.right, *depth.style],
+            depth.pictures,
+            trigger_mode="always_last",
+            **WORK,
             **RAW,
         )
         previewed.success(build, inputs, outputs, trigger_mode="always_last", **WORK, **RAW)
@@ -323,7 +325,7 @@ class ObjectTab:
         """Draw the styles with the photo on the page."""
         return {self.chips: chips(self.store.result(key))}
 
-    def show_preview(self, key: str | None, name: str, *chosen: Any) -> dict[Any, Any]:
+    def show_preview(self, view: gr.Model3D, key: str | None, name: str, *chosen: Any) -> dict[Any, Any]:
         """Build the object light enough for the screen; the buttons wait for the files.
 
         Raises:
@@ -331,11 +333,12 @@ class ObjectTab:
         """
         try:
             settings = self._settings(name, chosen)
-            path, facts = self._preview(key, settings)
+            path, about, facts = preview.show(self.store, key, settings, aspect=preview.aspect_of(view))
         except SettingsError as error:
             return {self.refused: self._refusal(name, error, chosen)} | self.waiting()
         self.store.record_preview(key, settings)
-        shown = {self.preview: path, self.facts: facts, self.refused: ""}
+        shown = dict(zip(self.viewer.outputs, (path, about), strict=True))
+        shown |= {self.facts: facts, self.refused: ""}
         return shown | self.shapes[name].waiting()
 
     def _refusal(self, name: str, error: SettingsError, chosen: Sequence[Any]) -> str:
@@ -346,16 +349,6 @@ class ObjectTab:
         value = html.escape(str(values.get(shape.fields.get(error.field), "")))
         field = html.escape(f"{shape.name}-{error.field}")
         return f'<p data-field="{field}" data-value="{value}">{words}</p>'
-
-    def _preview(self, key: str | None, settings: ReliefSettings | MeshSettings) -> tuple[str, str]:
-        result, light = self.store.result(key), settings.preview()
-        stem, build = result.photo.stem, self.store.workflow
-        if isinstance(light, ReliefSettings):
-            relief = build.relief(result.depth, light, photo=result.photo)
-            path = write_file(self.store.folder(), f"{stem}_relief_preview.glb", export.preview_glb(relief))
-            return path, print_facts(relief)
-        data = export.glb(build.surface(result.depth, result.photo, light))
-        return write_file(self.store.folder(), f"{stem}_mesh_preview.glb", data), ""
 
     def build(self, key: str | None, name: str, *chosen: Any) -> dict[Any, Any]:
         """Write the files and the report.

@@ -16,6 +16,7 @@ from marigold_demo.io.photo import Photo, load_photo
 from marigold_demo.settings import DepthSettings, ReliefSettings
 from marigold_demo.ui import layers, style_chips
 from marigold_demo.ui.layers import DEPTH, PHOTO, DepthStyle
+from marigold_demo.ui.preview import about_relief
 from marigold_demo.ui.session_store import DepthResult, SessionStore, write_file
 from marigold_demo.workflow import Workflow
 
@@ -33,6 +34,7 @@ class Opening:
         preview: File of its relief for the 3D preview.
         facts: Its size and weight in one line.
         chips: Style sheet with its picture in each style.
+        about: What `Preview.about` says of it.
     """
 
     result: DepthResult
@@ -41,6 +43,7 @@ class Opening:
     preview: str
     facts: str
     chips: str
+    about: str
 
     @property
     def photo(self) -> Photo:
@@ -54,7 +57,7 @@ def prepare(store: SessionStore, examples: Sequence[Example]) -> Opening | None:
     if example is None:
         return None
     result = _result(example)
-    left, right, preview, facts, chips = _files(example)
+    left, right, preview, about, facts, chips = _files(example)
     stem, folder = result.photo.stem, store.folder()
     return Opening(
         result=result,
@@ -66,6 +69,7 @@ def prepare(store: SessionStore, examples: Sequence[Example]) -> Opening | None:
         preview=write_file(folder, f"{stem}_relief_preview.glb", preview),
         facts=facts,
         chips=chips,
+        about=about,
     )
 
 
@@ -76,14 +80,15 @@ def _result(example: Example) -> DepthResult:
 
 
 @lru_cache(maxsize=1)
-def _files(example: Example) -> tuple[bytes, bytes, bytes, str, str]:
+def _files(example: Example) -> tuple[bytes, bytes, bytes, str, str, str]:
     result = _result(example)
     sides = [_small_jpeg(layers.render(result, name, DepthStyle())) for name in (PHOTO, DEPTH)]
     # Light enough to come with the page.
     light = replace(ReliefSettings().preview(), resolution=384, tolerance_mm=0.06, max_faces=15_000)
     relief = Workflow.relief(result.depth, light, photo=result.photo)
     chips = style_chips.chips(result)
-    return sides[0], sides[1], export.preview_glb(relief), print_facts(relief), chips
+    seen = export.preview_glb(relief, longest=1.0), about_relief(relief, None)
+    return sides[0], sides[1], *seen, print_facts(relief), chips
 
 
 def _small_jpeg(rgb: NDArray[np.uint8]) -> bytes:

@@ -118,7 +118,7 @@
     if (!canvas || canvas.tabIndex === 0) return;
     canvas.tabIndex = 0;
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", "3D preview; drag to turn, scroll to zoom");
+    canvas.setAttribute("aria-label", "3D preview; drag to turn, click and scroll to zoom");
   }
 
   // Gradio's slider takes one-finger swipes and the wheel; outside its handle they scroll the page here.

@@ -290,7 +290,10 @@ def launch_options(service: Service | None = None, *, on_spaces: bool = False) -
     app_options["middleware"] += [(CallFilter, (), {}), (OpenStreams, (), {})]
     scripts, styles = (
         [(here / f"{name}.{kind}").read_text(encoding="utf-8") for name in names]
-        for kind, names in (("js", ("page", "ways_in", "workbench")), ("css", ("page", "ways_in")))
+        for kind, names in (
+            ("js", ("page", "ways_in", "workbench", "preview")),
+            ("css", ("page", "ways_in", "preview")),
+        )
     )
     return {
         "theme": Theme(),

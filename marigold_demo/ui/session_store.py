@@ -282,6 +282,11 @@ class SessionStore:
         """Return whether the preview of this kind of object has gone on to other settings."""
         return self._previewed.get((key, type(settings))) not in (None, settings)
 
+    def shown_relief(self, key: str | None) -> ReliefSettings:
+        """Return the settings of the relief that the preview showed last, or the defaults."""
+        found = self._previewed.get((key, ReliefSettings))
+        return found if isinstance(found, ReliefSettings) else ReliefSettings()
+
     def folder(self) -> Path:
         """Return a new empty folder of a random name below Gradio's cache.
 
