@@ -158,8 +158,11 @@ class ObjectTab:
     def add_relief(self) -> None:
         """Add the settings of the relief."""
         styles = [(words, name) for name, words in STYLES.items()]
-        self.preset = gr.Radio(styles, value="standard", label="Style", show_label=False, elem_id="preset")
-        self.chips = gr.HTML(self.opening.chips if self.opening else "", elem_id="chip-pictures")
+        with gr.Column(elem_id="styles", min_width=0):
+            self.preset = gr.Radio(
+                styles, value="standard", label="Style", show_label=False, elem_id="preset"
+            )
+            self.chips = gr.HTML(self.opening.chips if self.opening else "", elem_id="chip-pictures")
         with gr.Row(elem_id="style-bar"):
             self.note = gr.HTML("", elem_id="style-note")
             self.reset = gr.Button("Reset all", size="sm", interactive=False, elem_id="reset-all")

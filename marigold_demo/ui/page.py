@@ -144,7 +144,10 @@ def build_page(
     """
     store = store or SessionStore(workflow)
     page = StrictBlocks(
-        title=TITLE, delete_cache=(int(store.ttl_s / 4), int(store.ttl_s)), analytics_enabled=False
+        fill_width=True,
+        title=TITLE,
+        delete_cache=(int(store.ttl_s / 4), int(store.ttl_s)),
+        analytics_enabled=False,
     )
     with page:
         page.tabs = Tabs(store, status_of, defaults=defaults or DepthSettings(), examples=load_examples())
@@ -277,6 +280,14 @@ class Theme(gr.themes.Base):  # type: ignore[misc]
         self.set(**THEME)
 
 
+# Gradio applies its css after the page has begun to show; without these it would jump then.
+_FIRST_STYLE = """<style>
+:is(.gradio-container, .gradio-container > .main) { max-width: none !important; padding: 0 !important; }
+.gradio-container main > .column { min-height: calc(100vh + 110px); }
+.gradio-container main > .column > .block:has(.colophon) { margin-top: auto !important; }
+</style>"""
+
+
 def launch_options(service: Service | None = None, *, on_spaces: bool = False) -> dict[str, Any]:
     """Return what `Blocks.launch` needs for the page.
 
@@ -298,7 +309,7 @@ def launch_options(service: Service | None = None, *, on_spaces: bool = False) -
     return {
         "theme": Theme(),
         "css": "\n".join(styles),
-        "head": _REFERRER + "".join(f"<script>{script}</script>" for script in scripts),
+        "head": _REFERRER + _FIRST_STYLE + "".join(f"<script>{script}</script>" for script in scripts),
         "footer_links": ["api"],
         "show_error": False,
         "run_history": False,
