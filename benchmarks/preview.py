@@ -14,6 +14,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,12 @@ from PIL import Image
 from playwright.sync_api import Locator, Page
 
 from marigold_demo.geometry.lighting import GROUND
-from marigold_demo.settings import ReliefSettings
+from marigold_demo.io.photo import load_photo
+from marigold_demo.network.checkpoint import load_pipeline
+from marigold_demo.settings import DepthSettings, ReliefSettings
+from marigold_demo.workflow import Predictor
+from tests.pages import served
+from tests.visits import Visit, chromium
 
 GRAY = (0.299, 0.587, 0.114)
 COLUMNS = ("picture", "first view", "near", "detail", "holes %")
@@ -37,24 +43,29 @@ def main() -> None:
     )
     parser.add_argument("photos", type=Path, nargs="+")
     photos = parser.parse_args().photos
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        # Gradio reads the variable while it is imported.
-        from marigold_demo.network.checkpoint import load_pipeline
-        from tests.pages import served
-        from tests.visits import Visit, chromium
+    pipeline, settings = load_pipeline("embedded"), DepthSettings()
+    depths = {path.stem: pipeline(load_photo(path), settings) for path in photos}
+    print_table(photos, lambda photo, *_: depths[photo.stem])
 
-        rows = []
-        with served(load_pipeline("embedded")) as url, chromium() as browser:
-            print(" " * 16, *(f"{name:>10}" for name in COLUMNS))
-            for photo in photos:
-                visit = Visit(browser, url, width=1440)
-                visit.upload(photo)
-                visit.wait_for_object()
-                rows.append(measure(visit.page, photo))
-                visit.context.close()
-                print(f"{photo.stem:16}", *(f"{value:10.2f}" for value in rows[-1]), flush=True)
-        print(f"{'mean':16}", *(f"{value:10.2f}" for value in np.mean(rows, axis=0)))
+
+def print_table(photos: list[Path], predict: Predictor) -> None:
+    """Serve the page over a predictor, show it every photo, and print a row for each and the mean."""
+    rows = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch.dict(os.environ, GRADIO_TEMP_DIR=folder),
+        served(predict) as url,
+        chromium() as browser,
+    ):
+        print(" " * 16, *(f"{name:>10}" for name in COLUMNS))
+        for photo in photos:
+            visit = Visit(browser, url, width=1440)
+            visit.upload(photo)
+            visit.wait_for_object()
+            rows.append(measure(visit.page, photo))
+            visit.context.close()
+            print(f"{photo.stem:16}", *(f"{value:10.2f}" for value in rows[-1]), flush=True)
+    print(f"{'mean':16}", *(f"{value:10.2f}" for value in np.mean(rows, axis=0)))
 
 
 def measure(page: Page, photo: Path) -> tuple[float, ...]:

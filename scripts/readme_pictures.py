@@ -3,7 +3,7 @@
 
 `strip.jpg` shows photo, depth and relief side by side. `photo_to_relief.gif` shows them one after the other,
 and the relief as it turns. The depth is the example's own, made by the embedded checkpoint. The relief is
-drawn from its triangles, in light from the upper left.
+drawn from its triangles, in the light of the 3D preview.
 """
 # ruff: noqa: E402
 
@@ -11,12 +11,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numba
 import numpy as np
-import trimesh
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import map_coordinates
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -25,20 +23,18 @@ from benchmarks.relief_pictures import rasterize, rotated
 from marigold_demo import load_photo, make_relief
 from marigold_demo.colormap import colorize
 from marigold_demo.examples import load_examples
+from marigold_demo.geometry import lighting
+from marigold_demo.geometry.relief import Relief
+from marigold_demo.io.mesh_files import unit_normals
 from marigold_demo.settings import ReliefSettings
 
 EXAMPLE = "astronaut"
 PANEL_PX, GIF_PX = 480, 264
 OVERSAMPLING = 3
-ELEVATION = np.radians(32.0)  # of the light above the picture
-LIGHT = np.array([-np.sqrt(0.5) * np.cos(ELEVATION), np.sqrt(0.5) * np.cos(ELEVATION), np.sin(ELEVATION)])
-CLAY = np.array([0.93, 0.87, 0.78])
-GROUND = (38, 40, 46)
-AMBIENT = 0.16
 FRAME_MS = 80
 TURN_DEG, TILT_DEG, TURN_FRAMES = 22.0, -10.0, 16
 RELIEF_COLORS = 20
-FOLLOWS = 0.75  # share of its turn that the light follows a solid, so that it stays well lit
+UPWARD = 0.5  # what faces up more than this is in the lit picture
 
 Picture = NDArray[np.uint8]
 
@@ -52,16 +48,16 @@ def main() -> None:
     framed = ReliefSettings(photo_detail=0.8, smooth_px=2.5, frame="round", frame_mm=6.0, tolerance_mm=0.005)
     plain = replace(framed, frame="none")
     rgb, colors = Image.fromarray(photo.rgb), Image.fromarray(colorize(depth.values))
-    solids = [make_relief(depth, settings, photo=photo).mesh for settings in (framed, plain)]
+    reliefs = [make_relief(depth, settings, photo=photo) for settings in (framed, plain)]
 
-    strip = [square(rgb, PANEL_PX), square(colors, PANEL_PX), render(solids[0], PANEL_PX, turn=20, tilt=-16)]
+    strip = [square(rgb, PANEL_PX), square(colors, PANEL_PX), render(reliefs[0], PANEL_PX, turn=20, tilt=-16)]
     joined = Image.new("RGB", (3 * PANEL_PX, PANEL_PX))
     for number, panel in enumerate(strip):
         joined.paste(panel, (number * PANEL_PX, 0))
     for number in (1, 2):
         draw_arrow(joined, number * PANEL_PX, PANEL_PX // 2)
     joined.save(folder / "strip.jpg", quality=86, optimize=True, progressive=True)
-    save_gif(folder / "photo_to_relief.gif", square(rgb, GIF_PX), square(colors, GIF_PX), solids[1])
+    save_gif(folder / "photo_to_relief.gif", square(rgb, GIF_PX), square(colors, GIF_PX), reliefs[1])
     for name in ("strip.jpg", "photo_to_relief.gif"):
         print(folder / name, (folder / name).stat().st_size // 1000, "kB")
 
@@ -75,69 +71,45 @@ def square(picture: Image.Image, side: int) -> Image.Image:
 
 
 def render(
-    mesh: trimesh.Trimesh, side: int, *, turn: float = 0.0, tilt: float = 0.0, fill: float = 0.88
+    relief: Relief, side: int, *, turn: float = 0.0, tilt: float = 0.0, fill: float = 0.88
 ) -> Image.Image:
-    """Draw a solid on a dark ground: light from the upper left, cast shadows, darker hollows.
+    """Draw a relief on a dark ground, in the light of the 3D preview.
 
     Args:
-        mesh: A relief whose picture looks along +z.
+        relief: The relief.
         side: Pixels of the square that is returned.
         turn: Degrees around the vertical axis.
         tilt: Degrees around the horizontal axis.
         fill: Share of the side that the longest edge takes.
     """
-    rotation = rotated(tilt, turn)
-    points = np.asarray(mesh.vertices, dtype=np.float64) @ rotation.T
-    faces = np.asarray(mesh.faces, dtype=np.int64)
-    flat = np.asarray(mesh.vertices)
+    vertices, faces = (np.asarray(part) for part in (relief.mesh.vertices, relief.mesh.faces))
+    points = vertices @ rotated(tilt, turn).T
     large = OVERSAMPLING * side
-    scale = large * fill / np.ptp(flat[:, :2], axis=0).max()  # pixels per mm
+    scale = large * fill / np.ptp(vertices[:, :2], axis=0).max()  # pixels per mm
     longest = round(np.ptp(points[:, :2], axis=0).max() * scale) + 8
     face, shares = rasterize(points, faces, longest=longest)
-    corners = points[faces]
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-    covered = face >= 0
-    z = np.where(covered, (corners[face][..., 2] * shares).sum(axis=2) * scale, -1e9)  # [H, W] in pixels
-    light = rotated(FOLLOWS * tilt, FOLLOWS * turn) @ LIGHT
-    lit = np.clip(normals[face] @ light, 0, None) * visible(z, np.tan(ELEVATION))
-    shade = (AMBIENT * openness(z, covered) + (1 - AMBIENT) * lit) * 1.2
-    clay = np.clip(CLAY * shade[..., None], 0, 1) ** (1 / 1.35) * 255
-    drawn = Image.fromarray(clay.astype(np.uint8))
-    mask = Image.fromarray(covered.astype(np.uint8) * 255)
-    canvas = Image.new("RGB", (large, large), GROUND)
+    colors = lighting.ramp(relief.settings)[brightness(relief, face, shares)]
+    drawn, mask = Image.fromarray(colors), Image.fromarray((face >= 0).astype(np.uint8) * 255)
+    canvas = Image.new("RGB", (large, large), lighting.GROUND)
     left, top = ((large - length) // 2 for length in drawn.size)
     shadow = Image.new("L", canvas.size)
     shadow.paste(mask, (left + large // 80, top + large // 60))
-    canvas.paste((14, 15, 18), mask=shadow.filter(ImageFilter.GaussianBlur(large / 80)))
+    canvas.paste((10, 9, 8), mask=shadow.filter(ImageFilter.GaussianBlur(large / 80)))
     canvas.paste(drawn, (left, top), mask)
     return canvas.resize((side, side), Image.Resampling.BOX)
 
 
-def openness(z: NDArray[np.float64], covered: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return how much of the surrounding light arrives, from 0.3 in hollows to 1.3 on ridges: [H, W]."""
-    weight = gaussian_filter(covered.astype(float), 5 * OVERSAMPLING) + 1e-6
-    around = gaussian_filter(np.where(covered, z, 0), 5 * OVERSAMPLING) / weight
-    return np.clip(1 + (z - around) / (6 * OVERSAMPLING), 0.3, 1.3)
-
-
-@numba.njit(cache=False)
-def visible(z: NDArray[np.float64], slope: float) -> NDArray[np.float64]:
-    """Return the share of the light that no height between hides, 0 to 1: [H, W]."""
-    height, width = z.shape
-    share = np.ones((height, width))
-    for y in range(height):
-        for x in range(width):
-            if z[y, x] < -1e8:
-                continue
-            steepest = 0.0
-            for step in range(2, 45 * OVERSAMPLING):
-                u, v = x - int(step * 0.7071), y - int(step * 0.7071)
-                if u < 0 or v < 0:
-                    break
-                steepest = max(steepest, (z[v, u] - z[y, x]) / step)
-            share[y, x] = min(1.0, max(0.0, (1.35 * slope - steepest) / (0.7 * slope)))
-    return share
+def brightness(relief: Relief, face: NDArray[np.int64], shares: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Return how bright each pixel [H, W] is, from the face and the place on it that it shows."""
+    corners = np.asarray(relief.mesh.vertices)[np.asarray(relief.mesh.faces)]  # [F, 3, 3]
+    normals = unit_normals(corners.astype(np.float32))
+    lit = lighting.light_piece(relief.field, relief.settings)
+    place = (corners[face, :, :2] * shares[..., None]).sum(axis=2) / relief.footprint.outer_mm  # [H, W, 2]
+    at = [(1 - place[..., 1]) * lit.shape[0] - 0.5, place[..., 0] * lit.shape[1] - 0.5]
+    from_above = map_coordinates(lit.astype(np.float32), at, order=1, mode="nearest")
+    is_wall = (face >= relief.solid.picture_faces) & (normals[face, 2] < UPWARD)
+    levels = np.where(is_wall, 255 * lighting.shade(normals)[face], from_above)
+    return np.round(levels).astype(np.uint8)
 
 
 def draw_arrow(picture: Image.Image, x: int, y: int) -> None:
@@ -147,18 +119,18 @@ def draw_arrow(picture: Image.Image, x: int, y: int) -> None:
     draw = ImageDraw.Draw(disc)
     r = radius * factor
     draw.ellipse((0, 0, 2 * r - 1, 2 * r - 1), fill=(255, 255, 255, 235))
-    dark, line = (*GROUND, 255), r // 6
+    dark, line = (*lighting.GROUND, 255), r // 6
     draw.line((0.5 * r, r, 1.42 * r, r), fill=dark, width=line)
     draw.line((1.05 * r, 0.62 * r, 1.45 * r, r, 1.05 * r, 1.38 * r), fill=dark, width=line, joint="curve")
     disc = disc.resize((2 * radius, 2 * radius), Image.Resampling.LANCZOS)
     picture.paste(disc, (x - radius, y - radius), disc)
 
 
-def save_gif(path: Path, photo: Image.Image, depth: Image.Image, mesh: trimesh.Trimesh) -> None:
+def save_gif(path: Path, photo: Image.Image, depth: Image.Image, relief: Relief) -> None:
     """Save the animation: a slider uncovers depth, then the relief, which turns to both sides."""
     phases = np.linspace(0, 2 * np.pi, TURN_FRAMES + 1)[:-1]
     turning = [
-        render(mesh, GIF_PX, turn=TURN_DEG * np.sin(a), tilt=TILT_DEG * (1 - np.cos(a)) / 2, fill=1.0)
+        render(relief, GIF_PX, turn=TURN_DEG * np.sin(a), tilt=TILT_DEG * (1 - np.cos(a)) / 2, fill=1.0)
         for a in phases
     ]
     palette = common_palette([photo, depth], turning[::4])
@@ -185,7 +157,7 @@ def common_palette(pictures: list[Image.Image], reliefs: list[Image.Image]) -> I
         assert found is not None
         colors += found[: 3 * count]
     palette = Image.new("P", (1, 1))
-    palette.putpalette([*colors, 255, 255, 255, *GROUND])
+    palette.putpalette([*colors, 255, 255, 255, *lighting.GROUND])
     return palette
 
 
