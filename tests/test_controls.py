@@ -217,6 +217,8 @@ def test_every_control_that_the_page_shows_is_used_by_a_test(visit, folder, phot
     seen, found = visit(permissions=["camera"], motion="reduce"), []
     page = seen.page
     look = lambda: found.append(page.evaluate(NAMED))  # noqa: E731
+    control(page, "choose")
+    look()
     (folder / "empty.png").write_bytes(b"")
     seen.upload(folder / "empty.png")
     expect(page.locator("#status .alert")).to_be_visible()
