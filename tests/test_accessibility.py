@@ -26,7 +26,7 @@ def test_axe_finds_nothing_serious_in_any_state_and_no_faint_words_in_the_dark(v
     expect(page.locator("#status .alert")).to_contain_text("empty")
     look("empty, after a mistake")
     predict.may_go_on.clear()
-    seen.upload(draw_photo(folder, f"{width}.png", size=(width // 5, 150)))
+    seen.upload(draw_photo(folder, f"{width}.png", size=(200 + width // 40, 150)))
     expect(page.locator("#status")).to_contain_text("Step 1 of 3")
     look("running")
     predict.may_go_on.set()
