@@ -172,7 +172,8 @@ _PETALS = "".join(
 )
 _BRAND = f"""
 <a class="brand" href="." aria-label="Marigold"><svg viewBox="-24 -24 48 48" width="30" height="30"
-  aria-hidden="true" fill="var(--primary-400)">{_PETALS}<circle r="6" fill="var(--primary-700)"/></svg><b>Marigold</b></a>
+  aria-hidden="true" fill="var(--primary-400)">{_PETALS}
+  <circle r="6" fill="var(--primary-700)"/></svg><b>Marigold</b></a>
 """
 _HEADLINE = """
 <header><h1>Turn a photo into something you can hold</h1>
