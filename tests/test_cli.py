@@ -3,7 +3,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +19,9 @@ from marigold_demo.cli.main import main, make_parser
 from marigold_demo.depth import DepthMap, Progress, Run
 from marigold_demo.errors import CheckpointError
 from marigold_demo.evaluation.evaluate import BASELINES
+from marigold_demo.geometry import relief as geometry_relief
+from marigold_demo.geometry.mounting import Hole, drill
+from marigold_demo.geometry.solid import Solid
 from marigold_demo.io import export
 from marigold_demo.io.photo import Photo
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
@@ -245,6 +248,18 @@ def test_a_full_disk_is_told_in_a_sentence(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(export, "save", full)
     assert run("depth", write_photo(tmp_path), "--out", tmp_path) == 2
     assert "photo_depth.npy cannot be written (No space left on device)" in capsys.readouterr().err
+
+
+def test_a_piece_that_is_no_solid_is_not_written(tmp_path, capsys, monkeypatch):
+    def torn(solid: Solid, hole: Hole) -> Solid:
+        drilled = drill(solid, hole)
+        return replace(drilled, faces=drilled.faces[1:])
+
+    monkeypatch.setattr(geometry_relief, "drill", torn)
+    flags = "--hole", "through", "--relief-resolution", 128, "--format", "stl,3mf,heightmap"
+    assert run("relief", write_photo(tmp_path), "--out", tmp_path / "out", *flags) == 2
+    assert "no sound solid" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists() or files_of(tmp_path / "out") == set()
 
 
 def test_errors_of_the_checkpoint_are_told_and_bugs_rise(tmp_path, capsys):

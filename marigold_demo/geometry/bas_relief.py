@@ -83,12 +83,15 @@ def compress(
     if detail == 0:
         return unit_range(level_nearness)
     near = _stretched(nearness, TAILS, kept)
-    base = _stretched(level_nearness, TAILS, kept) if level > 0 else near
-    heights = base + np.float32(min(1.0, 2 * detail)) * (_toned(base, kept) - base)
+    base, place = near, _indices(near)
+    if level > 0:
+        base = _stretched(level_nearness, TAILS, kept)
+    toned = _tone_curve(base, kept)[_indices(base) if level > 0 else place]
+    heights = base + np.float32(min(1.0, 2 * detail)) * (toned - base)
     added = detail_bands(near, feature_scale=feature_scale)
     added *= np.float32(GAIN / STRONGEST)
     np.tanh(added, out=added)
-    added *= _far_faded(near)
+    added *= _far_fade()[place]
     added *= np.float32(detail * STRONGEST)
     heights += np.maximum(added, -DEEPEST * heights)
     return unit_range(_stretched(heights, FINISH, kept))
@@ -204,8 +207,8 @@ def _leveled(nearness: Grid, tilt: Tilt, level: float) -> Grid:
     return leveled
 
 
-def _toned(near: Grid, kept: Mask | None) -> Grid:
-    """Return near [R, C] in [0, 1] along its cumulative histogram, whose density is kept within limits.
+def _tone_curve(near: Grid, kept: Mask | None) -> Grid:
+    """Return the cumulative histogram of near [R, C], whose density is kept within limits: float32 [_LEVELS].
 
     So large areas get height, and neither gaps at depth jumps nor crowded planes take it all.
     """
@@ -221,8 +224,8 @@ def _toned(near: Grid, kept: Mask | None) -> Grid:
         density[far] = np.minimum(density[far], 1)
     edges = np.concatenate([[0], np.cumsum(density)])
     curve = np.interp(np.linspace(0, 1, _LEVELS), np.linspace(0, 1, _BINS + 1), edges / edges[-1])
-    toned: Grid = curve.astype(np.float32)[_indices(near)]
-    return toned
+    tones: Grid = curve.astype(np.float32)
+    return tones
 
 
 def _indices(near: Grid) -> NDArray[np.int32]:
@@ -231,10 +234,10 @@ def _indices(near: Grid) -> NDArray[np.int32]:
     return levels
 
 
-def _far_faded(near: Grid) -> Grid:
-    """Return 0 up to a nearness of `FAR` / 2, 1 from one and a half `FAR` on, and a smooth rise between."""
+def _far_fade() -> Grid:
+    """Return 0 up to a nearness of `FAR` / 2, 1 from one and a half `FAR` on, smooth between: [_LEVELS]."""
     t = np.clip(np.linspace(0, 1, _LEVELS) / FAR - 0.5, 0, 1)
-    faded: Grid = (t * t * (3 - 2 * t)).astype(np.float32)[_indices(near)]
+    faded: Grid = (t * t * (3 - 2 * t)).astype(np.float32)
     return faded
 
 

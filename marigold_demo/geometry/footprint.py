@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from marigold_demo.errors import SettingsError
+from marigold_demo.geometry.depth_repair import with_even_outlines
 from marigold_demo.geometry.outline import NEAREST_MM, Ellipse, Outline, contour, extent, from_blurred
 
 FINEST_PART_MM = 0.8  # two walls of a common nozzle: narrower parts of a cut-out are left out
@@ -277,7 +278,7 @@ def opaque_cells(alpha: NDArray[np.uint8] | None, shape: tuple[int, ...]) -> Mas
 
 def opacity(alpha: NDArray[np.uint8] | None, shape: tuple[int, ...]) -> Grid:
     """Return the distance from where the photo becomes transparent: float32 [R, C], positive inside."""
-    opaque = np.asarray(alpha, dtype=np.float32) / 255
+    opaque = with_even_outlines(np.asarray(alpha, dtype=np.float32) / np.float32(255))
     scale = max(1.0, shape[1] / opaque.shape[1])
     resized = np.asarray(Image.fromarray(opaque).resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
     return from_blurred(scipy.ndimage.gaussian_filter(resized, scale, mode="nearest"))
