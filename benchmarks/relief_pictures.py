@@ -17,7 +17,7 @@ from PIL import Image
 
 from marigold_demo.depth import DepthMap
 from marigold_demo.examples import FOLDER as EXAMPLES
-from marigold_demo.geometry.lighting import ramp, shade
+from marigold_demo.geometry.lighting import FORM_STEEPER, STEEPER, cavity, ramp, shade
 from marigold_demo.geometry.relief import build_relief
 from marigold_demo.geometry.textured_mesh import build_surface
 from marigold_demo.io import export
@@ -100,17 +100,25 @@ def mesh(photo: Photo, depth: DepthMap) -> Picture:
 
 
 def clay(stl: bytes, *, longest: int, tilt: float = 0.0, turn: float = 0.0) -> Picture:
-    """Shade the triangles of an STL as unglazed clay."""
+    """Shade the triangles of an STL as the page does; hollows are darker where it is seen from above."""
     corners = from_stl(stl)["corners"].astype(np.float64)
     rotation = rotated(tilt, turn)
     points = corners.reshape(-1, 3) @ rotation.T
     faces = np.arange(len(points)).reshape(-1, 3)
-    face, _ = rasterize(points, faces, longest=longest * 2)
+    face, shares = rasterize(points, faces, longest=longest * 2)
     edges = corners[:, 1:] - corners[:, :1]
     normals = np.cross(edges[:, 0], edges[:, 1])  # the light comes along when the piece is turned
+    normals[:, :2] *= STEEPER + FORM_STEEPER
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    colors = ramp(ReliefSettings())[np.round(shade(normals.astype(np.float32)) * 255).astype(np.uint8)]
-    return halved(np.where((face >= 0)[..., None], colors[face], 255).astype(np.uint8))
+    hollows: NDArray[np.float32] | float = 0.0
+    if tilt == turn == 0:
+        heights = (points[faces[face], 2] * shares).sum(axis=2).astype(np.float32)  # [H, W] in mm
+        heights[face < 0] = heights[face >= 0].min()
+        hollows = cavity(heights, full=float(np.ptp(heights)))
+    colors = ramp(ReliefSettings())[
+        np.round(shade(normals[face].astype(np.float32), hollows) * 255).astype(np.uint8)
+    ]
+    return halved(np.where((face >= 0)[..., None], colors, 255).astype(np.uint8))
 
 
 def paint(

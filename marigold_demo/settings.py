@@ -194,7 +194,7 @@ class ReliefSettings:
         limits=(0, 1),
         optional=True,
     )
-    smooth_px: float = option(2.5, "Smoothing of the depth before anything else", unit="px", limits=(0, 10))
+    smooth_px: float = option(1.5, "Smoothing of the depth before anything else", unit="px", limits=(0, 10))
     slope_deg: float = option(
         STEEPEST_DEG,
         "Steepest slope, for molds and cutters: the far side is filled up; 90: any",
@@ -373,15 +373,28 @@ class MeshSettings:
 RELIEF_PRESETS: Mapping[str, ReliefSettings] = MappingProxyType(
     {
         "portrait": ReliefSettings(
-            relief_mm=5.0, far=0.9, form_size=0.7, photo_detail=0.8, frame="round", frame_mm=6.0
+            relief_mm=5.0,
+            far=0.9,
+            form_size=0.7,
+            smooth_px=2.5,
+            photo_detail=0.8,
+            frame="round",
+            frame_mm=6.0,
         ),
         "landscape": ReliefSettings(
-            width_mm=150.0, relief_mm=7.0, detail=1.0, photo_detail=0.8, frame="bevel", frame_mm=7.0
+            width_mm=150.0,
+            relief_mm=7.0,
+            detail=1.0,
+            smooth_px=2.5,
+            photo_detail=0.8,
+            frame="bevel",
+            frame_mm=7.0,
         ),
         "coin": ReliefSettings(
             width_mm=40.0,
             relief_mm=1.6,
             detail=1.0,
+            smooth_px=2.0,
             cutout="round",
             frame="round",
             frame_mm=1.5,
