@@ -26,7 +26,7 @@ from synthetic import render_scene
 EXAMPLES = ("astronaut", "chelsea", "coffee", "street", "raccoon", "vases")
 SCENES = (("closeup", 4), ("room", 3), ("tabletop", 3), ("tabletop", 6), ("street", 3), ("closeup", 6))
 PANEL = 300, 225  # width and height of a picture in pixels
-GAP, PER_ROW, QUALITY = 6, 2, 80
+GAP, PER_ROW, QUALITY = 6, 2, 76
 
 Picture = NDArray[np.uint8]
 Case = tuple[Picture, NDArray[np.float32]]  # photo [H, W, 3] and depth [H, W], 0 near .. 1 far
