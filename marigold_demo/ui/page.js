@@ -142,6 +142,34 @@
     else field.dataset.before = field.value;
   }, true);
 
+  // Gradio's dropdowns report a choice of the pointer, and again when they lose the focus, as they do where nothing
+  // was chosen; Enter chooses by losing the focus. Tab leaves their list open.
+  const DROPDOWN = 'input[role="combobox"]';
+  let isReported = false;
+  let isEntered = false;
+  const close = (dropdown) => {
+    if (dropdown.getAttribute("aria-expanded") === "true")
+      dropdown.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", bubbles: true }));
+  };
+  document.addEventListener("mousedown", (event) => { isReported = !!event.target.closest?.('[role="option"]'); }, true);
+  document.addEventListener("keydown", (event) => {
+    if (!event.target.matches?.(DROPDOWN)) return;
+    isEntered = event.key === "Enter";
+    if (event.key === "Tab") close(event.target);
+  }, true);
+  document.addEventListener("focus", (event) => {
+    if (event.target.matches?.(DROPDOWN)) event.target.dataset.before = event.target.value;
+  }, true);
+  document.addEventListener("blur", (event) => {
+    const dropdown = event.target;
+    if (!dropdown.matches?.(DROPDOWN)) return;
+    const isNews = isEntered || (!isReported && dropdown.value !== dropdown.dataset.before);
+    isReported = isEntered = false;
+    if (isNews) return;
+    event.stopPropagation();
+    close(dropdown);
+  }, true);
+
   // Gradio's sliders take a typed number only when the field is left, and report a release of the pointer only.
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && event.target.matches?.('.block:has(input[type="range"]) input[type="number"]'))
