@@ -179,6 +179,27 @@ def test_a_phone_shows_all_in_its_width_and_a_thumb_scrolls_over_the_pictures_an
     swipe(touch, middle, (middle[0] - 90, middle[1]))
     wait_until(page, lambda: int(handle.get_attribute("aria-valuenow")) < 40)
     assert page.evaluate("scrollY") == top
+    thumb_over_a_slider_scrolls_and_changes_nothing(page, touch)
+
+
+def thumb_over_a_slider_scrolls_and_changes_nothing(page: Page, touch) -> None:
+    slider = page.locator("#relief-width_mm input[type=range]")
+    slider.evaluate("slider => slider.scrollIntoView({ block: 'center' })")
+    page.wait_for_timeout(700)
+    box, top, value = slider.bounding_box(), page.evaluate("scrollY"), slider.input_value()
+    x, y = box["x"] + 0.8 * box["width"], box["y"] + box["height"] / 2
+    swipe(touch, (x, y), (x, y - 200))
+    wait_until(page, lambda: page.evaluate("scrollY") > top + 60)
+    page.wait_for_timeout(500)
+    assert slider.input_value() == value
+    expect(page.locator("#relief-width_mm input[type=number]")).to_have_value(value)
+    slider.evaluate("slider => slider.scrollIntoView({ block: 'center' })")
+    page.wait_for_timeout(700)
+    box = slider.bounding_box()
+    y = box["y"] + box["height"] / 2
+    swipe(touch, (x - 60, y), (x, y))  # along it the thumb sets it, and the file follows
+    wait_until(page, lambda: slider.input_value() != value)
+    expect(page.locator("#relief-report")).to_contain_text(f"{slider.input_value()} ×")
 
 
 CUT_OFF = """() => [...document.querySelectorAll("main *")]

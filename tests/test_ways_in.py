@@ -65,6 +65,7 @@ def test_everything_comes_in_by_every_way_and_goes_where_it_belongs(visit, folde
     refused_files_leave_what_is_there(page, folder)
     assert shown(page).shape == (150, 100, 3)
     assert np.load(seen.download("#download-npy")).shape == (150, 100)
+    controls_do_what_they_say_and_once(page)
     # Depth of its shape, as an array and as a picture of 16 bits.
     np.save(folder / "mine.npy", 1 - ball(150, 100))
     drop(page, folder / "mine.npy")
@@ -79,6 +80,49 @@ def test_everything_comes_in_by_every_way_and_goes_where_it_belongs(visit, folde
     says(page, "The settings are those of the recipe")
     expect(page.locator("#relief-report")).to_contain_text("63 ×")
     pictures_of_the_camera_are_as_the_lens_sees_them(page)
+
+
+def controls_do_what_they_say_and_once(page: Page) -> None:
+    """See the measured points before the picture, after a drag too; count events of lists and zips."""
+    box = page.locator("#compare img").first.bounding_box()
+    places = [
+        (box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in ((0.2, 0.1), (0.9, 0.7))
+    ]
+    for place in places:
+        page.mouse.click(*place)
+        page.wait_for_timeout(300)
+    expect(page.locator("#reading")).to_contain_text("at 2")
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    page.mouse.move(places[0][0] + 40, places[0][1] + 40, steps=4)
+    page.mouse.up()
+    expect(page.locator("#compare .dot")).to_have_count(2)
+    with Image.open(io.BytesIO(page.screenshot())) as image:
+        for x, y in places:  # beside the number in the dot
+            red, green, blue = image.convert("RGB").getpixel((round(x) - 7, round(y)))
+            assert red > 230 and 150 < green < 200 and blue < 80
+    sent: list[str] = []
+    page.on(
+        "request", lambda asked: sent.append(asked.post_data or "") if "queue/join" in asked.url else None
+    )
+    colors = page.locator("#colors input")
+    colors.click()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("option")).to_have_count(0)
+    colors.click()
+    page.get_by_role("option", name="gray", exact=True).click()
+    expect(page.get_by_role("option")).to_have_count(0)
+    page.wait_for_timeout(1000)
+    assert sum('"Photo"' in one for one in sent) == 1  # of both sides and the colors
+    downloads: list[object] = []
+    page.on("download", lambda one: downloads.append(one))
+    page.locator("#everything").evaluate("button => { button.click(); button.click(); }")
+    expect(page.locator("#everything")).to_have_text("Packing everything …")
+    expect(page.locator("#everything")).to_be_disabled()
+    wait_until(page, lambda: downloads)
+    expect(page.locator("#everything")).to_be_enabled()
+    page.wait_for_timeout(1000)
+    assert len(downloads) == 1
 
 
 def pictures_of_the_camera_are_as_the_lens_sees_them(page: Page) -> None:
