@@ -52,7 +52,7 @@ def test_everything_comes_in_by_every_way_and_goes_where_it_belongs(visit, folde
     seen = visit(permissions=["clipboard-read", "clipboard-write", "camera"])
     page = seen.page
     photo = draw_photo(folder, "first.png", size=(160, 120))
-    drop(page, photo, on=".masthead")  # beside the box
+    drop(page, photo, on="#bar")  # beside the box
     seen.wait_for_object()
     assert shown(page).shape == (120, 160, 3)
     # A second one replaces it, dropped onto the first; without a kind, as browsers have it for a HIF.
@@ -97,14 +97,18 @@ def controls_do_what_they_say_and_once(page: Page) -> None:
     page.mouse.move(places[0][0] + 40, places[0][1] + 40, steps=4)
     page.mouse.up()
     expect(page.locator("#compare .dot")).to_have_count(2)
+    # The field for their distance has made the picture smaller: they are at the same places of it.
+    left, top, width, height = page.evaluate(PICTURE)
     with Image.open(io.BytesIO(page.screenshot())) as image:
-        for x, y in places:  # beside the number in the dot
-            red, green, blue = image.convert("RGB").getpixel((round(x) - 7, round(y)))
+        for x, y in shares:  # beside the number in the dot
+            place = round(left + x * width) - 7, round(top + y * height)
+            red, green, blue = image.convert("RGB").getpixel(place)
             assert red > 230 and 150 < green < 200 and blue < 80
     sent: list[str] = []
     page.on(
         "request", lambda asked: sent.append(asked.post_data or "") if "queue/join" in asked.url else None
     )
+    page.get_by_role("tab", name="Depth", exact=True).click()
     colors = page.locator("#colors input")
     colors.click()
     page.keyboard.press("Tab")
@@ -114,6 +118,7 @@ def controls_do_what_they_say_and_once(page: Page) -> None:
     expect(page.get_by_role("option")).to_have_count(0)
     page.wait_for_timeout(1000)
     assert sum('"Photo"' in one for one in sent) == 1  # of both sides and the colors
+    page.get_by_role("tab", name="Relief", exact=True).click()
     downloads: list[object] = []
     page.on("download", lambda one: downloads.append(one))
     page.locator("#everything").evaluate("button => { button.click(); button.click(); }")
@@ -123,6 +128,15 @@ def controls_do_what_they_say_and_once(page: Page) -> None:
     expect(page.locator("#everything")).to_be_enabled()
     page.wait_for_timeout(1000)
     assert len(downloads) == 1
+
+
+# Where the picture is inside its box.
+PICTURE = """() => {
+  const image = document.querySelector("#compare img"), box = image.getBoundingClientRect();
+  const scale = Math.min(box.width / image.naturalWidth, box.height / image.naturalHeight);
+  const [width, height] = [image.naturalWidth * scale, image.naturalHeight * scale];
+  return [box.left + (box.width - width) / 2, box.top + (box.height - height) / 2, width, height];
+}"""
 
 
 def pictures_of_the_camera_are_as_the_lens_sees_them(page: Page) -> None:
@@ -246,10 +260,19 @@ def test_a_reload_costs_nothing_at_any_stage_and_a_link_opens_a_copy(visit, brow
     another.goto(url)
     says(another, "Welcome back")
     another.get_by_role("button", name="Start over").click()
-    expect(another.locator("#compare img")).to_have_count(0)
+    expect(another.locator("#file-name")).not_to_contain_text("kept")
     another.reload()
-    expect(another.locator("#examples img").first).to_be_visible()
+    expect(another.locator("#stl")).to_be_enabled()
+    expect(another.locator("#file-name")).not_to_contain_text("kept")
     expect(another.locator("#status")).not_to_contain_text("Welcome back")
+    width = another.locator("#relief-width_mm input[type=number]")
+    width.fill("55")  # of the example that the page begins with
+    width.press("Enter")
+    expect(another.locator("#relief-report")).to_contain_text("55 ×")
+    another.reload()
+    says(another, "Welcome back")
+    expect(width).to_have_value("55")
+    expect(another.locator("#relief-report")).to_contain_text("55 ×")
 
 
 def a_link_opens_a_copy_that_changes_nothing(seen, browser, url) -> str:
@@ -285,7 +308,7 @@ def unknown_keys_get_a_sentence(visit, url: str, key: str) -> None:
     for wrong in (key[:-2] + "xx", "", "../" * 30, key.lower(), "<img src=x onerror=alert(1)>"):
         seen = visit(at=f"?result={quote(wrong)}")
         says(seen.page, "This link leads nowhere")
-        expect(seen.page.locator("#compare img")).to_have_count(0)
+        expect(seen.page.locator("#file-name")).not_to_contain_text("kept")
 
 
 def write_heif(path: Path) -> Path:

@@ -77,6 +77,19 @@
   let pressed = { x: 0, y: 0 };
   document.addEventListener("pointerdown", (event) => { pressed = { x: event.clientX, y: event.clientY }; }, true);
 
+  // Dots stay at their places of the picture when that becomes smaller.
+  function placeDots() {
+    const image = document.querySelector(IMAGES);
+    if (!image) return;
+    const picture = pictureOf(image);
+    for (const dot of document.querySelectorAll("#compare .dot")) {
+      const box = dot.parentElement.getBoundingClientRect();
+      dot.style.left = `${picture.left - box.left + dot.dataset.x * picture.width}px`;
+      dot.style.top = `${picture.top - box.top + dot.dataset.y * picture.height}px`;
+    }
+  }
+  const resized = new ResizeObserver(() => requestAnimationFrame(placeDots));
+
   // A click on the picture asks the server for the depth there; two dots show the two points that are compared.
   document.addEventListener("click", (event) => {
     if (event.detail && Math.hypot(event.clientX - pressed.x, event.clientY - pressed.y) > STILL_PX) return;
@@ -90,13 +103,13 @@
     if (x < 0 || x > 1 || y < 0 || y > 1) return;
     const dots = document.querySelectorAll("#compare .dot");
     if (dots.length > 1) dots.forEach((dot) => dot.remove());
-    const box = wrap.getBoundingClientRect();
     const dot = document.createElement("i");
     dot.className = "dot";
     dot.textContent = dots.length === 1 ? "2" : "1";
-    dot.style.left = `${((event.clientX - box.left) / box.width) * 100}%`;
-    dot.style.top = `${((event.clientY - box.top) / box.height) * 100}%`;
+    [dot.dataset.x, dot.dataset.y] = [x, y];
     wrap.append(dot);
+    placeDots();
+    resized.observe(wrap);
     asked.value = `${x.toFixed(4)} ${y.toFixed(4)} ${dot.textContent}`;
     asked.dispatchEvent(new Event("input", { bubbles: true }));
   });

@@ -72,7 +72,7 @@ class SessionRestore:
         names = json.dumps(list(self.fields))
         gr.on(
             [photo.key.change, depth.key.change, objects.chosen.change],
-            self.keep,
+            user_errors(self.keep),
             keys,
             [self.ticket, photo.link],
             trigger_mode="always_last",
@@ -108,11 +108,18 @@ class SessionRestore:
     def keep(self, photo_key: str | None, depth_key: str | None, kind: str) -> Outputs:
         """Give the browser a key for what is on the page now; nothing, where the page is empty."""
         ticket = ""
-        if (photo_key or depth_key) and not self._is_opening(depth_key):
+        if photo_key and depth_key and self._is_of_another(photo_key, depth_key):
+            depth_key = None  # that of a photo before, which stays on the screen until a run ends
+        if photo_key or depth_key:
             key = self.store.remember(photo_key, depth_key)
-            own = not self.store.is_shared(depth_key or photo_key)
-            ticket = json.dumps({"key": key, "kind": kind, "own": own})
+            own, is_opening = not self.store.is_shared(depth_key or photo_key), self._is_opening(depth_key)
+            ticket = json.dumps({"key": key, "kind": kind, "own": own, "opening": is_opening})
         return {self.ticket: ticket, self.photo.link: gr.Button(visible=bool(depth_key))}
+
+    def _is_of_another(self, photo_key: str, depth_key: str) -> bool:
+        """Return whether a predicted depth belongs to another photo."""
+        result = self.store.result(depth_key)
+        return result.settings is not None and result.photo is not self.store.photo(photo_key)
 
     def _is_opening(self, key: str | None) -> bool:
         return bool(key) and self.opening is not None and self.store.result(key) is self.opening.result

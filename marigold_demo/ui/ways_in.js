@@ -271,12 +271,18 @@
     return [kept?.key ? { ...kept, from: "browser" } : null];
   };
 
+  let untouched; // settings of the example that the page begins with
   let isKept = false; // before the first key of this page, what an earlier one kept stays
   ways.keep = (names, [kept, ticket, ...values]) => {
     if (ticket) {
+      const told = JSON.parse(ticket);
+      if (told.opening) { // who has changed nothing yet has nothing to come back to
+        untouched ??= JSON.stringify(values);
+        if (untouched === JSON.stringify(values)) return [kept];
+      }
       isKept = true;
       const settings = Object.fromEntries(names.map((name, index) => [name, values[index]]));
-      const now = { ...JSON.parse(ticket), settings };
+      const now = { ...told, settings };
       try {
         sessionStorage.setItem(KEPT, JSON.stringify(now));
       } catch {} // no room, or not allowed: the page works without
