@@ -84,10 +84,8 @@ def test_everything_comes_in_by_every_way_and_goes_where_it_belongs(visit, folde
 
 def controls_do_what_they_say_and_once(page: Page) -> None:
     """See the measured points before the picture, after a drag too; count events of lists and zips."""
-    box = page.locator("#compare img").first.bounding_box()
-    places = [
-        (box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in ((0.2, 0.1), (0.9, 0.7))
-    ]
+    shares, (left, top, width, height) = ((0.4, 0.2), (0.8, 0.7)), page.evaluate(PICTURE)
+    places = [(left + x * width, top + y * height) for x, y in shares]
     for place in places:
         page.mouse.click(*place)
         page.wait_for_timeout(300)
