@@ -8,6 +8,7 @@ const objectPreview = (() => {
   let camera = null; // as it was when the server was asked
   let named = "reset"; // the view on screen, until the visitor turns it
   let active = false; // whether the wheel zooms
+  let restored = null; // the camera of an earlier visit
 
   const canvas = () => document.querySelector("#preview canvas");
   const box = () => document.querySelector("#preview-box");
@@ -62,6 +63,9 @@ const objectPreview = (() => {
 
   function shown() {
     const { object } = about();
+    if (restored) {
+      [camera, shownObject, restored, named] = [restored, object, null, ""];
+    }
     const keeps = object === shownObject && camera?.every((part) => typeof part === "number");
     shownObject = object;
     if (!keeps) named = "reset";
@@ -153,5 +157,10 @@ const objectPreview = (() => {
     if (event.target === canvas() && event.touches.length > 1 && event.cancelable) event.preventDefault();
   }, { capture: true, passive: false });
 
-  return { ask, shown, view, fullscreen };
+  // The object that is shown next is seen as it was left.
+  function restore(position) {
+    restored = position;
+  }
+
+  return { ask, shown, view, fullscreen, restore };
 })();

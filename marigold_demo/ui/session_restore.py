@@ -50,6 +50,7 @@ class SessionRestore:
         self.kept = gr.BrowserState(None, storage_key=STORAGE_KEY, secret=_SECRET)
         self.ticket = gr.Textbox(visible="hidden", elem_id="ticket")  # what the browser is to keep, as JSON
         self.link_key = gr.Textbox(visible="hidden", elem_id="link-key")
+        self.turned = gr.Textbox(visible="hidden", elem_id="turned")  # the visitor has turned the object
         self.reopened = gr.State(None)  # a depth was restored when it changes
         self.kinds = objects.tabs["relief"].parent  # Gradio forgets it once the page is built
         self.fields = {
@@ -98,6 +99,10 @@ class SessionRestore:
             **WORK,
             **RAW,
         )
+        turned = self.turned.change(
+            self.see_camera, [objects.preview], None, js="(view) => waysIn.turned(view)", queue=False, **QUIET
+        )
+        turned.success(None, [self.kept], [self.kept], js="(kept) => waysIn.keepCamera(kept)", **QUIET)
         depth.follow(self.reopened.change(lambda: None, None, None, **WORK))
         made = photo.link.click(user_errors(self.make_link), [*keys, *fields], [self.link_key], **WORK, **RAW)
         made.success(None, [self.link_key], None, js=_COPY, **QUIET)
@@ -115,6 +120,9 @@ class SessionRestore:
             own, is_opening = not self.store.is_shared(depth_key or photo_key), self._is_opening(depth_key)
             ticket = json.dumps({"key": key, "kind": kind, "own": own, "opening": is_opening})
         return {self.ticket: ticket, self.photo.link: gr.Button(visible=bool(depth_key))}
+
+    def see_camera(self, view: gr.Model3D) -> None:
+        """Do nothing: Gradio tells ways_in.js the camera because of the annotation."""
 
     def _is_of_another(self, photo_key: str, depth_key: str) -> bool:
         """Return whether a predicted depth belongs to another photo."""

@@ -267,25 +267,56 @@
   let before = linked ? null : stored();
   ways.recall = (kept) => {
     if (linked !== null) return [{ key: linked.slice(0, 64), from: "link" }];
-    if (before) return [{ ...before, from: "tab" }];
-    return [kept?.key ? { ...kept, from: "browser" } : null];
+    const found = before ? { ...before, from: "tab" } : kept?.key ? { ...kept, from: "browser" } : null;
+    cameraPosition = found?.camera ?? null;
+    if (cameraPosition) objectPreview.restore(cameraPosition);
+    return [found];
   };
+
+  // The camera of the 3D preview is kept once it has come to rest.
+  let cameraPosition = null;
+  let lastTicket = null;
+  const REST_MS = 800;
+  let resting, turns = 0;
+  for (const kind of ["pointerup", "wheel"])
+    window.addEventListener(kind, (event) => {
+      if (!event.target.closest?.("#preview-box")) return;
+      clearTimeout(resting);
+      resting = setTimeout(() => tell("turned", String((turns += 1))), REST_MS);
+    }, { capture: true, passive: true });
+  ways.turned = (view) => {
+    const found = view?.camera_position;
+    if (found?.every((part) => typeof part === "number")) cameraPosition = found;
+    return [{ value: null }];
+  };
+  ways.keepCamera = (kept) => {
+    const now = stored();
+    if (!now || !cameraPosition) return [kept];
+    store({ ...now, camera: cameraPosition });
+    return [now.own ? { ...now, camera: cameraPosition } : kept];
+  };
+
+  function store(now) {
+    try {
+      sessionStorage.setItem(KEPT, JSON.stringify(now));
+    } catch {} // no room, or not allowed: the page works without
+  }
 
   let untouched; // settings of the example that the page begins with
   let isKept = false; // before the first key of this page, what an earlier one kept stays
   ways.keep = (names, [kept, ticket, ...values]) => {
     if (ticket) {
       const told = JSON.parse(ticket);
+      if (lastTicket && lastTicket !== ticket) cameraPosition = null; // another object
+      lastTicket = ticket;
       if (told.opening) { // who has changed nothing yet has nothing to come back to
         untouched ??= JSON.stringify(values);
         if (untouched === JSON.stringify(values)) return [kept];
       }
       isKept = true;
       const settings = Object.fromEntries(names.map((name, index) => [name, values[index]]));
-      const now = { ...told, settings };
-      try {
-        sessionStorage.setItem(KEPT, JSON.stringify(now));
-      } catch {} // no room, or not allowed: the page works without
+      const now = { ...told, settings, camera: cameraPosition };
+      store(now);
       return [now.own ? now : kept];
     }
     if (isKept) forget();
