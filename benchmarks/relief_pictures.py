@@ -80,7 +80,13 @@ def pieces(photo: Photo, depth: DepthMap) -> Picture:
         (replace(plain, hole="through", frame="flat", frame_mm=9.0), -38.0, -24.0),
     ]
     drawn = [
-        clay(export.stl(build_relief(depth, chosen, photo=photo)), longest=380, tilt=tilt, turn=turn)
+        clay(
+            export.stl(build_relief(depth, chosen, photo=photo)),
+            longest=380,
+            tilt=tilt,
+            turn=turn,
+            steeper=1.0 if chosen.bend_radius_mm else STEEPER + FORM_STEEPER,  # a bend is steep enough
+        )
         for chosen, tilt, turn in choices
     ]
     square = [
@@ -99,7 +105,9 @@ def mesh(photo: Photo, depth: DepthMap) -> Picture:
     return beside([paint(vertices, faces, uv=uv, texture=texture, turn=turn) for turn in (-14.0, 0.0, 14.0)])
 
 
-def clay(stl: bytes, *, longest: int, tilt: float = 0.0, turn: float = 0.0) -> Picture:
+def clay(
+    stl: bytes, *, longest: int, tilt: float = 0.0, turn: float = 0.0, steeper: float = STEEPER + FORM_STEEPER
+) -> Picture:
     """Shade the triangles of an STL as the page does; hollows are darker where it is seen from above."""
     corners = from_stl(stl)["corners"].astype(np.float64)
     rotation = rotated(tilt, turn)
@@ -108,7 +116,7 @@ def clay(stl: bytes, *, longest: int, tilt: float = 0.0, turn: float = 0.0) -> P
     face, shares = rasterize(points, faces, longest=longest * 2)
     edges = corners[:, 1:] - corners[:, :1]
     normals = np.cross(edges[:, 0], edges[:, 1])  # the light comes along when the piece is turned
-    normals[:, :2] *= STEEPER + FORM_STEEPER
+    normals[:, :2] *= steeper
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     hollows: NDArray[np.float32] | float = 0.0
     if tilt == turn == 0:
