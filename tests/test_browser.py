@@ -18,11 +18,22 @@ from tests.visits import BROWSER, Visit, choose, wait_until
 
 pytestmark = BROWSER
 
+AT_CENTER = """(selector) => {
+  const { x, y, width, height } = document.querySelector(selector).getBoundingClientRect();
+  return document.elementFromPoint(x + width / 2, y + height / 2).tagName;
+}"""
+
 
 def test_the_whole_journey_on_the_embedded_checkpoint(browser, folder):
     photo = next(example.path for example in load_examples() if example.path.stem == "astronaut")
     with app_running(folder) as url:
         seen = Visit(browser, url)
+        seen.page.wait_for_selector("#drag-preview img", state="attached")
+        assert (
+            shot(seen.page.locator("#object-pane")).std() > 30
+        )  # the example's relief, before WebGL has drawn it
+        seen.page.wait_for_selector("body[data-drawn]", timeout=60_000)
+        assert seen.page.evaluate(AT_CENTER, "#object-pane") == "CANVAS"
         seen.upload(photo)
         seen.wait_for_depth()  # torch is still being imported
         depth = np.load(seen.download("#download-npy"))

@@ -131,7 +131,7 @@ class ObjectTab:
         opening = self.opening
         with gr.Column(visible=opening is not None, elem_id="object-stage") as self.stage:
             self.viewer = Preview((opening.preview, opening.about) if opening else None)
-            self.drag = gr.HTML("", elem_id="drag-preview")
+            self.drag = gr.HTML(opening.poster if opening else "", elem_id="drag-preview")
             self.facts = gr.HTML(opening.facts if opening else "", elem_id="facts")
         self.preview = self.viewer.model
         # workbench.js puts its words under the field that they are about.

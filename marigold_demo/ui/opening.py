@@ -35,6 +35,7 @@ class Opening:
         facts: Its size and weight in one line.
         chips: Style sheet with its picture in each style.
         about: What `Preview.about` says of it.
+        poster: Its lit relief as HTML, seen until the 3D preview has drawn it.
     """
 
     result: DepthResult
@@ -44,6 +45,7 @@ class Opening:
     facts: str
     chips: str
     about: str
+    poster: str
 
     @property
     def photo(self) -> Photo:
@@ -57,7 +59,7 @@ def prepare(store: SessionStore, examples: Sequence[Example]) -> Opening | None:
     if example is None:
         return None
     result = _result(example)
-    left, right, preview, about, facts, chips = _files(example)
+    left, right, preview, about, facts, chips, poster = _files(example)
     stem, folder = result.photo.stem, store.folder()
     return Opening(
         result=result,
@@ -70,6 +72,7 @@ def prepare(store: SessionStore, examples: Sequence[Example]) -> Opening | None:
         facts=facts,
         chips=chips,
         about=about,
+        poster=poster,
     )
 
 
@@ -80,7 +83,7 @@ def _result(example: Example) -> DepthResult:
 
 
 @lru_cache(maxsize=1)
-def _files(example: Example) -> tuple[bytes, bytes, bytes, str, str, str]:
+def _files(example: Example) -> tuple[bytes, bytes, bytes, str, str, str, str]:
     result = _result(example)
     sides = [_small_jpeg(layers.render(result, name, DepthStyle())) for name in (PHOTO, DEPTH)]
     # Light enough to come with the page.
@@ -88,7 +91,8 @@ def _files(example: Example) -> tuple[bytes, bytes, bytes, str, str, str]:
     relief = Workflow.relief(result.depth, light, photo=result.photo)
     chips = style_chips.chips(result)
     seen = export.preview_glb(relief, longest=1.0), about_relief(relief, None)
-    return sides[0], sides[1], *seen, print_facts(relief), chips
+    poster = style_chips.drag_picture(result, ReliefSettings(), longest_px=style_chips.FIRST_PX)
+    return sides[0], sides[1], *seen, print_facts(relief), chips, poster
 
 
 def _small_jpeg(rgb: NDArray[np.uint8]) -> bytes:

@@ -11,6 +11,7 @@ const objectPreview = (() => {
   let restored = null; // the camera of an earlier visit
 
   const canvas = () => document.querySelector("#preview canvas");
+  const isDrawn = () => { document.body.dataset.drawn = "yes"; };
   const box = () => document.querySelector("#preview-box");
 
   function about() {
@@ -22,6 +23,16 @@ const objectPreview = (() => {
     const place = (canvas() ?? document.querySelector("#preview"))?.getBoundingClientRect();
     return place?.height ? place.width / place.height : 1.4;
   }
+
+  // A picture of the relief stands here until its first triangles are drawn: shaders are compiled before.
+  const MANY = 1000;
+  const drawing = window.WebGL2RenderingContext?.prototype ?? {}, { drawElements } = drawing;
+  drawing.drawElements = function (mode, count, ...others) {
+    drawElements.call(this, mode, count, ...others);
+    if (count < MANY || this.canvas !== canvas()) return;
+    drawing.drawElements = drawElements;
+    requestAnimationFrame(isDrawn);
+  };
 
   // How far away the camera must be for a box of this size to be seen whole.
   function radius(size, alpha, beta) {
@@ -56,6 +67,7 @@ const objectPreview = (() => {
   }
 
   function ask(values) {
+    isDrawn(); // or the picture is of another object
     camera = values[0]?.camera_position ?? null;
     values[0] = { value: null, aspect: aspect() };
     return values;
@@ -159,6 +171,7 @@ const objectPreview = (() => {
 
   // The object that is shown next is seen as it was left.
   function restore(position) {
+    isDrawn();
     restored = position;
   }
 

@@ -30,6 +30,7 @@ STYLES: Mapping[str, str] = MappingProxyType(
 )
 CHIP_PX, CHIP_SIZE = 160, (144, 96)
 DRAG_PX = 256
+FIRST_PX = 512
 COARSE_MM = 0.2  # triangles are not seen in a picture
 
 
@@ -64,9 +65,9 @@ def chips(result: DepthResult) -> str:
     return f"<style>{''.join(rules)}</style>"
 
 
-def drag_picture(result: DepthResult, settings: ReliefSettings) -> str:
+def drag_picture(result: DepthResult, settings: ReliefSettings, *, longest_px: int = DRAG_PX) -> str:
     """Return the relief as an image in HTML, small enough to follow a slider."""
-    address = _address(Image.fromarray(lit_picture(result, settings, longest_px=DRAG_PX)))
+    address = _address(Image.fromarray(lit_picture(result, settings, longest_px=longest_px)))
     return f'<img alt="" src="{html.escape(address)}">'
 
 

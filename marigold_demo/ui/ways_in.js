@@ -269,7 +269,7 @@
     if (linked !== null) return [{ key: linked.slice(0, 64), from: "link" }];
     const found = before ? { ...before, from: "tab" } : kept?.key ? { ...kept, from: "browser" } : null;
     cameraPosition = found?.camera ?? null;
-    if (cameraPosition) objectPreview.restore(cameraPosition);
+    if (found) objectPreview.restore(cameraPosition);
     return [found];
   };
 
