@@ -265,6 +265,14 @@ def test_what_comes_with_a_click_is_bounded(http, path):
 
 
 @on_server
+@pytest.mark.parametrize("path", ["cancel", "reset"])
+def test_an_event_without_a_number_yet_ends_quietly(http, path):
+    body = {"session_hash": "abc", "fn_index": 1, "event_id": None}  # as Gradio's page sends it
+    assert http.post(f"/gradio_api/{path}", json=body).json() == {"success": True}
+    assert http.post(f"/gradio_api/{path}", json=body | {"event_id": 1}).status_code == 422
+
+
+@on_server
 @pytest.mark.parametrize(
     "body", [b"[" * 10**6, b'{"data":' * 10**5, b"\xff\xfe", b"", b"null", b"[1]", b'{"data": 1e999}']
 )

@@ -18,10 +18,11 @@ import gradio as gr
 from gradio.exceptions import InvalidPathError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from marigold_demo.io.private_folder import FileRoot, paths_in, served_folder
-from marigold_demo.serving.http import refusal, replay, route
+from marigold_demo.serving.http import NO_STORE, refusal, replay, route
 from marigold_demo.ui.messages import message
 from marigold_demo.ui.queue import LISTEN_S, NAME, BoundedQueue, Sessions
 
@@ -154,6 +155,9 @@ class CallFilter:
             body = await Request(scope, receive).body()  # RequestFilter bounds it
             if problem := _call_problem(blocks, call, body):
                 await refusal(*problem)(scope, receive, send)
+            elif call[1] in ("cancel", "reset") and json.loads(body).get("event_id", "") is None:
+                # So Gradio's page ends an event whose number it does not know yet, and goes on without it.
+                await JSONResponse({"success": True}, headers=NO_STORE)(scope, receive, send)
             else:
                 await self._app(scope, replay(body, receive), send)
         elif (
