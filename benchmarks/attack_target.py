@@ -199,8 +199,10 @@ class Target:
 
         def work() -> str:
             outputs = visit.click(self.page, self.photo_event, photo=file | more)
-            shown = self.page.given(self.photo_event, outputs, "photo-shown")
-            return "" if shown else _plain(self.page.given(self.photo_event, outputs, "status"))
+            name = self.page.given(self.photo_event, outputs, "file-name")  # unchanged where it is refused
+            return (
+                "" if isinstance(name, str) else _plain(self.page.given(self.photo_event, outputs, "status"))
+            )
 
         return replied(work)
 

@@ -137,13 +137,16 @@ class Page:
         self.events: list[dict[str, Any]] = config["dependencies"]
 
     def event(self, *, takes: str, gives: str) -> dict[str, Any]:
-        """Return the first event of the queue with these widgets among its inputs and outputs."""
+        """Return the first event of the queue with these widgets among its inputs and outputs.
+
+        With an empty `takes` it has no widget among its inputs, only states of the session.
+        """
         for event in self.events:
             ids = [
                 {self._widgets[number].get("elem_id") for number in event[end]}
                 for end in ("inputs", "outputs")
             ]
-            if event["queue"] and (not takes or takes in ids[0]) and gives in ids[1]:
+            if event["queue"] and (takes in ids[0] if takes else ids[0] <= {None}) and gives in ids[1]:
                 return event
         raise LookupError(f"no event from {takes} to {gives}")
 

@@ -171,9 +171,7 @@ def photo_event(http) -> dict:
     config = http.get("/config").json()
     kinds = {part["id"]: part["type"] for part in config["components"]}
     box = next(part["id"] for part in config["components"] if part["props"].get("elem_id") == "photo")
-    event = next(
-        e for e in config["dependencies"] if box in e["inputs"] and [box, "input"] in map(list, e["targets"])
-    )
+    event = next(e for e in config["dependencies"] if box in e["inputs"] and e["queue"])
     return {"fn_index": event["id"], "kinds": [kinds[part] for part in event["inputs"]]}
 
 

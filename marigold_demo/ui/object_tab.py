@@ -301,7 +301,9 @@ class ObjectTab:
         }
 
     def take_back(self, history: History) -> dict[Any, Any]:
-        """Set all fields as they were before the last change."""
+        """Set all fields as they were before the last change; nothing, where none was."""
+        if not history:
+            return gr.skip()  # type: ignore[no-any-return]
         past = history[:-1] or history
         style, *values = past[-1]
         return {
