@@ -433,7 +433,7 @@ def test_settings_of_the_relief_reach_its_report(start, result, monkeypatch):
     seen, hand = start(shared=True)
     seen.page.add_style_tag(content=SMALL)
     light = export.preview_glb(CoarseWorkflow.relief(result.depth, ReliefSettings(resolution=128)))
-    monkeypatch.setattr(export, "preview_glb", lambda relief: light)  # drawn once; its report is looked at
+    monkeypatch.setattr(export, "preview_glb", lambda relief, **how: light)  # drawn once; the report counts
 
     def report(settings):
         relief = CoarseWorkflow.relief(result.depth, settings, photo=result.photo)
