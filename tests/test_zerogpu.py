@@ -173,6 +173,7 @@ class TestInTheBrowser:
 
 
 def begin_long_run(seen, photo: Path) -> None:
+    seen.open("Depth")
     seen.page.locator("#depth-settings > button").click()
     type_number(seen.page, "#depth-steps input", "30")
     seen.upload(photo)
