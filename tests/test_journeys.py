@@ -173,6 +173,7 @@ def test_a_phone_shows_all_in_its_width_and_a_thumb_scrolls_over_the_pictures_an
     wait_until(page, lambda: page.evaluate("scrollY") > top + 60)
     compare.scroll_into_view_if_needed()
     handle = page.get_by_role("slider", name="Divider between the two pictures")
+    wait_until_at_rest(page)
     at = handle.bounding_box()
     middle = (at["x"] + at["width"] / 2, at["y"] + at["height"] / 2)
     top = page.evaluate("scrollY")
@@ -200,6 +201,17 @@ def thumb_over_a_slider_scrolls_and_changes_nothing(page: Page, touch) -> None:
     swipe(touch, (x - 60, y), (x, y))  # along it the thumb sets it, and the file follows
     wait_until(page, lambda: slider.input_value() != value)
     expect(page.locator("#relief-report")).to_contain_text(f"{slider.input_value()} ×")
+
+
+def wait_until_at_rest(page: Page) -> None:
+    """Wait until the page has glided as far as the last swipe sends it: a touch belongs to the glide before."""
+    seen: list[float] = []
+
+    def stands() -> bool:
+        seen.append(page.evaluate("scrollY"))
+        return len(seen) > 2 and len(set(seen[-3:])) == 1
+
+    wait_until(page, stands)
 
 
 CUT_OFF = """() => [...document.querySelectorAll("main *")]
