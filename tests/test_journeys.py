@@ -136,7 +136,7 @@ FOCUSED = """async () => {
     name: (e.getAttribute("aria-label") || e.labels?.[0]?.innerText || e.innerText).split("\\n")[0].trim(),
     html: e.outerHTML.slice(0, 160),
     marked: focused !== calm,
-    inSight: box.bottom > 0 && box.top < innerHeight,
+    inSight: box.bottom > 0 && box.top < innerHeight && box.right > 0 && box.left < innerWidth,
   };
 }"""
 
@@ -204,7 +204,7 @@ def thumb_over_a_slider_scrolls_and_changes_nothing(page: Page, touch) -> None:
 
 
 def wait_until_at_rest(page: Page) -> None:
-    """Wait until the page has glided as far as the last swipe sends it: a touch belongs to the glide before."""
+    """Wait until the page has stopped gliding after a swipe: a touch before that only stops it."""
     seen: list[float] = []
 
     def stands() -> bool:
