@@ -26,7 +26,7 @@ from marigold_demo.io.photo import Photo, load_photo
 from marigold_demo.network.checkpoint import load_pipeline
 from marigold_demo.settings import RELIEF_PRESETS, DepthSettings, MeshSettings, ReliefSettings
 
-COMPARED = ("astronaut", "chelsea", "coffee")
+COMPARED = ("astronaut", "cat", "coffee")
 QUALITY = 82
 
 Picture = NDArray[np.uint8]

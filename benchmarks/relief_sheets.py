@@ -23,7 +23,7 @@ from marigold_demo.io.photo import load_photo
 from marigold_demo.settings import ReliefSettings
 from synthetic import render_scene
 
-EXAMPLES = ("astronaut", "chelsea", "coffee", "street", "raccoon", "vases")
+EXAMPLES = ("astronaut", "cat", "coffee", "dandelion", "raccoon", "fig")
 SCENES = (("closeup", 4), ("room", 3), ("tabletop", 3), ("tabletop", 6), ("street", 3), ("closeup", 6))
 PANEL = 300, 225  # width and height of a picture in pixels
 GAP, PER_ROW, QUALITY = 6, 2, 76

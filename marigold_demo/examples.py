@@ -34,6 +34,7 @@ class Example:
         source: Who made it and where it comes from.
         relief: Settings of a relief that suit it.
         depth: The file of its depth by the embedded checkpoint at its own settings; None without one.
+        tile: A small picture, split diagonally into photo and lit relief; None without one.
         revision: Of the checkpoint that made the depth.
     """
 
@@ -43,6 +44,7 @@ class Example:
     source: str
     relief: ReliefSettings = field(default_factory=ReliefSettings)
     depth: Path | None = None
+    tile: Path | None = None
     revision: str | None = None
 
     def known_depth(self) -> DepthMap | None:
@@ -77,8 +79,8 @@ def _example(entry: dict[str, Any], *, folder: Path) -> Example:
     if not all(isinstance(text, str) and text for text in texts):
         raise DataError(f"The example {entry} lacks one of {', '.join(_TEXTS)}.")
     file, title, license, source = (str(text) for text in texts)
-    depth, revision = entry.get("depth"), entry.get("revision")
-    for name in filter(None, (file, depth)):
+    depth, tile, revision = (entry.get(key) for key in ("depth", "tile", "revision"))
+    for name in filter(None, (file, depth, tile)):
         if Path(name).name != name or not (folder / name).is_file():
             raise DataError(f"The example {name!r} is not a file in {folder}.")
     try:
@@ -92,5 +94,6 @@ def _example(entry: dict[str, Any], *, folder: Path) -> Example:
         source=source,
         relief=relief,
         depth=folder / depth if depth else None,
+        tile=folder / tile if tile else None,
         revision=revision,
     )

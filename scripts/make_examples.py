@@ -1,135 +1,193 @@
 #!/usr/bin/env python3
-"""Make marigold_demo/example_photos/ anew: free photos of packages, rendered scenes, all with depth.
+"""Make marigold_demo/example_photos/ anew: free photos of Debian and Python packages, with their depth.
 
 When only the embedded checkpoint has changed:
 
     .venv/bin/python scripts/make_examples.py --depth-only
 
-All needs ./synthetic (with scikit-image); scipy 1.9.3, the last release that held photos, is fetched by pip:
+The rest runs on Debian 12, fetches the packages itself and needs scikit-image (`pip install ./synthetic`):
 
-    .venv/bin/pip install ./synthetic
     .venv/bin/python scripts/make_examples.py
 """
 
 import bz2
 import io
 import json
-import pickle
 import subprocess
 import sys
 import tempfile
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageOps
 
 from marigold_demo.colormap import colorize
 from marigold_demo.examples import load_examples
-from marigold_demo.io.photo import load_photo
+from marigold_demo.io.photo import Photo, load_photo
 from marigold_demo.network.checkpoint import predict
-from marigold_demo.settings import DepthSettings
+from marigold_demo.settings import DepthSettings, ReliefSettings
+from marigold_demo.ui.session_store import DepthResult
+from marigold_demo.ui.style_chips import lit_picture
 
 OUT = Path(__file__).parents[1] / "marigold_demo" / "example_photos"
 MANIFEST = OUT / "manifest.json"
 SHEET = OUT.parents[1] / "docs" / "pictures" / "embedded_depths.jpg"  # for the model card
-COLUMNS, CELL_PX = 7, (200, 150)
-LONGEST_PX, QUALITY, MOST_BYTES = 1024, 86, 200_000
-DEPTH_DB = 66  # peak signal to noise of stored depth: off by half a thousandth of the range
+COLUMNS, CELL_PX = 8, (200, 150)
+LONGEST_PX, QUALITY, MOST_BYTES = 1280, 82, 134_000
+TILE_PX, TILE_QUALITY = (192, 144), 72
+DEPTH_DB = 62  # peak signal to noise of stored depth: off by less than a thousandth of the range
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One example: the name its file gets, its entry in the manifest, the settings of its relief."""
+    """One example: a file of a package, the name it gets, its entry in the manifest, its relief.
 
+    The license is in the package's copyright file; for palapeli-data, in the photo's `.desktop` file.
+    """
+
+    package: str
+    file: str
     stem: str
     title: str
     license: str
-    source: str
+    author: str
+    crop: tuple[int, int, int, int] | None = None  # left, top, right, bottom in pixels
     relief: dict[str, Any] = field(default_factory=dict)
 
 
-PHOTOS = {
-    "scipy/misc/face.dat": Entry(
-        "raccoon",
-        "Raccoon",
-        "public domain",
-        "public-domain-image.com, through SciPy 1.9.3 (scipy.misc.face)",
-        {"relief_mm": 5, "frame": "round"},
+SKIMAGE, SCIPY = "scikit-image", "scipy==1.9.3"  # the last release of SciPy that held photos
+CATS, JIGSAW, PUZZLES = "gnome-taquin", "puzzle-jigsaw", "palapeli-data"
+LOMIRI = "lomiri-wallpapers-16.04"
+FOLDERS = {
+    LOMIRI: "usr/share/backgrounds",
+    CATS: "usr/share/gnome-taquin/themes/cats",
+    JIGSAW: "usr/share/puzzle-jigsaw/samples",
+    PUZZLES: "usr/share/palapeli/collection",
+}
+CC_BY, CC0, PUBLIC = "CC-BY-4.0", "CC0-1.0", "public domain"
+
+# The first is the one that the page begins with.
+PHOTOS = (
+    Entry(
+        LOMIRI,
+        "seeding_by_Clements_Engelhardt.jpg",
+        "dandelion",
+        "Dandelions at sunset",
+        CC0,
+        "Clemens Engelhardt",
+        crop=(0, 0, 3984, 2988),
     ),
-    "astronaut.png": Entry(
+    Entry(
+        CATS,
+        "1-Tortoiseshell.jpg",
+        "cat",
+        "A young cat",
+        PUBLIC,
+        "Toyah, Wikimedia Commons",
+        crop=(200, 0, 2848, 2848),
+        relief={"smooth_px": 2},
+    ),
+    Entry(
+        LOMIRI,
+        "friends_by_Aitzol_Berasategi.jpg",
+        "dogs",
+        "Two dogs at a window",
+        CC_BY,
+        "Aitzol Berasategi",
+        crop=(300, 560, 1700, 2260),
+    ),
+    Entry(
+        SKIMAGE,
+        "astronaut.png",
         "astronaut",
         "Eileen Collins, astronaut",
-        "public domain",
-        "NASA, through scikit-image (data.astronaut)",
-        {"relief_mm": 4, "frame": "round"},
+        PUBLIC,
+        "NASA",
+        relief={"relief_mm": 4, "frame": "round"},
     ),
-    "coffee.png": Entry(
-        "coffee",
-        "A cup of coffee",
-        "CC0-1.0",
-        "Rachel Michetti, through scikit-image (data.coffee)",
-        {"width_mm": 80},
+    Entry(LOMIRI, "Picture_0B_by_freespace.jpg", "fig", "A fig in a bowl", CC_BY, 'Trevor "Freespace"'),
+    Entry(
+        PUZZLES,
+        "european-honey-bee.jpg",
+        "bee",
+        "A honey bee on an aster",
+        PUBLIC,
+        "John Severns",
+        relief={"smooth_px": 2, "relief_mm": 5},
     ),
-    "chelsea.png": Entry(
-        "chelsea",
-        "Chelsea the cat",
-        "CC0-1.0",
-        "Stéfan van der Walt, through scikit-image (data.chelsea)",
-        {"relief_mm": 4, "smooth_px": 2},
+    Entry(JIGSAW, "pexels-photo-302304.jpeg", "tiger", "A tiger in the snow", CC0, "Pexels"),
+    Entry(
+        LOMIRI,
+        "Wine_by_Jakkub_Mede.jpg",
+        "drum",
+        "A drum on a beanbag",
+        CC_BY,
+        "Jakub Mede",
+        crop=(0, 1300, 2560, 3837),
     ),
-    "grace_hopper.jpg": Entry(
-        "grace_hopper",
-        "Grace Hopper, computer scientist",
-        "public domain",
-        "James S. Davis, US Navy, through Matplotlib (sample_data)",
-        {"relief_mm": 4, "frame": "round"},
+    Entry(
+        SKIMAGE, "coffee.png", "coffee", "A cup of coffee", CC0, "Rachel Michetti", relief={"width_mm": 80}
     ),
-    "rocket.jpg": Entry(
-        "rocket",
-        "Rocket before its launch",
-        "public domain",
-        "SpaceX, through scikit-image (data.rocket)",
-        {"width_mm": 150},
+    Entry(
+        PUZZLES,
+        "citrus-fruits.jpg",
+        "citrus",
+        "Slices of citrus fruits",
+        PUBLIC,
+        "US Department of Agriculture",
     ),
-    "camera.png": Entry(
-        "cameraman",
-        "Cameraman",
-        "CC0-1.0",
-        "Lav Varshney, through scikit-image (data.camera)",
-        {"relief_mm": 4},
+    Entry(
+        SCIPY,
+        "scipy/misc/face.dat",
+        "raccoon",
+        "Raccoon",
+        PUBLIC,
+        "public-domain-image.com",
+        relief={"relief_mm": 5, "frame": "round"},
     ),
-    "scipy/misc/ascent.dat": Entry(
-        "stairs",
-        "Stairs",
-        "public domain",
-        "public-domain-image.com, through SciPy 1.9.3 (scipy.misc.ascent)",
+    Entry(
+        PUZZLES,
+        "cincinnati-bridge.jpg",
+        "bridge",
+        "Roebling Suspension Bridge at night",
+        PUBLIC,
+        "Derek Jensen",
+        relief={"width_mm": 150},
     ),
-}
-SCENES = {
-    ("street", 600): Entry("street", "A street", "CC0-1.0", "drawn by this project"),
-    ("room", 600): Entry(
-        "living_room", "A living room", "CC0-1.0", "drawn by this project", {"width_mm": 150}
+    Entry(LOMIRI, "Picture_1A_by_freespace.jpg", "brushes", "Paint brushes", CC_BY, 'Trevor "Freespace"'),
+    Entry(
+        LOMIRI,
+        "sunset_by_Aitzol_Berasategi.jpg",
+        "summit",
+        "Sunset on a summit",
+        CC_BY,
+        "Aitzol Berasategi",
+        crop=(1500, 1000, 4272, 2848),
     ),
-    ("tabletop", 602): Entry(
-        "bears", "Bears on a table", "CC0-1.0", "drawn by this project", {"relief_mm": 4}
+    Entry(
+        LOMIRI,
+        "picosdeeuropa_by_Aitzol_Berasategi.jpg",
+        "mountains",
+        "Picos de Europa, mountains",
+        CC_BY,
+        "Aitzol Berasategi",
+        crop=(1300, 450, 3264, 1850),
+        relief={"width_mm": 150},
     ),
-    ("closeup", 600): Entry(
-        "flowers", "Flowers from close by", "CC0-1.0", "drawn by this project", {"relief_mm": 5}
+    Entry(
+        LOMIRI,
+        "aitzgorri_by_Aitzol_Berasategi.jpg",
+        "trees",
+        "Trees in fall",
+        CC_BY,
+        "Aitzol Berasategi",
+        crop=(1200, 600, 3088, 2056),
+        relief={"width_mm": 150},
     ),
-    ("tabletop", 502): Entry(
-        "vases", "Vases and flowers", "CC0-1.0", "drawn by this project", {"relief_mm": 4}
-    ),
-    ("landscape", 602): Entry(
-        "meadow",
-        "A meadow behind a fence",
-        "CC0-1.0",
-        "drawn by this project",
-        {"width_mm": 150, "frame": "bevel"},
-    ),
-}
+)
 
 
 def main() -> None:
@@ -141,18 +199,14 @@ def main() -> None:
 
 
 def make_photos() -> None:
-    from synthetic import render_scene
-
     OUT.mkdir(exist_ok=True)
-    for old in OUT.glob("*.jpg"):
+    for old in OUT.iterdir():
         old.unlink()
-    old_scipy = fetch_scipy()
-    manifest = [write(entry, read_photo(name, old_scipy)) for name, entry in PHOTOS.items()]
-    for (kind, seed), entry in SCENES.items():
-        manifest.append(
-            write(entry, Image.fromarray(render_scene(seed, width=1024, height=768, kind=kind).photo))
-        )
-    write_manifest(manifest)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for package in FOLDERS:
+            unpack_debian(package, folder)
+        write_manifest([write(entry, read_photo(entry, folder)) for entry in PHOTOS])
 
 
 def write_manifest(manifest: list[dict[str, Any]]) -> None:
@@ -160,14 +214,32 @@ def write_manifest(manifest: list[dict[str, Any]]) -> None:
 
 
 def with_depth(about: dict[str, Any]) -> dict[str, Any]:
-    """Write the depth of an example as the embedded checkpoint sees it; return its entry in the manifest."""
+    """Write depth by the embedded checkpoint and the tile of an example; return its entry in the manifest."""
     photo = load_photo(OUT / about["file"])
     depth = predict(photo, DepthSettings())
     name = f"{photo.stem}_depth.jp2"
     Image.fromarray(depth.to_uint16()).save(
         OUT / name, quality_mode="dB", quality_layers=[DEPTH_DB], irreversible=True
     )
-    return {**about, "depth": name, "revision": depth.revision}
+    tile = f"{photo.stem}_tile.webp"
+    relief = ReliefSettings(**about.get("relief", {}))
+    split(
+        photo,
+        lit_picture(
+            DepthResult(photo, depth, DepthSettings()), replace(relief, frame="none"), longest_px=400
+        ),
+    ).save(OUT / tile, quality=TILE_QUALITY, method=6)
+    return {**about, "depth": name, "tile": tile, "revision": depth.revision}
+
+
+def split(photo: Photo, lit: np.ndarray[Any, Any]) -> Image.Image:
+    """Return the photo above a diagonal and its lit relief below."""
+    width, height = TILE_PX
+    tile, relief = (ImageOps.fit(Image.fromarray(picture), TILE_PX) for picture in (photo.rgb, lit))
+    below = Image.new("L", (2 * width, 2 * height))
+    ImageDraw.Draw(below).polygon([(2 * width, 0), (2 * width, 2 * height), (0, 2 * height)], fill=255)
+    tile.paste(relief, mask=below.resize(TILE_PX))
+    return tile
 
 
 def draw_sheet() -> None:
@@ -187,28 +259,30 @@ def draw_sheet() -> None:
     sheet.save(SHEET, quality=85, optimize=True, progressive=True)
 
 
-def fetch_scipy() -> zipfile.ZipFile:
-    with tempfile.TemporaryDirectory() as folder:
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-        subprocess.run([*pip, "--python-version", "3.11", "--dest", folder, "scipy==1.9.3"], check=True)
-        wheel = next(Path(folder).glob("*.whl"))
-        return zipfile.ZipFile(io.BytesIO(wheel.read_bytes()))
+def unpack_debian(package: str, folder: Path) -> None:
+    place = folder / package
+    place.mkdir()
+    subprocess.run(["apt-get", "download", "--quiet", package], cwd=place, check=True)
+    subprocess.run(["dpkg-deb", "--extract", next(place.glob("*.deb")), place], check=True)
 
 
-def read_photo(name: str, old_scipy: zipfile.ZipFile) -> Image.Image:
-    if name.endswith("face.dat"):
-        values = np.frombuffer(bz2.decompress(old_scipy.read(name)), dtype=np.uint8)
-        return Image.fromarray(values.reshape(768, 1024, 3))
-    if name.endswith("ascent.dat"):
-        return Image.fromarray(np.array(pickle.loads(old_scipy.read(name)), dtype=np.uint8)).convert("RGB")
-    return Image.open(sample_folder(name) / name).convert("RGB")
+def read_photo(entry: Entry, folder: Path) -> Image.Image:
+    if entry.package == SCIPY:
+        return read_raccoon(entry.file, folder)
+    place = skimage_data() if entry.package == SKIMAGE else folder / entry.package / FOLDERS[entry.package]
+    photo = Image.open(place / entry.file).convert("RGB")
+    return photo.crop(entry.crop) if entry.crop else photo
 
 
-def sample_folder(name: str) -> Path:
-    if name == "grace_hopper.jpg":
-        import matplotlib
+def read_raccoon(name: str, folder: Path) -> Image.Image:
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    subprocess.run([*pip, "--python-version", "3.11", "--dest", folder, SCIPY], check=True)
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        values = np.frombuffer(bz2.decompress(wheel.read(name)), dtype=np.uint8)
+    return Image.fromarray(values.reshape(768, 1024, 3))
 
-        return Path(matplotlib.get_data_path()) / "sample_data"
+
+def skimage_data() -> Path:
     import skimage
 
     return Path(skimage.__file__).parent / "data"
@@ -220,11 +294,14 @@ def write(entry: Entry, photo: Image.Image) -> dict[str, Any]:
         jpeg for quality in range(QUALITY, 40, -4) if len(jpeg := encode(photo, quality)) < MOST_BYTES
     )
     (OUT / f"{entry.stem}.jpg").write_bytes(data)
+    name = entry.package.partition("==")[0]
+    debian = "Debian package " if entry.package in FOLDERS else ""
+    source = f"{entry.author}; {debian}{name}, {Path(entry.file).name}"
     about = {
         "file": f"{entry.stem}.jpg",
         "title": entry.title,
         "license": entry.license,
-        "source": entry.source,
+        "source": source + (", cropped" if entry.crop else ""),
     }
     return {**about, "relief": entry.relief} if entry.relief else about
 

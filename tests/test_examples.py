@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DataError
@@ -11,24 +12,26 @@ from marigold_demo.io.photo import load_photo
 from marigold_demo.network.checkpoint import revision_of
 from marigold_demo.settings import DepthSettings, ReliefSettings
 
-FREE = {"CC0-1.0", "public domain"}
+FREE = {"CC0-1.0", "CC-BY-4.0", "public domain"}
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "marigold_demo" / "embedded"
 REMAKE = "the embedded checkpoint has changed; run scripts/make_examples.py --depth-only"
 
 
-def test_the_gallery_holds_a_dozen_free_photos_that_load():
+def test_the_gallery_holds_free_photos_that_load_a_dozen_of_them_large():
     examples = load_examples()
-    assert len(examples) >= 12
+    photos = [load_photo(example.path) for example in examples]
+    sizes = [max(photo.size) for photo in photos]
+    assert sizes.count(1280) >= 12 and min(sizes) >= 512 and max(sizes) == 1280
     assert (
         len({example.title for example in examples})
         == len({example.path for example in examples})
         == len(examples)
     )
-    for example in examples:
-        photo = load_photo(example.path)
-        assert 300 <= max(photo.size) <= 1024 and photo.notes == ()
-        assert example.path.stat().st_size < 200_000
-        assert example.license in FREE and len(example.source) > 10
+    for example, photo in zip(examples, photos, strict=True):
+        assert photo.notes == ()
+        author, package_file = example.source.split("; ")
+        assert example.license in FREE and author and "." in package_file
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 3_000_000
 
 
 def test_each_example_brings_depth_at_the_size_of_its_photo():
@@ -58,6 +61,20 @@ def test_the_depth_that_is_stored_is_the_depth_that_the_network_gives():
 def test_every_picture_of_the_folder_is_in_the_manifest():
     assert {example.path for example in load_examples()} == set(FOLDER.glob("*.jpg"))
     assert {example.depth for example in load_examples()} == set(FOLDER.glob("*.jp2"))
+    assert {example.tile for example in load_examples()} == set(FOLDER.glob("*.webp"))
+
+
+def test_a_tile_shows_the_photo_above_its_diagonal_and_plaster_below():
+    for example in load_examples():
+        with Image.open(example.tile) as opened:
+            tile = opened.convert("RGB")
+        photo = ImageOps.fit(Image.fromarray(load_photo(example.path).rgb), tile.size)
+        shown, wanted = (np.asarray(picture).astype(np.int16) for picture in (tile, photo))
+        rows, columns = np.indices(shown.shape[:2])
+        place = rows / shown.shape[0] + columns / shown.shape[1]
+        above, below = place < 0.95, place > 1.05
+        assert np.abs(shown - wanted)[above].mean() < 12
+        assert np.ptp(shown, axis=2)[below].mean() < 40 and shown[below].std() > 15
 
 
 def test_without_a_manifest_there_are_no_examples(tmp_path):
@@ -87,6 +104,7 @@ def test_settings_are_given_by_name(tmp_path):
         (json.dumps([entry(file="b.jpg")]), "not a file"),
         (json.dumps([entry(file="../a.jpg")]), "not a file"),
         (json.dumps([entry(depth="b.jp2")]), "not a file"),
+        (json.dumps([entry(tile="b.webp")]), "not a file"),
         (json.dumps([entry(relief={"depth_mm": 3})]), "depth_mm"),
         (json.dumps([entry(relief={"width_mm": 3})]), "width_mm is 3"),
         (json.dumps([entry(relief=[1])]), "cannot be used"),

@@ -347,7 +347,7 @@ def _gallery(examples: tuple[Example, ...]) -> gr.Gallery:
     """Return thumbnails of the examples; the `select` event has the index of the example."""
     with tempfile.TemporaryDirectory() as folder:  # gradio takes copies of its own
         return gr.Gallery(
-            [(str(_thumbnail(example, Path(folder))), example.title) for example in examples],
+            [(str(example.tile or _thumbnail(example, Path(folder))), example.title) for example in examples],
             label="Examples",
             show_label=False,
             columns=4,
