@@ -9,15 +9,20 @@ import importlib
 import re
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from itertools import accumulate, pairwise
 
 import pytest
 
+from marigold_demo.settings import ReliefSettings
 from tests.pages import ROOT
 
 PACKAGE = ROOT / "marigold_demo"
 # Patterns that are chosen while the program runs: module and expression -> where they are listed.
-CHOSEN = {("serving.middleware", "PATHS.get(method, '(?!)')"): lambda module: module.PATHS.values()}
+CHOSEN = {
+    ("serving.middleware", "PATHS.get(method, '(?!)')"): lambda module: module.PATHS.values(),
+    ("ui.widgets", r"f'\\b{name}\\b'"): lambda _: [rf"\b{field.name}\b" for field in fields(ReliefSettings)],
+}
 SCANS = {"search", "sub", "subn", "split", "findall", "finditer"}
 COMMON = "a0 .-_/:@'\"<>,=\t\n"
 # How often the unit of an attack is repeated: an exponential pattern shows in the first five, before it takes
