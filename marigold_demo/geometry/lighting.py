@@ -107,6 +107,11 @@ def light_piece(field: Heightfield, settings: ReliefSettings) -> Levels:
     return _light(field, settings, heights, inside, pitch=field.footprint.outer_mm[0] / heights.shape[1])
 
 
+def colored_piece(field: Heightfield, settings: ReliefSettings) -> Levels:
+    """Return the color uint8 [H, W, 3] of a whole piece in its light, as it lies."""
+    return ramp(settings)[light_piece(field, settings)]
+
+
 def light_picture(field: Heightfield, settings: ReliefSettings) -> Levels:
     """Return the brightness uint8 [R, C] of the picture alone, sample for sample."""
     heights, columns = continued(field), field.heights.shape[1]

@@ -143,7 +143,7 @@ def _preview(relief: Relief, scale: float, *, closed: bool) -> GlbMesh:
 
 def _dress(relief: Relief, places: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Return the lit picture over white rows, uint8 [H, W, 3], and where in it places [V, 2] in mm are."""
-    lit = lighting.ramp(relief.settings)[lighting.light_piece(relief.field, relief.settings)]
+    lit = lighting.colored_piece(relief.field, relief.settings)
     rows = len(lit)
     below = 2 * WHITE_ROWS - rows % WHITE_ROWS  # a whole block of the JPEG is white, and none is mixed
     texture = np.pad(lit, ((0, below), (0, 0), (0, 0)), mode="edge")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from marigold_demo.examples import Example
+from marigold_demo.geometry import lighting
 from marigold_demo.geometry.print_report import print_facts
 from marigold_demo.io import export
 from marigold_demo.io.photo import Photo, load_photo
@@ -91,7 +92,7 @@ def _files(example: Example) -> tuple[bytes, bytes, bytes, str, str, str, str]:
     relief = Workflow.relief(result.depth, light, photo=result.photo)
     chips = style_chips.chips(result)
     seen = export.preview_glb(relief, longest=1.0), about_relief(relief, None)
-    poster = style_chips.drag_picture(result, ReliefSettings(), longest_px=style_chips.FIRST_PX)
+    poster = style_chips.image(lighting.colored_piece(relief.field, light))
     return sides[0], sides[1], *seen, print_facts(relief), chips, poster
 
 

@@ -30,7 +30,6 @@ STYLES: Mapping[str, str] = MappingProxyType(
 )
 CHIP_PX, CHIP_SIZE = 160, (144, 96)
 DRAG_PX = 256
-FIRST_PX = 512
 COARSE_MM = 0.2  # triangles are not seen in a picture
 
 
@@ -53,7 +52,7 @@ def lit_picture(result: DepthResult, settings: ReliefSettings, *, longest_px: in
         tolerance_mm=COARSE_MM,
     )
     relief = Workflow.relief(result.screen_depth, light, photo=result.photo)
-    return lighting.ramp(light)[lighting.light_piece(relief.field, light)]
+    return lighting.colored_piece(relief.field, light)
 
 
 def chips(result: DepthResult) -> str:
@@ -65,10 +64,14 @@ def chips(result: DepthResult) -> str:
     return f"<style>{''.join(rules)}</style>"
 
 
-def drag_picture(result: DepthResult, settings: ReliefSettings, *, longest_px: int = DRAG_PX) -> str:
+def drag_picture(result: DepthResult, settings: ReliefSettings) -> str:
     """Return the relief as an image in HTML, small enough to follow a slider."""
-    address = _address(Image.fromarray(lit_picture(result, settings, longest_px=longest_px)))
-    return f'<img alt="" src="{html.escape(address)}">'
+    return image(lit_picture(result, settings, longest_px=DRAG_PX))
+
+
+def image(rgb: NDArray[np.uint8]) -> str:
+    """Return a picture [H, W, 3] as an image in HTML."""
+    return f'<img alt="" src="{html.escape(_address(Image.fromarray(rgb)))}">'
 
 
 def _chip(result: DepthResult, name: str) -> str:
