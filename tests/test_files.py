@@ -714,6 +714,6 @@ def test_the_page_says_that_the_disk_is_full_and_goes_on_later(browser, url, ser
     visit.page.reload()
     visit.upload(photo)
     visit.wait_for_depth()
-    # The reload may abort a stream.
-    assert [fault for fault in visit.faults if "507" not in fault and "was aborted" not in fault] == []
+    expected = ("507", "was aborted", "Connection errored out")  # the last two: the reload may end a stream
+    assert [fault for fault in visit.faults if not any(words in fault for words in expected)] == []
     visit.context.close()

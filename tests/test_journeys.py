@@ -12,6 +12,9 @@ from playwright.sync_api import Page, expect
 
 from marigold_demo.io import isolated
 from marigold_demo.io.photo import Photo
+from marigold_demo.ui.depth_tab import DepthTab
+from marigold_demo.ui.photo_tab import Outputs
+from marigold_demo.ui.session_store import DepthResult
 from tests.pages import draw_photo
 from tests.visits import BROWSER, kept, wait_until
 
@@ -62,6 +65,29 @@ def drop_file(page: Page, path: Path, kind: str) -> None:
     zone = page.locator("#photo").get_by_role("button", name="Drop an image")
     for event in ("dragenter", "dragover", "drop"):
         zone.dispatch_event(event, {"dataTransfer": transfer})
+
+
+def test_files_of_one_photo_never_take_the_place_of_those_of_the_next(visit, folder, photo, monkeypatch):
+    write, may_end, ended = DepthTab.write_exact, threading.Event(), threading.Event()
+
+    def held(tab: DepthTab, result: DepthResult) -> Outputs:
+        written = write(tab, result)
+        if result.photo.stem == "first":
+            may_end.wait(60)
+            ended.set()
+        return written
+
+    monkeypatch.setattr(DepthTab, "write_exact", held)
+    seen = visit()
+    seen.upload(draw_photo(folder, "first.png", size=(90, 60)))
+    seen.wait_for_depth()
+    seen.upload(photo)
+    seen.wait_for_depth()
+    assert np.load(seen.download("#download-npy")).shape == (120, 160)
+    may_end.set()
+    assert ended.wait(10)
+    seen.page.wait_for_timeout(1500)  # for the page to show what it should not
+    assert np.load(seen.download("#download-npy")).shape == (120, 160)
 
 
 def test_a_good_photo_right_after_a_bad_file_wins(visit, folder, photo, monkeypatch):

@@ -128,6 +128,20 @@ def test_who_waits_moves_up_when_another_leaves_and_cancel_stops_a_run_within_a_
     visits[0].wait_for_depth()
 
 
+def test_a_photo_chosen_while_another_is_worked_on_takes_its_place(visit, folder, predict):
+    predict.may_go_on.clear()
+    seen, calls = visit(), predict.calls
+    seen.upload(draw_photo(folder, "first.png", size=(210, 140)))
+    expect(seen.page.locator("#status")).to_contain_text("Step 1 of 3")
+    seen.upload(draw_photo(folder, "second.png", size=(140, 210)))
+    expect(seen.page.locator("#file-name")).to_have_text("second")
+    seen.page.wait_for_timeout(1000)
+    predict.may_go_on.set()
+    seen.wait_for_object()
+    assert np.load(seen.download("#download-npy")).shape == (210, 140)
+    assert predict.calls == calls + 1 + 3  # the step that was under way, then the second photo's
+
+
 def test_the_bar_of_a_run_stays_in_sight_on_a_phone(visit, folder, predict):
     predict.may_go_on.clear()
     seen = visit(width=390, touch=True)
@@ -154,8 +168,8 @@ def test_removing_an_example_empties_the_page_and_runs_nothing(visit, predict):
 
 
 def test_a_photo_removed_while_the_3d_viewer_is_still_loading_leaves_no_error(visit, folder):
-    seen, held = visit(), []
-    seen.page.route("**/assets/lib-*.js", lambda route: held.append(route))
+    held = []
+    seen = visit(routes={"**/assets/lib-*.js": lambda route: held.append(route)})
     seen.upload(draw_photo(folder, "gone.png", size=(250, 150)))
     expect(seen.page.locator("#preview canvas")).to_be_attached()
     wait_until(seen.page, lambda: held)

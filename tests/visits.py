@@ -1,12 +1,13 @@
 """Visits to a page in a real browser: what a visitor does, and all that the page must not do noted down."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from tests.pages import LENIENT
 
@@ -58,6 +59,7 @@ class Visit:
         motion: str = "no-preference",
         before: str = "",
         at: str = "",
+        routes: Mapping[str, Callable[[Route], object]] = MappingProxyType({}),
     ):
         self.context = browser.new_context(
             viewport={"width": width, "height": 860},
@@ -71,6 +73,8 @@ class Visit:
         self.page.set_default_timeout(PATIENCE_MS)
         if before:  # a script that runs before those of the page
             self.page.add_init_script(before)
+        for pattern, handler in routes.items():
+            self.page.route(pattern, handler)
         self.faults: list[str] = []
         self.page.on("pageerror", lambda error: self.faults.append(f"page error: {error}"))
         self.page.on("console", self._console)
@@ -78,6 +82,8 @@ class Visit:
         self.page.on("response", self._response)
         self.page.goto(f"{url}/{at or f'?__theme={theme}'}")
         self.page.wait_for_selector("#photo input[type=file]", state="attached")
+        self.page.wait_for_function("document.querySelectorAll('#compare img[src]').length === 2")
+        self._before = self._sides()  # what was on the slider before the visitor did anything
 
     def _console(self, message) -> None:
         if message.type == "error" and not any(known in message.text for known in KNOWN_CONSOLE):
@@ -91,10 +97,16 @@ class Visit:
         if not asked.startswith((own, "data:", "blob:")):
             self.faults.append(f"request to {asked}")
 
+    def _sides(self) -> list[str]:
+        return self.page.eval_on_selector_all("#compare img", "(all) => all.map((one) => one.src)")
+
     def upload(self, path: Path) -> None:
+        self._before = self._sides()
         self.page.set_input_files("#photo input[type=file]", path)
 
     def wait_for_depth(self) -> None:
+        """Wait for the pictures of a new depth, and the end of its run."""
+        wait_until(self.page, lambda: self._sides() != self._before)
         expect(self.page.locator("#compare img")).to_have_count(2)
         expect(self.page.locator("#status")).to_contain_text("Done")
 

@@ -1,7 +1,7 @@
 """Second tab of the page: a run of the network, photo beside depth, colors, and the files of depth.
 
-A run is a chain: a new request -> begin (buttons) -> run (the network; a generator, so that Cancel closes it)
--> preview -> files. Only `run_network` uses the network; colors, relief and mesh start at the kept depth.
+A run is a chain: a new request -> begin (buttons; an earlier run ends) -> run (the network; a generator, so
+that Cancel closes it) -> preview -> files. Only `run_network` uses the network; all else starts at the depth.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,16 +23,18 @@ from marigold_demo.io.photo import Photo, safe_stem
 from marigold_demo.settings import DepthSettings, ReliefSettings
 from marigold_demo.ui import layers, points, widgets
 from marigold_demo.ui.layers import DEPTH, LAYERS, PHOTO, RELIEF, DepthStyle
-from marigold_demo.ui.messages import ProgressText, status, user_errors
+from marigold_demo.ui.messages import Handler, ProgressText, status, user_errors
 from marigold_demo.ui.model_picker import ModelPicker, refinement
 from marigold_demo.ui.opening import Opening
 from marigold_demo.ui.photo_tab import PHONE_DEPTH, Outputs, PhotoTab
 from marigold_demo.ui.points import Points
-from marigold_demo.ui.queue import visitor
+from marigold_demo.ui.queue import unless_replaced, visitor
 from marigold_demo.ui.session_store import DepthResult, SessionStore, is_refinement, new_request, write_file
 from marigold_demo.ui.widgets import (
+    EACH,
     MAX_NETWORK,
     NETWORK,
+    ONCE,
     QUIET,
     RAW,
     READING,
@@ -68,6 +70,7 @@ class DepthTab:
     def __init__(self, store: SessionStore, models: ModelPicker, opening: Opening | None = None) -> None:
         self.store, self.models, self.opening = store, models, opening
         self.key = gr.State(None)
+        self.started = gr.Textbox(visible="hidden", elem_id="started")  # request whose run has begun
 
     def add_slider(self) -> None:
         """Add the compare slider with what is read from it."""
@@ -132,21 +135,22 @@ class DepthTab:
         self.photo, self.objects = photo, objects
         emptied = [self.key, self.slider, self.points.reading, *self.files.values(), *objects.buttons]
         offer = [self.models.refine, self.models.offer]
-        began = photo.request.change(
-            self.begin_run,
-            [photo.request, self.key],
-            [*photo.run_outputs, *offer, self.stage, *emptied, objects.preview],
-            queue=False,
-            **QUIET,
-        )
-        run = began.success(
+        run = self.started.change(
             user_errors(self.run_network, also=lambda words: {photo.status: status(words, alert=True)}),
             [photo.request, photo.key, self.key, *photo.fields.values(), self.left, self.right, *self.style],
             [photo.status, *self.taken],
             concurrency_id=NETWORK,
             concurrency_limit=MAX_NETWORK,
-            **QUIET,
+            **QUIET | EACH,
             **RAW,
+        )
+        photo.request.change(
+            self.begin_run,
+            [photo.request, self.key],
+            [self.started, *photo.run_outputs, *offer, self.stage, *emptied, objects.preview],
+            cancels=[run],  # that of another photo
+            queue=False,
+            **QUIET,
         )
         # Not `.then`: after an error it does not run.
         for ended in (run.success, run.failure):
@@ -174,12 +178,17 @@ class DepthTab:
         depth_is_there.success(None, js=_SHOW_DEPTH)
         # Before its preview is made: a Model3D that is filled while it is not there stays empty.
         self.objects.rebuild(self.points.forget_after(depth_is_there, self.objects).success)
-        depth_is_there.success(user_errors(self.objects.draw_chips), [self.key], [self.objects.chips], **WORK)
         exact, colored = [self.files["npy"], self.files["png16"]], [self.files["colored"]]
-        depth_is_there.success(
-            user_errors(self.write_colored), [self.key, *self.style], colored, **WORK, **RAW
-        )
-        depth_is_there.success(user_errors(self.write_depth), [self.key], exact, **WORK)
+        for handler, style, outputs in (
+            (self.objects.draw_chips, [], [self.objects.chips]),
+            (self.write_colored, self.style, colored),
+            (self.write_depth, [], exact),
+        ):
+            depth_is_there.success(self.of_this(handler), [self.key, *style], outputs, **WORK, **RAW)
+
+    def of_this(self, handler: Handler) -> Handler:
+        """Wrap a handler of the depth on screen, so that what it returns late never meets the next depth."""
+        return unless_replaced(self.key, user_errors(handler))
 
     def _connect_depth_file(self, run: Dependency) -> None:
         """Let a depth file, or the depth inside a photo, take the place of a run.
@@ -210,7 +219,7 @@ class DepthTab:
             [photo.key, *sides],
             [*photo.run_outputs, *shown],
             cancels=[run],
-            **WORK,
+            **WORK | ONCE,
         )
         self.follow(from_phone)
 
@@ -220,15 +229,14 @@ class DepthTab:
                 *(choice.input for choice in (self.left, self.right, self.colormap, self.invert)),
                 *(plane.release for plane in (self.near, self.far, self.contours)),
             ],
-            user_errors(self.show_layers),
+            self.of_this(self.show_layers),
             [self.key, self.left, self.right, *self.style],
             self.pictures,
-            trigger_mode="always_last",
             **WORK,
             **RAW,
         )
         changed.success(
-            user_errors(self.write_colored),
+            self.of_this(self.write_colored),
             [self.key, *self.style],
             [self.files["colored"]],
             **WORK,
@@ -240,7 +248,7 @@ class DepthTab:
     def begin_run(self, request: str, depth_key: str | None) -> Outputs:
         """Note the run and set the buttons; an earlier depth of the photo stays until the new one comes."""
         self.store.begin_run(request)
-        state = self.photo.run_state(ready=False, busy=True, words="Getting ready")
+        state = self.photo.run_state(ready=False, busy=True, words="Getting ready") | {self.started: request}
         if depth_key:
             return state
         emptied = {self.key: None, self.slider: None, self.objects.preview: None}
@@ -264,12 +272,16 @@ class DepthTab:
         """
         count = len(self.photo.fields)
         left, right, *style = chosen[count:]
+        stopped = False
         try:
             draft = self.store.result(depth_key) if is_refinement(request) else None
             settings = self._settings(draft, chosen[:count])
             yield from self.stream(photo_key, settings, sides=(left, right), style=DepthStyle(*style))
+        except GeneratorExit:
+            stopped = True
+            raise
         finally:
-            self.store.end_run(request)
+            self.store.end_run(request, stopped=stopped)
 
     def _settings(self, draft: DepthResult | None, chosen: Sequence[Any]) -> DepthSettings:
         """Return the settings of the fields, or those that refine a draft."""
@@ -296,12 +308,13 @@ class DepthTab:
         """Put the buttons back, unless this is late news of a run whose successor is under way."""
         if self.store.is_running(request):
             return gr.skip()  # type: ignore[no-any-return]
-        under_way = "<progress" in str(line)  # nothing else said how it ended
+        # Nothing said how it ended, and nothing will.
+        under_way = "<progress" in str(line) and not self.store.has_ended(request)
         return self.photo.run_state(ready=bool(photo_key), words="Stopped" if under_way else None)
 
     def cancel_run(self, request: str) -> Outputs:
         """Forget the run, which this event cancels, and put the buttons back."""
-        self.store.end_run(request)
+        self.store.end_run(request, stopped=True)
         return self.photo.run_state(ready=True, words="Stopped")
 
     def take_depth_file(

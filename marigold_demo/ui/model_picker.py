@@ -14,7 +14,7 @@ from marigold_demo.settings import DepthSettings
 from marigold_demo.ui import widgets
 from marigold_demo.ui.messages import duration, size_in_words, user_errors
 from marigold_demo.ui.session_store import DepthResult, SessionStore, new_request
-from marigold_demo.ui.widgets import QUIET, WORK
+from marigold_demo.ui.widgets import ONCE, QUIET, WORK
 
 if TYPE_CHECKING:
     from marigold_demo.ui.depth_tab import DepthTab
@@ -57,7 +57,6 @@ class ModelPicker:
             "fn": self.show_status,
             "inputs": [*photo.fields.values()],
             "outputs": [self.status],
-            "trigger_mode": "always_last",
             "queue": False,
         } | QUIET
         gr.on(chosen, **shown)
@@ -71,7 +70,7 @@ class ModelPicker:
             queue=False,
             **QUIET,
         )
-        self.refine.click(lambda: new_request(refine=True), None, [photo.request], **WORK)
+        self.refine.click(lambda: new_request(refine=True), None, [photo.request], **WORK | ONCE)
 
     def show_choices(self) -> dict[Any, Any]:
         """Fill the dropdown with what is known of each checkpoint now."""

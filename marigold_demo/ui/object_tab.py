@@ -26,7 +26,7 @@ from marigold_demo.ui.points import CAMERA
 from marigold_demo.ui.preview import Preview
 from marigold_demo.ui.session_store import DepthResult, SessionStore, write_file
 from marigold_demo.ui.style_chips import STYLES, chips, drag_picture, preset
-from marigold_demo.ui.widgets import QUIET, RAW, WORK, download_button, settled_events
+from marigold_demo.ui.widgets import ONCE, QUIET, RAW, WORK, download_button, settled_events
 
 if TYPE_CHECKING:
     from marigold_demo.ui.depth_tab import DepthTab
@@ -206,7 +206,6 @@ class ObjectTab:
             self.follow_drag,
             [depth.key, *self.relief.fields.values()],
             [self.drag],
-            trigger_mode="always_last",
             **WORK,
             **RAW,
         )
@@ -217,13 +216,13 @@ class ObjectTab:
             for event in settled_events(field)
             if not (shape is self.mesh and name in CAMERA)
         ]
-        self.rebuild(partial(gr.on, settled), trigger_mode="always_last")
+        self.rebuild(partial(gr.on, settled))
         begun = self.zip.click(
             lambda: gr.Button("Packing everything …", interactive=False),
             None,
             [self.zip],
             queue=False,
-            **QUIET,
+            **QUIET | ONCE,
         )
         packed = begun.success(
             user_errors(self.pack),
@@ -248,7 +247,8 @@ class ObjectTab:
         """Build the preview of the chosen shape at the trigger, then its files."""
         outputs = [*self.relief.outputs, *self.mesh.outputs]
         chosen = [self.depth_key, self.chosen]
-        show, build = user_errors(self.show_preview), user_errors(self.build)
+        depth = self.depth
+        show, build = depth.of_this(self.show_preview), depth.of_this(self.build)
         shown = [*self.viewer.outputs, self.facts, self.refused, *outputs]
         inputs = [*chosen, *self.all_fields]
         previewed = trigger(show, [self.preview, *inputs], shown, js=_BUSY, **WORK, **RAW, **how)
@@ -263,16 +263,14 @@ class ObjectTab:
             **QUIET,
             **RAW,
         )
-        depth = self.depth
         previewed.success(
-            user_errors(depth.show_relief),
+            depth.of_this(depth.show_relief),
             [depth.key, depth.left, depth.right, *depth.style],
             depth.pictures,
-            trigger_mode="always_last",
             **WORK,
             **RAW,
         )
-        previewed.success(build, inputs, outputs, trigger_mode="always_last", **WORK, **RAW)
+        previewed.success(build, inputs, outputs, **WORK, **RAW)
 
     # Handlers: what they return is component -> value; components that are not named stay as they are.
 

@@ -19,7 +19,6 @@ from marigold_demo.ui import queue
 from marigold_demo.ui.api import add_endpoints, mcp_server
 from marigold_demo.ui.depth_tab import DepthTab
 from marigold_demo.ui.layers import DepthStyle
-from marigold_demo.ui.messages import user_errors
 from marigold_demo.ui.model_picker import ModelPicker
 from marigold_demo.ui.object_tab import MESH, RELIEF, ObjectTab
 from marigold_demo.ui.opening import prepare
@@ -102,7 +101,7 @@ class Tabs:
         begun = self.restore.connect(page)
         if self.opening is not None:
             begun.success(
-                user_errors(self.write_opening),
+                self.depth.of_this(self.write_opening),
                 [self.depth.key],
                 [self.objects.relief.report, *self.objects.buttons, *self.depth.files.values()],
                 **WORK,

@@ -27,7 +27,7 @@ from marigold_demo.ui.model_picker import ModelPicker
 from marigold_demo.ui.opening import Opening
 from marigold_demo.ui.queue import visitor
 from marigold_demo.ui.session_store import SessionStore, new_request, shrink_photo, write_file
-from marigold_demo.ui.widgets import QUIET, READING, WORK
+from marigold_demo.ui.widgets import EACH, ONCE, QUIET, READING, WORK
 
 if TYPE_CHECKING:
     from marigold_demo.ui.depth_tab import DepthTab
@@ -175,20 +175,19 @@ class PhotoTab:
             list(dict.fromkeys([self.drop, *taken, self.depth_file, self.reread, *settings])),
             js=_UPLOADED,
             preprocess=False,
-            trigger_mode="always_last",
             **READING,
         )
         self.say.change(None, [self.say], [self.status], js="(line) => line", **QUIET)
-        self.drop.input(self.empty, None, taken, trigger_mode="always_last", cancels=[run, took], **WORK)
+        self.drop.input(self.empty, None, taken, cancels=[run, took], **WORK)
         self.gallery.select(
             user_errors(self.take_chosen_example),
             [self.at_once],
             [self.drop, *taken, *objects.relief.fields.values()],
             cancels=[run, took],  # what came before is not shown after it
-            **WORK,
+            **WORK | EACH,
         )
         # Through the queue, or the change of the request is not noticed.
-        self.run.click(new_request, None, [self.request], **WORK)
+        self.run.click(new_request, None, [self.request], **WORK | ONCE)
         self.recipe_file.upload(
             user_errors(self.take_recipe),
             [self.recipe_file, self.key],

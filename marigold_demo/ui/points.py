@@ -11,7 +11,7 @@ from marigold_demo.geometry.textured_mesh import span
 from marigold_demo.settings import MeshSettings
 from marigold_demo.ui.messages import user_errors
 from marigold_demo.ui.session_store import DepthResult, SessionStore
-from marigold_demo.ui.widgets import QUIET, RAW, WORK, settled_events
+from marigold_demo.ui.widgets import EACH, QUIET, RAW, WORK, settled_events
 
 if TYPE_CHECKING:
     from marigold_demo.ui.depth_tab import DepthTab
@@ -59,8 +59,7 @@ class Points:
             user_errors(self.read),
             [depth.key, self.point, self.places],
             [self.reading, self.places, self.row, self.length],
-            trigger_mode="multiple",
-            **WORK,
+            **WORK | EACH,
             **RAW,
         )
         camera = [event for name in CAMERA for event in settled_events(self.mesh.fields[name])]
@@ -69,7 +68,6 @@ class Points:
             user_errors(self.scale),
             [depth.key, self.places, self.length, self.before, *self.mesh.fields.values()],
             [self.reading, self.before, self.mesh.fields["near_m"]],
-            trigger_mode="always_last",
             **WORK,
             **RAW,
         )

@@ -10,6 +10,7 @@ is never forgotten for another: the page holds a stream open for as long as it i
 """
 
 import asyncio
+import functools
 import logging
 import re
 import time
@@ -28,7 +29,7 @@ from starlette.exceptions import HTTPException
 
 from marigold_demo.serving.http import VISITOR_HEADER, visitor_of
 from marigold_demo.serving.monitor import log_event
-from marigold_demo.ui.messages import TITLE
+from marigold_demo.ui.messages import TITLE, Handler
 
 _log = logging.getLogger(__name__)
 
@@ -384,6 +385,29 @@ def visitor() -> str | None:
     """Return the key of the visitor whose event runs now; None outside of events."""
     request = LocalContext.request.get(None)
     return None if request is None else visitor_of_request(request)
+
+
+def unless_replaced(state: gr.State, handler: Handler) -> Handler:
+    """Wrap an event handler: its outputs are left out if the session's value of a state changed meanwhile.
+
+    What was made of one depth must never be shown beside the next one, which came while it was made.
+    """
+
+    @functools.wraps(handler)
+    def call(*values: Any) -> Any:
+        before = _session_value(state)
+        outputs = handler(*values)
+        return outputs if _session_value(state) == before else gr.skip()
+
+    return call  # type: ignore[return-value]
+
+
+def _session_value(state: gr.State) -> Any:
+    """Return what a state holds in the session of the event that runs now; None outside of events."""
+    blocks, request = LocalContext.blocks.get(None), LocalContext.request.get(None)
+    if blocks is None or request is None or not request.session_hash:
+        return None
+    return blocks.state_holder[request.session_hash][state._id]
 
 
 def forget_session() -> None:

@@ -21,7 +21,7 @@ from marigold_demo.ui.messages import duration, status, user_errors
 from marigold_demo.ui.opening import Opening
 from marigold_demo.ui.photo_tab import NEAR, Outputs, PhotoTab
 from marigold_demo.ui.session_store import SessionStore, new_request
-from marigold_demo.ui.widgets import QUIET, RAW, WORK
+from marigold_demo.ui.widgets import ONCE, QUIET, RAW, WORK
 
 if TYPE_CHECKING:
     from marigold_demo.ui.depth_tab import DepthTab
@@ -76,7 +76,6 @@ class SessionRestore:
             user_errors(self.keep),
             keys,
             [self.ticket, photo.link],
-            trigger_mode="always_last",
             **WORK,
         )
         gr.on(
@@ -85,7 +84,6 @@ class SessionRestore:
             [self.kept, self.ticket, *fields],
             [self.kept],
             js=f"(...values) => waysIn.keep({names}, values)",
-            trigger_mode="always_last",
             **QUIET,
         )
         pictures = [photo.drop, photo.name, photo.notes, *depth.pictures, depth.stage, self.kinds]
@@ -104,7 +102,9 @@ class SessionRestore:
         )
         turned.success(None, [self.kept], [self.kept], js="(kept) => waysIn.keepCamera(kept)", **QUIET)
         depth.follow(self.reopened.change(lambda: None, None, None, **WORK))
-        made = photo.link.click(user_errors(self.make_link), [*keys, *fields], [self.link_key], **WORK, **RAW)
+        made = photo.link.click(
+            user_errors(self.make_link), [*keys, *fields], [self.link_key], **WORK | ONCE, **RAW
+        )
         made.success(None, [self.link_key], None, js=_COPY, **QUIET)
         return begun
 

@@ -158,7 +158,7 @@ class SessionStore:
         self.sweeper = PeriodicTask(self.sweep)
         self._photos: IdleCache[Photo] = IdleCache(max_bytes=max_bytes // 2, ttl_s=ttl_s)
         self._results: IdleCache[DepthResult] = IdleCache(max_bytes=max_bytes // 2, ttl_s=ttl_s)
-        # Requests whose runs have begun and not ended.
+        # Whether the run of a request is under way; False where it has ended by itself.
         self._running: IdleCache[bool] = IdleCache(max_bytes=_NOTES_BYTES, ttl_s=ttl_s)
         # The key of the last result, by the key of its photo.
         self._latest: IdleCache[str] = IdleCache(max_bytes=_NOTES_BYTES, ttl_s=ttl_s)
@@ -175,9 +175,16 @@ class SessionStore:
         """Note that the run of a request has begun."""
         self._running.put(request, True, size_bytes=_NOTE_BYTES)
 
-    def end_run(self, request: str | None) -> None:
-        """Note that the run of a request has ended."""
-        self._running.drop(request)
+    def end_run(self, request: str | None, *, stopped: bool) -> None:
+        """Note that the run of a request has ended: by itself, or because it was stopped."""
+        if stopped:
+            self._running.drop(request)
+        else:
+            self._running.put(request, False, size_bytes=_NOTE_BYTES)
+
+    def has_ended(self, request: str | None) -> bool:
+        """Return whether the run of a request has ended by itself, with a result or an error."""
+        return self._running.get(request) is False
 
     def is_running(self, request: str | None) -> bool:
         """Return whether the run of a request has begun and not ended."""

@@ -20,10 +20,17 @@ MAX_WORKERS = 4
 # Events that decode an uploaded file: twice as many as one visitor can hold up (isolated.Limits).
 READ, MAX_READING = "read", 8
 MAX_NETWORK = 24  # the workflow runs one at a time; the others see how many are before them
-# How events of the page are declared: no program sees them, and no overlay covers the page.
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+# How events of the page are declared: no program sees them, and no overlay covers the page. An event that is
+# triggered while it works comes once more afterwards; Gradio would leave it out.
+QUIET: dict[str, Any] = {
+    "api_visibility": "private",
+    "show_progress": "hidden",
+    "trigger_mode": "always_last",
+}
 WORK: dict[str, Any] = QUIET | {"concurrency_id": WORKERS, "concurrency_limit": MAX_WORKERS}
 READING: dict[str, Any] = QUIET | {"concurrency_id": READ, "concurrency_limit": MAX_READING}
+ONCE = {"trigger_mode": "once"}  # a second click on the same button does nothing
+EACH = {"trigger_mode": "multiple"}  # for what must not wait for the one before
 # Values as they were sent: the settings' own limits hold, which are wider than those of the sliders.
 RAW: dict[str, Any] = {"preprocess": False}
 
