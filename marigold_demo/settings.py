@@ -101,6 +101,8 @@ def shortly(number: float) -> str:
 
 Quality = Literal["full", "draft"]
 Outlines = Literal["auto", "network", "photo"]
+Start = Literal["auto", "noise", "zeros"]
+Spacing = Literal["auto", "leading", "trailing"]
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,17 @@ class DepthSettings:
         "auto",
         "Outlines as the network draws them, or moved onto the photo's; auto: what suits the checkpoint",
         choices=get_args(Outlines),
+    )
+    start: Start = option(
+        "auto",
+        "First latent: noise, or zeros for checkpoints tuned end to end; auto: what suits the checkpoint",
+        choices=get_args(Start),
+    )
+    spacing: Spacing = option(
+        "auto",
+        "Timesteps from the start of each interval (leading) or from its end (trailing, for few steps);"
+        " auto: the checkpoint's own",
+        choices=get_args(Spacing),
     )
 
     def __post_init__(self) -> None:

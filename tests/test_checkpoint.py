@@ -3,6 +3,7 @@ import os
 import shutil
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from marigold_demo.depth import DepthMap
 from marigold_demo.errors import CheckpointError
 from marigold_demo.network import checkpoint, checkpoint_folder
 from marigold_demo.network.checkpoint import load_pipeline, open_pipeline, predict
-from marigold_demo.network.checkpoint_folder import read_pipeline, save_pipeline
+from marigold_demo.network.checkpoint_folder import read_pipeline, save_pipeline, sketch_pipeline
 from marigold_demo.settings import DepthSettings
 from tests import toys
 from tests.conftest import make_photo
@@ -31,7 +32,7 @@ def nothing_loaded():
 @pytest.fixture
 def folder(toy_folder, tmp_path):
     """Return a copy of the toy checkpoint to spoil."""
-    return shutil.copytree(toy_folder, tmp_path / "checkpoint")
+    return Path(shutil.copytree(toy_folder, tmp_path / "checkpoint"))
 
 
 def change(path, **entries):
@@ -65,6 +66,31 @@ def test_checkpoint_that_says_nothing_gets_the_steps_of_its_scheduler(folder, sc
 def test_end_to_end_checkpoint_of_the_hub_starts_from_zeros(folder):
     name = next(known.name for known in CATALOG if known.start_zeros)
     assert read_pipeline(folder, name=name).defaults.start == "zeros"
+
+
+# As E2E-FT saves it: trailing steps, one of them, betas that are not rescaled.
+LIKE_E2E = {"timestep_spacing": "trailing", "rescale_betas_zero_snr": False}
+
+
+@pytest.mark.parametrize(
+    ("place", "scheduler", "index", "start"),
+    [
+        ("marigold-e2e-ft-depth", {}, {}, "zeros"),
+        ("models--me--my_E2E_depth/snapshots/0123", {}, {}, "zeros"),
+        ("tuned end-to-end", {}, {}, "zeros"),
+        ("mine", {}, {"_name_or_path": "GonzaloMG/marigold-e2e-ft-depth"}, "zeros"),
+        ("mine", LIKE_E2E, {"default_denoising_steps": 1}, "zeros"),
+        ("mine", LIKE_E2E, {"default_denoising_steps": 4}, "noise"),
+        ("mine", {"rescale_betas_zero_snr": True}, {"default_denoising_steps": 1}, "noise"),
+        ("mine-e2e", {}, {"start_latent": "noise"}, "noise"),
+        ("theme2end", {}, {}, "noise"),
+    ],
+)
+def test_end_to_end_checkpoint_is_known_by_name_and_config(place, scheduler, index, start, folder, tmp_path):
+    named = Path(shutil.copytree(folder, tmp_path / place))
+    change(named / "model_index.json", **index)
+    change(named / "scheduler/scheduler_config.json", **scheduler)
+    assert sketch_pipeline(named, name=str(named)).defaults.start == start
 
 
 def test_loading_twice_gives_the_same_object_under_any_spelling(folder, monkeypatch):

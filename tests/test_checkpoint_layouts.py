@@ -140,6 +140,7 @@ LOADS = {
     "byte order mark": with_bom,
     "steps as a float": config(INDEX, default_denoising_steps=4.0),
     "files of others beside": beside,
+    "DDPM": config(SCHEDULER, _class_name="DDPMScheduler", variance_type="fixed_small"),
     "no scaling factor": without("vae/config.json", "scaling_factor"),
 }
 
@@ -241,7 +242,11 @@ EXPLAINED = {
     "unet alone": (only_unet, "model_index.json is missing, it holds unet"),
     "two checkpoints": (two_checkpoints, "holds 2 checkpoints; name one of them: marigold-depth, other"),
     "no scheduler": (lambda f: (f / SCHEDULER).unlink(), f"is not complete: {SCHEDULER} is missing"),
-    "DDPM": (config(SCHEDULER, _class_name="DDPMScheduler"), "the scheduler DDPMScheduler; .*DDIMScheduler"),
+    "Euler": (
+        config(SCHEDULER, _class_name="EulerDiscreteScheduler"), "the scheduler Euler.*; .*DDIMScheduler"
+    ),
+    "own scale": (config(INDEX, scale_invariant=False), "a scale of its own .scale_invariant is false"),
+    "own shift": (config(INDEX, shift_invariant=False), "a shift of its own .shift_invariant is false"),
     "Lotus by name": (config(INDEX, _class_name="LotusGPipeline"), "is a Lotus checkpoint"),
     "Lotus by its UNet": (unet_with(**LABELED), "asks for another input .class_embed_type is projection"),
     "GeoWizard": (config(INDEX, _class_name="DepthNormalEstimationPipeline"), "is a GeoWizard checkpoint"),

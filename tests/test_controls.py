@@ -54,6 +54,9 @@ MODELS = gr.Dropdown([(f"{known.title} · ready", known.name) for known in CATAL
 DEPTH = [("depth-checkpoint", "checkpoint", MODELS, CATALOG[3].name)]
 DEPTH += turns(DepthSettings, "depth", steps="7", ensemble="3", resolution="512", seed=5)
 DEPTH += turns(DepthSettings, "depth", quality=("draft", "full"), outlines=("network", "photo", "auto"))
+DEPTH += turns(
+    DepthSettings, "depth", start=("noise", "zeros", "auto"), spacing=("leading", "trailing", "auto")
+)
 RELIEF = turns(ReliefSettings, "relief", resolution=128, nozzle_mm=1.5, width_mm=80, relief_mm=4, base_mm=5)
 RELIEF += turns(
     ReliefSettings, "relief", near=0.4, far=0.8, detail=0.7, photo_detail=0.5, form_size=1, smooth_px=2

@@ -39,6 +39,30 @@ def test_depth_equals_that_of_diffusers(scheduler, steps, size):
     assert np.abs(depth.values - expected).max() < 1e-4
 
 
+def test_start_from_zeros_with_trailing_steps_equals_that_of_diffusers():
+    photo = make_photo(37, 53)
+    reference = toys.make_reference(scheduler="trailing_plain")
+    image, zeros = torch.tensor(photo.rgb).permute(2, 0, 1)[None], torch.zeros(1, 4, 6, 8)
+    expected = reference(image, num_inference_steps=1, latents=zeros).prediction[0, ..., 0]
+    depths = [
+        toys.make_pipeline(scheduler=scheduler)(photo, DepthSettings(steps=1, start="zeros", ensemble=1))
+        for scheduler in ("trailing_plain", "leading")  # steps from zeros are trailing, whatever the config
+    ]
+    for depth in depths:
+        assert np.abs(depth.values - expected).max() < 1e-4 and not depth.notes
+
+
+def test_few_steps_of_leading_spacing_are_noted_and_trailing_spacing_is_taken():
+    photo, pipeline = make_photo(48, 64), toys.make_pipeline(scheduler="leading")
+    expected, _ = run_reference(photo, steps=2, ensemble=1, scheduler="trailing_plain")
+    plain = pipeline(photo, DepthSettings(steps=2, seed=7))
+    trailing = pipeline(photo, DepthSettings(steps=2, seed=7, spacing="trailing"))
+    assert np.abs(trailing.values - expected).max() < 1e-4 and not trailing.notes
+    assert "set spacing to trailing" in " ".join(plain.notes)
+    assert np.abs(plain.values - expected).max() > 1e-3
+    assert not pipeline(photo, DepthSettings(steps=10, resolution=64)).notes
+
+
 @pytest.mark.parametrize("resolution", [0, 96, 128])
 def test_depth_equals_that_of_diffusers_at_any_resolution(resolution):
     photo = make_photo(45, 83)

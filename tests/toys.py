@@ -28,6 +28,7 @@ BETAS = {
 TRAILING = {"timestep_spacing": "trailing", "rescale_betas_zero_snr": True}
 SCHEDULERS = {
     "trailing": lambda: DDIMScheduler(**BETAS, **TRAILING),
+    "trailing_plain": lambda: DDIMScheduler(**BETAS, timestep_spacing="trailing"),
     "leading": lambda: DDIMScheduler(**BETAS, timestep_spacing="leading"),
     "lcm": lambda: LCMScheduler(**BETAS),
 }

@@ -67,6 +67,13 @@ def check_kind(index: dict[str, Any], *, name: str) -> None:
     family = next((words for start, words in FAMILIES.items() if kind.startswith(start)), None)
     if family is not None:
         raise CheckpointError(f"{name} is {family}, which this app does not run; {INSTEAD}.")
+    invariant = ("scale_invariant", "shift_invariant")
+    fixed = next((entry for entry in invariant if index.get(entry) is False), None)
+    if fixed is not None:
+        raise CheckpointError(
+            f"{name} predicts depth with a {fixed.partition('_')[0]} of its own ({fixed} is false), which "
+            f"would be lost here; {INSTEAD}."
+        )
     if "Marigold" not in kind and "unet" not in index and index.get("_class_name") is not None:
         raise CheckpointError(f"{name} is a {kind[:60]} without a UNet, so no Marigold; {INSTEAD}.")
 
@@ -134,7 +141,7 @@ def scheduler_kind(config: dict[str, Any], index: dict[str, Any], *, known: list
         if "beta_schedule" in config:  # the noise can be taken over
             remedy = "write one of them as _class_name into scheduler/scheduler_config.json"
         raise CheckpointError(
-            f"{name} wants the scheduler {kind[:60]}; only {' and '.join(known)} can be run here: {remedy}."
+            f"{name} wants the scheduler {kind[:60]}; only {', '.join(known)} can be run here: {remedy}."
         )
     return kind
 

@@ -10,6 +10,7 @@ scaling, so its own scaling factor is 1, and the mean of its three colors is dep
 """
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,9 @@ from marigold_demo.network.weight_files import EMPTY_PROMPT, INDEX, LAYOUT, read
 from marigold_demo.network.weights import READ_ERRORS, read_config, read_empty_prompt, read_network
 
 VAES = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
-SCHEDULERS = {"DDIMScheduler": DDIMScheduler, "LCMScheduler": LCMScheduler}
+# DDPM is the training's; its config says all that DDIM needs to know.
+SCHEDULERS = {"DDIMScheduler": DDIMScheduler, "LCMScheduler": LCMScheduler, "DDPMScheduler": DDIMScheduler}
+_END_TO_END = re.compile(r"(?<![a-z0-9])(?:e2e|end-?(?:2|to)-?end)(?![a-z0-9])")
 # Files above 10 MB are a burden to Git and its hosts; a large network would be 100 files.
 SHARD_BYTES, LARGEST_SHARDED_BYTES = 9_900_000, 2**27
 LATENT_SIDE = 16  # pixels of the latents with which the fit of the networks is tried
@@ -106,7 +109,7 @@ def sketch_pipeline(folder: Path, *, name: str) -> DepthPipeline:
             **networks,
             scheduler=scheduler,
             empty_prompt=prompt,
-            defaults=_defaults(index, scheduler=scheduler, name=name),
+            defaults=_defaults(index, folder, scheduler=scheduler, name=name),
         )
     except READ_ERRORS as error:
         raise CheckpointError(f"A config of {name} is damaged; download the checkpoint again.") from error
@@ -263,14 +266,13 @@ def _check_fit(sketch: DepthPipeline, *, name: str) -> None:
         ) from error
 
 
-def _defaults(index: dict[str, Any], *, scheduler: Any, name: str) -> CheckpointDefaults:
+def _defaults(index: dict[str, Any], folder: Path, *, scheduler: Any, name: str) -> CheckpointDefaults:
     """Read what the checkpoint says; older ones leave it out."""
-    known = find(name.partition("@")[0])
     few = isinstance(scheduler, LCMScheduler) or scheduler.config.get("timestep_spacing") == "trailing"
-    zeros = index.get("start_latent") == "zeros" or (known is not None and known.start_zeros)
     steps = index_number(index, "default_denoising_steps", setting="steps", name=name)
     resolution = index_number(index, "default_processing_resolution", setting="resolution", name=name)
     ensemble = index_number(index, "default_ensemble_size", setting="ensemble", name=name)
+    zeros = _starts_from_zeros(index, folder, scheduler=scheduler, steps=steps, name=name)
     return CheckpointDefaults(
         steps=steps or (1 if zeros else 4 if few else 10),
         resolution=768 if resolution is None else resolution,
@@ -279,6 +281,25 @@ def _defaults(index: dict[str, Any], *, scheduler: Any, name: str) -> Checkpoint
         same_pixels=index.get("same_pixels") is True,
         ensemble=ensemble or 1,
     )
+
+
+def _starts_from_zeros(
+    index: dict[str, Any], folder: Path, *, scheduler: Any, steps: int | None, name: str
+) -> bool:
+    """Return whether a checkpoint was tuned end to end: it says so, its name does, or its config is theirs.
+
+    Those of Garcia et al. (E2E-FT) take one step with trailing DDIM whose betas are not rescaled, which no
+    Marigold with noise does.
+    """
+    known = find(name.partition("@")[0])
+    if index.get("start_latent") in ("zeros", "noise"):
+        return bool(index["start_latent"] == "zeros")
+    names = (name, str(index.get("_name_or_path")), folder.name, folder.parent.parent.name)
+    if (known is not None and known.start_zeros) or any(_END_TO_END.search(one.lower()) for one in names):
+        return True
+    config = scheduler.config
+    trailing = config.get("timestep_spacing") == "trailing" and not config.get("rescale_betas_zero_snr")
+    return steps == 1 and isinstance(scheduler, DDIMScheduler) and trailing
 
 
 def has_tiny_vae(pipeline: DepthPipeline) -> bool:

@@ -145,7 +145,7 @@ class DepthPipeline:
         else:
             values = to_photo_size(depth.values, plan.grid)
         uncertainty = None if depth.uncertainty is None else to_photo_size(depth.uncertainty, plan.grid)
-        return DepthMap(values=values, uncertainty=uncertainty)
+        return DepthMap(values=values, uncertainty=uncertainty, notes=plan.notes)
 
     def plan(self, size: tuple[int, int], settings: DepthSettings) -> Plan:
         """Resolve settings for a photo of this width and height in pixels."""
@@ -185,9 +185,9 @@ class DepthPipeline:
         (condition,) = in_batches(1, encode, size=1, before=before, escalate=fallback.escalate)
 
         # 2. Denoised: steps outside, batches inside, so that the noise does not depend on the batches.
-        scheduler = make_scheduler(self.scheduler, steps=steps)
+        scheduler = make_scheduler(self.scheduler, steps=steps, spacing=plan.spacing)
         generator = torch.Generator().manual_seed(plan.seed)
-        latents = self._start_latents(condition.image_latent, count=count, generator=generator)
+        latents = self._start_latents(condition.image_latent, plan, generator=generator)
         size = self._batch_size(latents[0, 0].numel(), self.unet, share=DENOISE_SHARE)
         for step, t in enumerate(scheduler.timesteps):
             predict = partial(self._predict_step, condition, latents, t)
@@ -208,10 +208,10 @@ class DepthPipeline:
                 features = self.image_encoder(rgb.to(self.dtype))
             return Condition(image_latent=self.encode_image(rgb), features=features)
 
-    def _start_latents(self, image_latent: Tensor, *, count: int, generator: torch.Generator) -> Tensor:
+    def _start_latents(self, image_latent: Tensor, plan: Plan, *, generator: torch.Generator) -> Tensor:
         """Return the first depth latents [E, 4, h, w], drawn on the CPU whatever the device."""
-        shape = (count, *image_latent.shape[1:])
-        if self.defaults.start == "zeros":
+        shape = (plan.members_per_view, *image_latent.shape[1:])
+        if plan.start == "zeros":
             return torch.zeros(shape, device=self.device)
         return torch.randn(shape, generator=generator).to(self.device)
 

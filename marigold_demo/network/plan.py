@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from diffusers import LCMScheduler
+from diffusers import DDIMScheduler, LCMScheduler
 
 from marigold_demo.errors import SettingsError
 from marigold_demo.network.image_grid import Grid, fit_grid
@@ -21,6 +21,7 @@ USUAL_ASPECT = 4 / 3  # width : height of the photos that a resolution is meant 
 MOST_LONGER = 2.0  # very long photos are seen with fewer pixels
 SCALES = (1, 9 / 8, 7 / 8, 5 / 4, 3 / 4)  # of the resolution; each is seen as it is and mirrored
 MOST_VIEWS = 2 * len(SCALES)
+LEADING_STEPS = 10  # leading spacing never sees full noise, which fewer steps do not make up for
 
 
 @dataclass(frozen=True)
@@ -81,18 +82,24 @@ class Plan:
         views: How the photo is shown. Members start from different noise and see one view; a checkpoint
             without noise gives equal members, so there each member sees a view of its own.
         grid: Sizes for the first view, which are those of the members that are reduced.
+        start: The first depth latent.
+        spacing: Of the time steps; None: as the scheduler has it.
         is_random: Whether members start from different noise.
         guided: Whether depth is enlarged with edges that follow the photo's.
         seed: Of the noise.
+        notes: Sentences on settings that do not suit the checkpoint.
     """
 
     steps: int
     ensemble: int
     views: tuple[View, ...]
     grid: Grid
+    start: Start
+    spacing: str | None
     is_random: bool
     guided: bool
     seed: int
+    notes: tuple[str, ...] = ()
 
     @property
     def members_per_view(self) -> int:
@@ -124,7 +131,9 @@ def make_plan(
     """
     steps, ensemble = settings.steps or defaults.steps, settings.ensemble or defaults.ensemble
     resolution = longest_edge(size, settings, defaults=defaults)
-    is_random = defaults.start == "noise" or (isinstance(scheduler, LCMScheduler) and steps > 1)
+    start = defaults.start if settings.start == "auto" else settings.start
+    spacing = _spacing(settings, start=start, scheduler=scheduler)
+    is_random = start == "noise" or (isinstance(scheduler, LCMScheduler) and steps > 1)
     views: tuple[View, ...] = (View(resolution, mirrored=False),)
     if not is_random:
         views = choose_views(ensemble, resolution=resolution, multiple=multiple)
@@ -136,9 +145,30 @@ def make_plan(
         ensemble=ensemble,
         views=views,
         grid=grid,
+        start=start,
+        spacing=spacing,
         is_random=is_random,
         guided=outlines == "photo" and max(grid.inner) < max(grid.photo),
         seed=settings.seed,
+        notes=_notes(steps, spacing=spacing),
+    )
+
+
+def _spacing(settings: DepthSettings, *, start: Start, scheduler: Any) -> str | None:
+    """Return the spacing of DDIM's time steps; LCM has its own."""
+    if not isinstance(scheduler, DDIMScheduler):
+        return None
+    if settings.spacing != "auto":
+        return settings.spacing
+    return "trailing" if start == "zeros" else str(scheduler.config.timestep_spacing)
+
+
+def _notes(steps: int, *, spacing: str | None) -> tuple[str, ...]:
+    if spacing != "leading" or steps >= LEADING_STEPS:
+        return ()
+    return (
+        f"This checkpoint spaces its time steps for {LEADING_STEPS} steps or more; for {steps} the depth is"
+        " weak: set spacing to trailing, or take more steps.",
     )
 
 
@@ -160,13 +190,14 @@ def longest_edge(size: tuple[int, int], settings: DepthSettings, *, defaults: Ch
     return chosen or max(size)
 
 
-def make_scheduler(recipe: Any, *, steps: int) -> Any:
-    """Return a scheduler like the given one, set to a number of steps.
+def make_scheduler(recipe: Any, *, steps: int, spacing: str | None = None) -> Any:
+    """Return a scheduler like the given one, set to a number of steps; `spacing` replaces that of its config.
 
     Raises:
         SettingsError: It cannot take so many.
     """
-    scheduler = type(recipe).from_config(recipe.config)
+    others = {} if spacing is None else {"timestep_spacing": spacing}
+    scheduler = type(recipe).from_config(recipe.config, **others)
     try:
         scheduler.set_timesteps(steps)
     except ValueError as error:

@@ -67,6 +67,8 @@ _LABELS = {
     "edges": "At depth jumps",
     "behind": "Behind a cut",
     "edge_tol": "Jump size",
+    "start": "First latent",
+    "spacing": "Timestep spacing",
 }
 # A slider over the whole range would be too coarse for the sizes people print; the command line has the rest.
 _HANDY_LIMITS = {
