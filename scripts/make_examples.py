@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Make marigold_demo/example_photos/ anew: free photos of Debian and Python packages, with their depth.
 
-When only the embedded checkpoint has changed:
+When only the embedded checkpoint, or only the light on reliefs has changed:
 
     .venv/bin/python scripts/make_examples.py --depth-only
+    .venv/bin/python scripts/make_examples.py --card-only
 
 The rest runs on Debian 12, fetches the packages itself and needs scikit-image (`pip install ./synthetic`):
 
@@ -26,15 +27,18 @@ from PIL import Image, ImageDraw, ImageOps
 
 from marigold_demo.colormap import colorize
 from marigold_demo.examples import load_examples
+from marigold_demo.geometry.lighting import GROUND
 from marigold_demo.io.photo import Photo, load_photo
 from marigold_demo.network.checkpoint import predict
 from marigold_demo.settings import DepthSettings, ReliefSettings
+from marigold_demo.ui.page_head import CARD, CARD_PX
 from marigold_demo.ui.session_store import DepthResult
 from marigold_demo.ui.style_chips import lit_picture
 
 OUT = Path(__file__).parents[1] / "marigold_demo" / "example_photos"
 MANIFEST = OUT / "manifest.json"
 SHEET = OUT.parents[1] / "docs" / "pictures" / "embedded_depths.jpg"  # for the model card
+CARD_CENTER, CARD_QUALITY = (0.15, 0.5), 82  # where the first example has its subject: x, y in 0 to 1
 COLUMNS, CELL_PX = 8, (200, 150)
 LONGEST_PX, QUALITY, MOST_BYTES = 1280, 82, 134_000
 TILE_PX, TILE_QUALITY = (192, 144), 72
@@ -191,11 +195,15 @@ PHOTOS = (
 
 
 def main() -> None:
+    if "--card-only" in sys.argv[1:]:
+        draw_card()
+        return
     if "--depth-only" not in sys.argv[1:]:
         make_photos()
     manifest = [with_depth(about) for about in json.loads(MANIFEST.read_text(encoding="utf-8"))]
     write_manifest(manifest)
     draw_sheet()
+    draw_card()
 
 
 def make_photos() -> None:
@@ -257,6 +265,20 @@ def draw_sheet() -> None:
             picture.thumbnail((width - 4, height - 4), Image.Resampling.LANCZOS)
             sheet.paste(picture, (left + (width - picture.width) // 2, top + place * height + 2))
     sheet.save(SHEET, quality=85, optimize=True, progressive=True)
+
+
+def draw_card() -> None:
+    """Draw the picture that stands for links to the page: the first example beside its lit relief."""
+    example, (width, height) = load_examples()[0], CARD_PX
+    photo, depth = load_photo(example.path), example.known_depth()
+    assert depth is not None
+    relief = replace(example.relief, frame="none")
+    lit = lit_picture(DepthResult(photo, depth, DepthSettings()), relief, longest_px=max(photo.size))
+    card = Image.new("RGB", CARD_PX, GROUND)
+    half = (width // 2 - 2, height)
+    for left, picture in ((0, photo.rgb), (width // 2 + 2, lit)):
+        card.paste(ImageOps.fit(Image.fromarray(picture), half, centering=CARD_CENTER), (left, 0))
+    card.save(CARD, quality=CARD_QUALITY, optimize=True, progressive=True)
 
 
 def unpack_debian(package: str, folder: Path) -> None:

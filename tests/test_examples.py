@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ from marigold_demo.examples import FOLDER, load_examples
 from marigold_demo.io.photo import load_photo
 from marigold_demo.network.checkpoint import revision_of
 from marigold_demo.settings import DepthSettings, ReliefSettings
+from marigold_demo.ui.page_head import CARD, CARD_PX
+from marigold_demo.ui.session_store import DepthResult
+from marigold_demo.ui.style_chips import lit_picture
 
 FREE = {"CC0-1.0", "CC-BY-4.0", "public domain"}
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "marigold_demo" / "embedded"
@@ -75,6 +79,24 @@ def test_a_tile_shows_the_photo_above_its_diagonal_and_plaster_below():
         above, below = place < 0.95, place > 1.05
         assert np.abs(shown - wanted)[above].mean() < 12
         assert np.ptp(shown, axis=2)[below].mean() < 40 and shown[below].std() > 15
+
+
+def test_the_share_card_shows_the_first_example_beside_its_lit_relief():
+    example = load_examples()[0]
+    photo, depth = load_photo(example.path), example.known_depth()
+    lit = lit_picture(DepthResult(photo, depth, None), replace(example.relief, frame="none"), longest_px=320)
+    assert CARD.stat().st_size < 150_000
+    with Image.open(CARD) as opened:
+        assert opened.format == "JPEG" and opened.size == CARD_PX
+        card = opened.convert("L")
+    for left, wanted in ((0, photo.rgb), (CARD_PX[0] // 2, lit)):
+        half = card.crop((left, 0, left + CARD_PX[0] // 2, CARD_PX[1])).resize((100, 105))
+        fits = (
+            ImageOps.fit(Image.fromarray(wanted).convert("L"), (100, 105), centering=(x / 20, 0.5))
+            for x in range(21)
+        )
+        shown = np.asarray(half).ravel()
+        assert max(np.corrcoef(shown, np.asarray(fit).ravel())[0, 1] for fit in fits) > 0.85
 
 
 def test_without_a_manifest_there_are_no_examples(tmp_path):

@@ -5,18 +5,29 @@ import io
 import json
 import logging
 import pickle
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
+from functools import partial
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import urljoin
+from xml.etree import ElementTree
 
+import gradio
 import httpx
 import numpy as np
 import pytest
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from PIL import Image
 from playwright.sync_api import sync_playwright
+from starlette.testclient import TestClient
 
 from marigold_demo.depth import CheckpointStatus, DepthMap, Progress
 from marigold_demo.errors import CheckpointError, PhotoError
@@ -36,6 +47,7 @@ from marigold_demo.serving.monitor import (
 )
 from marigold_demo.settings import DepthSettings
 from marigold_demo.ui import model_picker
+from marigold_demo.ui.page_head import PageHead, head_tags
 from tests.conftest import make_photo
 from tests.pages import LENIENT, ROOT, Ball, draw_photo, served
 from tests.predictors import steps_of, stepwise
@@ -117,12 +129,111 @@ def test_nothing_but_work_can_be_posted(http, path):
 
 @on_server
 @pytest.mark.parametrize(
-    "path", ["/", "/config", "/gradio_api/info", "/theme.css", "/static/img/logo.svg", "/manifest.json"]
+    "path", ["/", "/config", "/gradio_api/info", "/theme.css", "/static/img/logo.svg", "/favicon.ico"]
 )
 def test_what_the_page_needs_is_there_with_security_headers(http, path):
     answer = http.get(path)
     assert answer.status_code == 200
     assert HEADERS.items() <= dict(answer.headers).items()
+
+
+class Head(HTMLParser):
+    """What the head of a page says: its title, its `<meta>` by name, its links by kind."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.meta, self.links, self.language, self.title = [], {}, None, ""
+        self._in_title = False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        said = dict(attrs)
+        self._in_title = tag == "title"
+        if tag == "html":
+            self.language = said["lang"]
+        elif tag == "meta" and "content" in said:
+            self.meta.append((said.get("property") or said.get("name"), said["content"], said.get("media")))
+        elif tag == "link":
+            self.links[said["rel"]] = said["href"]
+
+    def handle_data(self, data):
+        self.title += data if self._in_title else ""
+        self._in_title = False
+
+    def only(self, name: str) -> str:
+        (content,) = (content for said, content, _ in self.meta if said == name)
+        return content
+
+
+@on_server
+@pytest.mark.parametrize(
+    ("headers", "root"),
+    [
+        ({}, None),
+        ({"host": "depth.localhost", "x-forwarded-proto": "https"}, "https://depth.localhost"),
+        (
+            {"x-forwarded-host": "a.localhost:8443", "x-forwarded-proto": "https"},
+            "https://a.localhost:8443",
+        ),
+    ],
+    ids=["direct", "behind a proxy", "behind a proxy that changes the host"],
+)
+def test_a_link_to_the_page_shows_a_card_with_a_lit_relief(http, headers, root):
+    head = Head(http.get("/", headers=headers).text)
+    assert head.language == "en" and head.title == head.only("og:title") == head.only("twitter:title")
+    assert 50 < len(head.only("description")) <= 200
+    assert head.only("twitter:card") == "summary_large_image"
+    picture = httpx.URL(head.only("og:image"))
+    assert str(picture) == head.only("twitter:image")
+    assert str(picture.copy_with(path="")) == (root or str(http.base_url)).rstrip("/")
+    answer = http.get(picture.path)
+    assert answer.headers["content-type"] == head.only("og:image:type")
+    with Image.open(io.BytesIO(answer.content)) as card:
+        assert card.size == (int(head.only("og:image:width")), int(head.only("og:image:height")))
+    assert not any("gradio" in content.lower() for _, content, _ in head.meta)
+
+
+@pytest.mark.parametrize("root_path", ["/depth", "https://example.org/depth"])
+def test_below_a_path_of_a_proxy_the_card_is_there_too(root_path):
+    page = FastAPI()
+    page.get("/", response_class=HTMLResponse)(lambda: '<head><meta charset="utf-8" /></head>')
+    page.add_middleware(PageHead, tags=partial(head_tags, light="#fff", dark="#000"))
+    with TestClient(page, base_url="https://example.org", root_path=root_path) as client:
+        head = Head(client.get("/").text)
+        assert head.only("og:image") == "https://example.org/depth/share_card.jpg"
+        assert head.only("og:url") == "https://example.org/depth/"
+        assert client.get("/share_card.jpg").headers["content-type"] == "image/jpeg"
+
+
+@on_server
+def test_the_icon_is_the_marigold_and_the_colors_are_those_of_the_page(http):
+    head = Head(http.get("/").text)
+    icon = http.get(urljoin("/", head.links["icon"]))
+    assert icon.headers["content-type"] == "image/svg+xml"
+    shapes = [element.tag.rpartition("}")[2] for element in ElementTree.fromstring(icon.content)]
+    assert Counter(shapes) == {"ellipse": 12, "circle": 1}
+    assert "manifest" not in head.links and http.get("/pwa_icon/192").status_code == 404
+    themes = {media: content for name, content, media in head.meta if name == "theme-color"}
+    css = http.get("/theme.css").text
+    for scheme, color in themes.items():
+        assert f"--body-background-fill: {color}" in css or "light" in scheme
+    assert len(themes) == 2
+
+
+@on_server
+def test_parts_of_the_page_that_are_named_by_their_hash_are_kept_for_a_year_and_visits_are_not(http):
+    page = http.get("/")
+    assert page.headers["cache-control"] == http.get("/config").headers["cache-control"] == "no-cache"
+    parts = re.findall(r'(?:src|href)="\./(assets/[^"]+)"', page.text)
+    assert len(parts) >= 2
+    for part in parts:
+        answer = http.get(f"/{part}")
+        assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert answer.headers["content-encoding"] in ("br", "gzip")
+    assert "immutable" not in http.get("/assets/no-such-0123abcd.js").headers.get("cache-control", "")
+    assets = Path(gradio.__file__).parent / "templates" / "frontend" / "assets"
+    assert [path.name for path in assets.iterdir() if not re.search(r"-[\w-]{8,10}\.", path.name)] == []
+    assert http.get("/gradio_api/info").headers["cache-control"] == "no-store"
 
 
 @on_server
@@ -450,7 +561,7 @@ def test_with_a_token_metrics_are_for_whoever_has_it():
 
 def test_on_spaces_there_are_limits_but_no_probes_and_no_headers_of_ours():
     kinds = [kind.__name__ for kind, *_ in Service().app_options(on_spaces=True)["middleware"]]
-    assert kinds == ["RequestFilter", "Uploads", "Files", "Compression"]
+    assert kinds == ["RequestFilter", "CacheHeaders", "Uploads", "Files", "Compression"]
 
 
 def test_below_a_path_of_a_proxy_the_same_paths_are_known():

@@ -1,4 +1,4 @@
-"""HTTP for the middleware: headers, refusals, visitor keys, the rate limit, and files that are sent.
+"""HTTP for the middleware: headers, refusals, visitor keys, the rate limit, caching, and files that are sent.
 
 Visitors are identified by a keyed hash of their address; the key is random and never leaves this process. An
 IPv6 visitor is a network of 64 bits, which is what one household gets.
@@ -25,6 +25,7 @@ from email.utils import formatdate
 from functools import cache
 from urllib.parse import quote
 
+from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -37,6 +38,16 @@ WINDOW_S = 60.0
 MAX_VISITORS = 10_000  # the one who was silent longest is forgotten first
 PREFIXES = ("/gradio_api/file=", "/gradio_api/file/")
 CHUNK_BYTES = 2**18
+# How long parts of the page are kept, by the beginning of their path. Gradio names assets by their hash.
+_KEPT = {
+    "/assets/": "public, max-age=31536000, immutable",
+    "/static/": "public, max-age=86400",
+    "/svelte/": "public, max-age=86400",
+    "/favicon.ico": "public, max-age=86400",
+    "/share_card.jpg": "public, max-age=86400",
+    "/robots.txt": "public, max-age=86400",
+    "/gradio_api/": "no-store",  # visits; files say for themselves
+}
 # What a browser may show in the page's name; everything else is a download, so that no script in it runs.
 SHOWN = {
     "image/jpeg", "image/png", "image/gif", "image/webp", "image/avif",
@@ -186,6 +197,29 @@ def _hash(text: str) -> str:
 @cache
 def _key() -> bytes:
     return secrets.token_bytes(16)
+
+
+class CacheHeaders:
+    """ASGI middleware that says how long browsers and proxies may keep what an answer does not say itself."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on and complete the head of its answer."""
+
+        async def complete(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] < 400:
+                MutableHeaders(scope=message).setdefault("cache-control", kept(route(scope)))
+            await send(message)
+
+        reads = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
+        await self._app(scope, receive, complete if reads else send)
+
+
+def kept(path: str) -> str:
+    """Return the Cache-Control header of what is at a path; what is not listed is asked for each time."""
+    return next((value for prefix, value in _KEPT.items() if path.startswith(prefix)), "no-cache")
 
 
 class Files:

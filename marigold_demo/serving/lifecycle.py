@@ -24,7 +24,7 @@ from marigold_demo.io.photo import Photo
 from marigold_demo.io.private_folder import FileRoot, cache_root, served_folder
 from marigold_demo.serving.config import Configuration
 from marigold_demo.serving.connections import GRACE_S, Connections, Server, most_connections
-from marigold_demo.serving.http import Files
+from marigold_demo.serving.http import CacheHeaders, Files
 from marigold_demo.serving.listening import HeadCheck, Hosts, Place
 from marigold_demo.serving.middleware import (
     HEADERS,
@@ -73,6 +73,7 @@ class Service:
         self.metrics.watch_bytes("files", lambda: self.cache.used_bytes)
         within = [
             (RequestFilter, (), shared | {"root": root}),
+            (CacheHeaders, (), {}),
             (Uploads, (), {"cache": self.cache, "metrics": self.metrics}),
             (Files, (), {"root": root}),
             (Compression, (), {}),

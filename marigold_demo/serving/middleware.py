@@ -56,7 +56,7 @@ UPLOAD = r"/gradio_api/upload"
 MCP = r"/gradio_api/mcp(/.*)?"
 PATHS = {
     "GET": (
-        r"/|/config|/theme\.css|/robots\.txt|/favicon\.ico|/manifest\.json|/pwa_icon(/\d+)?"
+        r"/|/config|/theme\.css|/robots\.txt|/favicon\.ico|/share_card\.jpg"
         r"|/(assets|static|svelte)/.+"
         r"|/gradio_api/(info|openapi\.json|theme\.css|startup-events|app_id|upload_progress|heartbeat/.+)"
         rf"|/gradio_api/(queue/(data|status)|call/.+|file=.+|file/.+)|{MCP}"

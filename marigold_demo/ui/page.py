@@ -2,6 +2,7 @@
 
 import threading
 import time
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -22,6 +23,7 @@ from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.model_picker import ModelPicker
 from marigold_demo.ui.object_tab import MESH, RELIEF, ObjectTab
 from marigold_demo.ui.opening import prepare
+from marigold_demo.ui.page_head import FAVICON, TITLE, PageHead, head_tags
 from marigold_demo.ui.photo_tab import PhotoTab
 from marigold_demo.ui.queue import LISTEN_S
 from marigold_demo.ui.session_restore import SessionRestore
@@ -30,7 +32,6 @@ from marigold_demo.ui.strict_blocks import CallFilter, OpenStreams, StrictBlocks
 from marigold_demo.ui.widgets import MAX_WORKERS, WORK
 from marigold_demo.workflow import Workflow
 
-TITLE = "Marigold: photo to depth to print"
 WAITING_MOST = 24
 
 
@@ -165,14 +166,8 @@ def build_page(
     return page
 
 
-_PETALS = "".join(
-    f'<ellipse cy="-13" rx="5.4" ry="9.5" transform="rotate({turn})" opacity="{0.95 if turn % 60 else 0.7}"/>'
-    for turn in range(0, 360, 30)
-)
 _BRAND = f"""
-<a class="brand" href="." aria-label="Marigold"><svg viewBox="-24 -24 48 48" width="30" height="30"
-  aria-hidden="true" fill="var(--primary-400)">{_PETALS}
-  <circle r="6" fill="var(--primary-700)"/></svg><b>Marigold</b></a>
+<a class="brand" href="." aria-label="Marigold">{FAVICON.read_text(encoding="utf-8")}<b>Marigold</b></a>
 """
 _HEADLINE = """
 <header><h1>Turn a photo into something you can hold</h1>
@@ -205,10 +200,11 @@ MARIGOLD = colors.Color(
     c600="#d96f00", c700="#a85000", c800="#8a3f0a", c900="#72340c", c950="#431a03",
 )  # fmt: skip
 INK = "#2a1600"  # on marigold
+LIGHT, DARK = str(colors.stone.c50), "#161412"  # of the page itself
 
 THEME = {
     "body_background_fill": "*neutral_50",
-    "body_background_fill_dark": "#161412",
+    "body_background_fill_dark": DARK,
     "background_fill_primary": "white",
     "background_fill_primary_dark": "#1f1c19",
     "block_background_fill": "white",
@@ -298,7 +294,8 @@ def launch_options(service: Service | None = None, *, on_spaces: bool = False) -
     service = service or Service()
     here = files("marigold_demo.ui")
     app_options = service.app_options(on_spaces=on_spaces)
-    app_options["middleware"] += [(CallFilter, (), {}), (OpenStreams, (), {})]
+    tags = partial(head_tags, light=LIGHT, dark=DARK)
+    app_options["middleware"] += [(PageHead, (), {"tags": tags}), (CallFilter, (), {}), (OpenStreams, (), {})]
     scripts, styles = (
         [(here / f"{name}.{kind}").read_text(encoding="utf-8") for name in names]
         for kind, names in (
@@ -310,10 +307,12 @@ def launch_options(service: Service | None = None, *, on_spaces: bool = False) -
         "theme": Theme(),
         "css": "\n".join(styles),
         "head": _REFERRER + _FIRST_STYLE + "".join(f"<script>{script}</script>" for script in scripts),
+        "favicon_path": FAVICON,
         "footer_links": ["api"],
         "show_error": False,
         "run_history": False,
         "enable_monitoring": False,
+        "ssr_mode": False,  # no proxy of Gradio's own: it would answer beside all this
         "num_workers": 0,  # Gradio's own would serve files and uploads by rules of their own
         "mcp_server": mcp_server(service.configuration.mcp),
         "state_session_capacity": queue.MAX_SESSIONS,
@@ -345,8 +344,7 @@ def launch(page: gr.Blocks, service: Service | None = None, place: Place | None 
 
     original, http_server.start_server = http_server.start_server, start_server
     try:
-        # No proxy of Gradio's own: it would answer beside all this.
-        page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, **launch_options(service))
+        page.launch(prevent_thread_lock=True, quiet=True, **launch_options(service))
     finally:
         http_server.start_server = original
     if page.share_url:
