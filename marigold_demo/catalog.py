@@ -1,6 +1,7 @@
 """The checkpoints this app knows by name, and how a name is written."""
 
 from dataclasses import dataclass
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from marigold_demo.errors import SettingsError
@@ -8,6 +9,8 @@ from marigold_demo.errors import SettingsError
 EMBEDDED = "embedded"
 LONGEST_NAME = 1000  # characters
 HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
+# Depth up to scale and shift; inverse depth up to both, larger is nearer; meters; the logarithm of depth.
+Prediction = Literal["affine_depth", "affine_disparity", "metric_depth", "log_depth"]
 _QUOTES = {"'": "'", '"': '"', "`": "`", "“": "”", "‘": "’", "<": ">"}
 
 
@@ -20,9 +23,12 @@ class KnownCheckpoint:
         title: What a visitor reads: the name, and in brackets what it is for.
         about: One sentence on what it gives.
         download_mb: Megabytes downloaded at the first use on a GPU (16 bits), the double on a CPU; 0 for
-            what comes with the app.
+            what comes with the app. Other methods than Marigold: on any device.
         steps: Denoising steps that it takes by itself; a checkpoint on this machine says so too.
         start_zeros: Tuned end to end, so that the first latent is zeros (its own config does not say it).
+        prediction: What the network predicts.
+        is_marigold: A diffusion checkpoint in diffusers' layout; all others give depth in one pass.
+        terms: One sentence on a license that restricts the use; to be shown before a download.
     """
 
     name: str
@@ -31,6 +37,9 @@ class KnownCheckpoint:
     download_mb: int
     steps: int = 1
     start_zeros: bool = False
+    prediction: Prediction = "affine_depth"
+    is_marigold: bool = True
+    terms: str = ""
 
     @property
     def short_title(self) -> str:
@@ -76,9 +85,79 @@ CATALOG: tuple[KnownCheckpoint, ...] = (
 )
 
 
+_NO_COMMERCE = "The weights are licensed CC-BY-NC-4.0: no commercial use."
+
+
+def _other(
+    name: str, title: str, prediction: Prediction, mb: int, about: str, terms: str = ""
+) -> KnownCheckpoint:
+    return KnownCheckpoint(name, title, about, mb, prediction=prediction, is_marigold=False, terms=terms)
+
+
+# Methods beside Marigold; the smallest first.
+OTHER_METHODS: tuple[KnownCheckpoint, ...] = (
+    _other(
+        "depth-anything/Depth-Anything-V2-Small-hf",
+        "Depth Anything V2 Small",
+        "affine_disparity",
+        99,
+        "Fine outlines in about a second without a GPU. Apache-2.0.",
+    ),
+    _other(
+        "depth-anything/Depth-Anything-V2-Base-hf",
+        "Depth Anything V2 Base",
+        "affine_disparity",
+        390,
+        "Finer than Small, some seconds without a GPU.",
+        _NO_COMMERCE,
+    ),
+    _other(
+        "depth-anything/Depth-Anything-V2-Large-hf",
+        "Depth Anything V2 Large",
+        "affine_disparity",
+        1340,
+        "The finest of the three.",
+        _NO_COMMERCE,
+    ),
+    _other(
+        "depth-anything/Depth-Anything-V2-Metric-Indoor-Small-hf",
+        "Depth Anything V2 Small, meters indoors",
+        "metric_depth",
+        99,
+        "Distances in meters, for rooms (up to 20 m).",
+    ),
+    _other(
+        "depth-anything/Depth-Anything-V2-Metric-Outdoor-Small-hf",
+        "Depth Anything V2 Small, meters outdoors",
+        "metric_depth",
+        99,
+        "Distances in meters, for streets (up to 80 m).",
+    ),
+    _other(
+        "Intel/dpt-large", "DPT Large", "affine_disparity", 1370, "MiDaS 3.0, the DPT of the paper's table."
+    ),
+    _other("vinvino02/glpn-nyu", "GLPN", "metric_depth", 245, "Distances in meters, for rooms (up to 10 m)."),
+    _other(
+        "Intel/zoedepth-nyu-kitti",
+        "ZoeDepth",
+        "metric_depth",
+        1380,
+        "Distances in meters, for rooms and streets.",
+    ),
+    _other(
+        "apple/DepthPro-hf",
+        "Depth Pro",
+        "metric_depth",
+        1900,
+        "Distances in meters and the field of view, with fine outlines; minutes without a GPU.",
+        "The weights are under Apple's research license: no commercial use.",
+    ),
+)
+
+
 def find(name: str) -> KnownCheckpoint | None:
     """Return what is known of a checkpoint, or None."""
-    return next((known for known in CATALOG if known.name == name), None)
+    return next((known for known in (*CATALOG, *OTHER_METHODS) if known.name == name), None)
 
 
 def plain_name(text: str) -> str:

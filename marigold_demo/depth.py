@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from marigold_demo.catalog import Prediction
 from marigold_demo.settings import DepthSettings
 
 Depth = NDArray[np.float32]
+FAR_NEAR = 10.0  # far : near of disparity that is shown as depth, whose shift no one knows
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +26,9 @@ class DepthMap:
         device: What computed it, such as "CPU (AVX512, 2 threads, float32)"; None where not known. Only the
             same device gives the same bytes.
         notes: Sentences on what was done otherwise than asked for, such as a lower resolution.
+        prediction: What the network predicts; `values` are depth whatever it is.
+        meters: Distances of values 0 and 1 where the network predicts meters.
+        fov_deg: Field of view of the long side where the network predicts it.
     """
 
     values: Depth  # [H, W]
@@ -31,6 +36,9 @@ class DepthMap:
     revision: str | None = None
     device: str | None = None
     notes: tuple[str, ...] = ()
+    prediction: Prediction = "affine_depth"
+    meters: tuple[float, float] | None = None
+    fov_deg: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("values", "uncertainty"):
@@ -46,6 +54,13 @@ class DepthMap:
         height, width = self.values.shape
         return width, height
 
+    @property
+    def far_near(self) -> float | None:
+        """How many times farther value 1 is than value 0; None where the shift of the depth is not known."""
+        if self.meters is not None:
+            return self.meters[1] / self.meters[0]
+        return FAR_NEAR if self.prediction == "affine_disparity" else None
+
     def to_uint16(self) -> NDArray[np.uint16]:
         """Round depth to 16 bits: uint16 [H, W], 0 near, 65535 far."""
         return np.round(np.clip(self.values, 0, 1) * 65535).astype(np.uint16)
@@ -54,6 +69,15 @@ class DepthMap:
     def from_uint16(cls, levels: NDArray[np.uint16]) -> "DepthMap":
         """Read 16-bit depth [H, W] back; exact to half a step."""
         return cls(values=levels.astype(np.float32) / np.float32(65535))
+
+
+def invert(values: Depth) -> Depth:
+    """Turn disparity in [0, 1], 1 near, into depth in [0, 1], 0 near, of ratio FAR_NEAR; or back.
+
+    Depth is 1 / (disparity + c), scaled to [0, 1]; c = 1 / (FAR_NEAR - 1). The inverse has the same form.
+    """
+    c = np.float32(1 / (FAR_NEAR - 1))
+    return c * (1 - values) / (values + c)
 
 
 def _frozen(array: Depth, name: str) -> Depth:
@@ -69,8 +93,8 @@ class Progress:
     """One moment of a prediction.
 
     Attributes:
-        stage: What happens next: "encode", "denoise", "decode" or "align" in the networks; before them "wait"
-            for one's turn, "download" of weights and "load" into memory.
+        stage: What happens next: "encode", "denoise", "decode", "predict" or "align" in the networks; before
+            them "wait" for one's turn, "download" of weights and "load" into memory.
         done: Network calls finished; in "download", megabytes that are here.
         total: Network calls in all, the same throughout one prediction; in "download", megabytes in all; in
             "wait", how many are before this one; 0 where nothing can be counted.

@@ -32,7 +32,7 @@ NEAR_KEY = "marigold-demo-near"  # text beside it in a PNG of depth: "white" whe
 HIGH_KEY = "marigold-demo-high"  # the same in a height map: "light" or "dark"
 LIBRARIES = ("torch", "diffusers", "numpy", "scipy", "pillow")  # whose versions may change a result
 _PARTS = {"depth": DepthSettings, "relief": ReliefSettings, "mesh": MeshSettings}
-_WORDS = ("version", "photo", "revision", "device")
+_WORDS = ("version", "photo", "revision", "device", "prediction")
 MOST_BYTES = 200_000_000
 LARGEST_HEAD = 2**20  # a recipe stands before the vertices, and is not longer on its own
 _WANTED = "a recipe is a JSON, 3MF, PNG or GLB file of ours"
@@ -60,6 +60,7 @@ class Recipe:
         photo: Digest of the photo (`Photo.digest`), where there was one.
         revision: Of the checkpoint: the hub's commit or a digest of its weights (`DepthMap.revision`).
         device: What computed the depth (`DepthMap.device`).
+        prediction: What the network predicts (`DepthMap.prediction`), such as "affine_disparity".
         depth: How the photo became depth; None where depth was brought.
         relief: How depth became a relief.
         mesh: How depth became a surface.
@@ -70,6 +71,7 @@ class Recipe:
     photo: str | None = None
     revision: str | None = None
     device: str | None = None
+    prediction: str | None = None
     depth: DepthSettings | None = None
     relief: ReliefSettings | None = None
     mesh: MeshSettings | None = None

@@ -43,6 +43,7 @@ LIBRARIES = {
     "network.ensemble": ALIGNMENT,
     "network.hub": LIGHT,
     "network.checkpoint_files": LIGHT,
+    "network.feedforward": NETWORKS | {"PIL"},
     "network.weights": NETWORKS | {"huggingface_hub"},
     "serving": {"fastapi", "prometheus_client", "python_multipart", "starlette", "uvicorn"},
     "training": NETWORKS | LIGHT | {"h5py", "synthetic"},

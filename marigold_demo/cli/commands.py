@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from marigold_demo.catalog import find
 from marigold_demo.cli.files import OutputFolder, named, read_photo, read_photo_or_depth, read_recipe
 from marigold_demo.cli.terminal import (
     choices_of,
@@ -70,6 +71,7 @@ def depth(args: argparse.Namespace, predict: Predictor | None) -> None:
     style = _depth_style(args)
     files = choices_of(args.files, formats_of("depth", "picture"), name="files")
     output, workflow = OutputFolder(args.out), _workflow(predict)
+    _print_terms(args, settings)
     warned: set[str] = set()
     refused = 0
     for path in args.photos:
@@ -163,6 +165,13 @@ def _depth_of(
     return phone_depth(photo) if _is_from_phone(args) else _estimate(workflow, photo, settings)
 
 
+def _print_terms(args: argparse.Namespace, settings: DepthSettings) -> None:
+    """Print, before a download, what the license of a checkpoint does not allow."""
+    known = find(settings.checkpoint.partition("@")[0])
+    if known is not None and known.terms and not _is_from_phone(args):
+        print_err(f"{known.title}: {known.terms}")
+
+
 def _estimate(workflow: Workflow, photo: Photo, settings: DepthSettings) -> DepthMap:
     with progress_line(photo.stem) as shown:
         estimated = workflow.estimate(photo, settings, run=Run(shown.step))
@@ -181,6 +190,7 @@ def _subject(args: argparse.Namespace, workflow: Workflow, settings: DepthSettin
             raise SettingsError(
                 f"{names[0]} goes with a depth file, but {args.source} is none; leave it out, or add --depth."
             )
+        _print_terms(args, settings)
         with named(args.source):
             estimated = _depth_of(args, workflow, given_input, settings)
         recipe = _recipe_of(given_input, estimated, None if _is_from_phone(args) else settings)
@@ -195,7 +205,13 @@ def _subject(args: argparse.Namespace, workflow: Workflow, settings: DepthSettin
 
 
 def _recipe_of(photo: Photo, depth: DepthMap, settings: DepthSettings | None) -> Recipe:
-    return Recipe(photo=photo.digest, revision=depth.revision, device=depth.device, depth=settings)
+    return Recipe(
+        photo=photo.digest,
+        revision=depth.revision,
+        device=depth.device,
+        prediction=depth.prediction if settings else None,
+        depth=settings,
+    )
 
 
 def _print_warnings(recipe: Recipe, depth: DepthMap, photo: Photo | None, *, known: set[str]) -> None:

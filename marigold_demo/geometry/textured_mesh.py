@@ -27,6 +27,7 @@ FOV_DEG = 50.0  # where neither the visitor nor the photo says anything
 ARBITRARY = "The scale is arbitrary: the nearest point is one unit from the camera."
 EDGE_REACHES = (2, 4, 8)  # samples from before a jump to behind it: sharp jumps and soft ones
 FEWEST_BEHIND = 1000  # with fewer triangles left, nothing is put behind cuts
+NEAREST_M, LEAST_RATIO = 0.001, 1.001
 METERS = "One unit is one meter."
 
 Points = NDArray[np.float32]
@@ -81,7 +82,7 @@ class Surface:
         uv: float32 [V, 2] in [0, 1]; u right, v down from the photo's top left corner.
         texture: uint8 [h, w, 3], the photo, never enlarged.
         camera: What saw it.
-        settings: What was asked for.
+        settings: What was asked for; `near_m` is filled in where the depth is in meters.
         tolerance: The largest error used, as a share of inverse depth.
         notes: What the visitor should know, in sentences.
     """
@@ -125,7 +126,9 @@ def build_surface(depth: DepthMap, photo: SurfacePhoto, settings: MeshSettings) 
     width, height = depth.size
     columns, rows = grid_size(width, height, settings.resolution)
     far_share = _far_share(resample(fill_invalid(depth.values), columns, rows))  # [R, C]
-    camera = _camera(width, height, photo=photo, settings=settings)
+    if depth.meters is not None and settings.near_m is None:
+        settings = replace(settings, near_m=max(depth.meters[0], NEAREST_M))
+    camera = _camera(depth, photo=photo, settings=settings)
     # 2. What is linear over the picture: inverse depth, or depth itself under parallel rays
     linear = _linear(far_share, camera)
     # 3. Triangles, without those that cross an edge or touch a hole
@@ -182,7 +185,7 @@ def span(
         second: The other end.
     """
     width, height = depth.size
-    camera = _camera(width, height, photo=photo, settings=replace(settings, near_m=None))
+    camera = _camera(depth, photo=photo, settings=replace(settings, near_m=None))
     linear = _linear(_far_share(fill_invalid(depth.values)), camera)  # [H, W]
     places = np.array([first, second], dtype=np.float32)
     x = np.clip((places[:, 0] * width).astype(int), 0, width - 1)
@@ -196,16 +199,18 @@ def _far_share(values: Grid) -> Grid:
     return unit_range(values) if np.ptp(values) > 0 else np.zeros_like(values)
 
 
-def _camera(width: int, height: int, *, photo: SurfacePhoto, settings: MeshSettings) -> Camera:
-    longest = max(width, height)
+def _camera(depth: DepthMap, *, photo: SurfacePhoto, settings: MeshSettings) -> Camera:
+    """Return the camera; a far : near ratio that nobody changed is the depth's own, where it has one."""
+    (width, height), longest = depth.size, max(depth.size)
     near = 1.0 if settings.near_m is None else float(settings.near_m)
     if settings.projection == "orthographic":
         half = 0.5
         ratio, fov = 1 + settings.ortho_depth, None
     else:
-        fov = settings.fov_deg or photo.fov_deg or FOV_DEG
+        fov = settings.fov_deg or photo.fov_deg or depth.fov_deg or FOV_DEG
         half = float(np.tan(np.radians(fov) / 2))
-        ratio = settings.far_near_ratio
+        own = depth.far_near if settings.far_near_ratio == MeshSettings.far_near_ratio else None
+        ratio = max(own or settings.far_near_ratio, LEAST_RATIO)
     return Camera(
         projection=settings.projection,
         half_width=half * width / longest,

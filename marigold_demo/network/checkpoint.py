@@ -1,4 +1,4 @@
-"""The name of a checkpoint -> its DepthPipeline on a device, loaded once."""
+"""The name of a checkpoint -> its pipeline on a device, loaded once; Marigold's or another method's."""
 
 import hashlib
 import logging
@@ -29,6 +29,7 @@ from marigold_demo.network.checkpoint_files import (
     fetched,
     find_folder,
     is_complete,
+    is_feedforward,
     is_hub_name,
 )
 from marigold_demo.network.checkpoint_folder import (
@@ -42,6 +43,8 @@ from marigold_demo.network.checkpoint_folder import (
     tiny_vae_folder,
     with_tiny_vae,
 )
+from marigold_demo.network.feedforward import FeedForwardPipeline
+from marigold_demo.network.feedforward_folder import check_feedforward, read_feedforward
 from marigold_demo.network.hub import MB, answers, fetch_checkpoint
 from marigold_demo.network.memory import retry_at_lower_resolution
 from marigold_demo.network.pipeline import DepthPipeline
@@ -59,7 +62,8 @@ LARGE_BYTES = 2**29
 MOST_REMEMBERED = 100  # settings whose last duration is known
 
 _last_s: OrderedDict[DepthSettings, float] = OrderedDict()  # seconds in the networks of the last prediction
-_loaded: OrderedDict[tuple[str, str, torch.dtype | None], DepthPipeline] = OrderedDict()
+Pipeline = DepthPipeline | FeedForwardPipeline
+_loaded: OrderedDict[tuple[str, str, torch.dtype | None], Pipeline] = OrderedDict()
 _drafts: WeakKeyDictionary[DepthPipeline, DepthPipeline] = WeakKeyDictionary()
 _loading = threading.Lock()
 WEIGHTS = (".safetensors", ".json")
@@ -88,16 +92,16 @@ def predict(photo: Photo, settings: DepthSettings, run: Run | None = None) -> De
     return replace(depth, revision=_revision(settings.checkpoint), device=device_name(pipeline))
 
 
-def _ready_pipeline(settings: DepthSettings, run: Run) -> DepthPipeline:
+def _ready_pipeline(settings: DepthSettings, run: Run) -> Pipeline:
     """Fetch and load the networks of the settings."""
     name, device = settings.checkpoint, best_device()
     if _key(name, device=device) not in _loaded:
         if local_folder(name) is None:
-            check = partial(sketch_pipeline, name=name)
+            check = partial(check_folder, name=name)
             fetch_checkpoint(name, half=_half(device), check=check, run=run)
         run.report(Progress("load", 0, 0))
     pipeline = load_pipeline(name, device=device)
-    if settings.quality == "full" or has_tiny_vae(pipeline):
+    if settings.quality == "full" or isinstance(pipeline, FeedForwardPipeline) or has_tiny_vae(pipeline):
         return pipeline
     check_latents(pipeline, name=name)
     if pipeline not in _drafts:
@@ -125,13 +129,14 @@ def _missing_bytes(settings: DepthSettings) -> int | None:
         folder = cached(name)
         if folder is not None and not is_complete(folder):
             folder = None
-    draft = TAESD_BYTES if settings.quality == "draft" else 0
+    known = find(name)
+    is_marigold = known.is_marigold if known else folder is None or not is_feedforward(folder)
+    draft = TAESD_BYTES if settings.quality == "draft" and is_marigold else 0
     if folder is not None:
         return 0 if not draft or folder_has_tiny_vae(folder) or find_tiny_vae(folder) else draft
-    known = find(name)
     if known is None:
         return None
-    whole = known.download_mb * MB * (1 if best_device() == "cuda" else 2)
+    whole = known.download_mb * MB * (1 if best_device() == "cuda" or not known.is_marigold else 2)
     return max(0, whole - cached_bytes(name)) + draft
 
 
@@ -151,7 +156,7 @@ def _unknown_networks(name: str) -> Iterator[None]:
         raise CheckpointError(f"The networks of {name} cannot be run by this app; {INSTEAD}.") from error
 
 
-def load_pipeline(name: str, *, device: str | None = None, dtype: torch.dtype | None = None) -> DepthPipeline:
+def load_pipeline(name: str, *, device: str | None = None, dtype: torch.dtype | None = None) -> Pipeline:
     """Load a checkpoint once; later calls return the same object. Safe to call from several threads.
 
     Args:
@@ -166,7 +171,7 @@ def load_pipeline(name: str, *, device: str | None = None, dtype: torch.dtype | 
     key = _key(name, device=device, dtype=dtype)
     with _loading:
         if key not in _loaded:
-            pipeline = open_pipeline(name, dtype=dtype, device=device)
+            pipeline = _open(name, dtype=dtype, device=device)
             with _unknown_networks(name):
                 _loaded[key] = pipeline.optimize(device).to(torch.device(device))
         _loaded.move_to_end(key)
@@ -176,7 +181,7 @@ def load_pipeline(name: str, *, device: str | None = None, dtype: torch.dtype | 
 
 
 def open_pipeline(name: str, *, dtype: torch.dtype | None = None, device: str = "cpu") -> DepthPipeline:
-    """Read a checkpoint onto the CPU as it is, for training too; each call makes a new one.
+    """Read a Marigold checkpoint onto the CPU as it is, for training too; each call makes a new one.
 
     Args:
         name: As for `load_pipeline`.
@@ -186,14 +191,34 @@ def open_pipeline(name: str, *, dtype: torch.dtype | None = None, device: str = 
     Raises:
         CheckpointError: The checkpoint is missing, damaged, out of reach or of the wrong kind.
     """
-    name = plain_name(name)
+    pipeline = _open(plain_name(name), dtype=dtype, device=device)
+    if isinstance(pipeline, FeedForwardPipeline):
+        raise CheckpointError(f"{name} is no Marigold, which is needed here; {INSTEAD}.")
+    return pipeline
+
+
+def _open(name: str, *, dtype: torch.dtype | None, device: str) -> Pipeline:
     folder = local_folder(name)
     if name == EMBEDDED:
         _check_embedded()
     if folder is None:
-        check = partial(sketch_pipeline, name=name)
+        check = partial(check_folder, name=name)
         folder = fetch_checkpoint(name, half=_half(device, dtype=dtype), check=check)
+    if is_feedforward(folder):
+        return read_feedforward(folder, name=name, dtype=dtype or torch.float32)
     return read_pipeline(folder, name=name, dtype=dtype or best_dtype(device, folder=folder))
+
+
+def check_folder(folder: Path, *, name: str) -> None:
+    """Check the configs of a checkpoint, before its weights are downloaded or read.
+
+    Raises:
+        CheckpointError: They are damaged, or of something that cannot be run here.
+    """
+    if is_feedforward(folder):
+        check_feedforward(folder, name=name)
+    else:
+        sketch_pipeline(folder, name=name)
 
 
 def unload() -> None:
@@ -226,7 +251,7 @@ def best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def device_name(pipeline: DepthPipeline) -> str:
+def device_name(pipeline: Pipeline) -> str:
     """Return what decides on the last digits of a prediction: processor, threads, number format.
 
     On a CPU the number of threads is among it: torch gives each a part of a map, rounds SiLU and GELU

@@ -16,9 +16,11 @@ from huggingface_hub.file_download import repo_folder_name
 
 from marigold_demo.errors import CheckpointError
 from marigold_demo.network.weight_files import (
+    CONFIG,
     EMPTY_PROMPT,
     INDEX,
     LAYOUT,
+    NETWORK,
     IncompleteError,
     check_bytes,
     find_weights,
@@ -61,16 +63,33 @@ def find_folder(text: str) -> Path | None:
         return path
     if "snapshots" in names:
         return _snapshot(path, name=text)
-    inner = [path / name for name in names[:LISTED] if (path / name / INDEX).is_file()]
+    if is_feedforward(path):
+        return path
+    inner = [path / name for name in names[:LISTED] if _is_checkpoint(path / name)]
     if len(inner) > 1:
         found = ", ".join(folder.name for folder in inner[:4])
         raise CheckpointError(f"{text} holds {len(inner)} checkpoints; name one of them: {found}.")
     return inner[0] if inner else path
 
 
+def is_feedforward(folder: Path) -> bool:
+    """Return whether a folder holds one network as transformers saves it, and so no diffusion checkpoint."""
+    if (folder / INDEX).exists() or not (folder / CONFIG).is_file():
+        return False
+    try:
+        return "model_type" in read_json(folder / CONFIG, name="")
+    except CheckpointError:
+        return False
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    return (folder / INDEX).is_file() or (folder.name not in TEXT and is_feedforward(folder))
+
+
 def _hint(path: Path) -> str:
     """Return a word on where the checkpoint of a file is, if it lies in one."""
-    near = next((folder for folder in (path.parent, path.parent.parent) if (folder / INDEX).is_file()), None)
+    folders = (path.parent, path.parent.parent)
+    near = next((folder for folder in folders if _is_checkpoint(folder)), None)
     return "" if near is None else f" of the checkpoint {near.name}, which can be named instead"
 
 
@@ -97,6 +116,9 @@ def check_complete(folder: Path, *, name: str) -> None:
     Raises:
         CheckpointError: A file is missing, cut off or in a form that is not read.
     """
+    if is_feedforward(folder):
+        find_weights(folder, name=name, part=NETWORK)
+        return
     read_json(folder / INDEX, name=name)
     read_json(folder / "scheduler" / SCHEDULER, name=name)
     parts = [part for part in NETWORKS if part != "image_encoder" or (folder / part).is_dir()]
@@ -186,9 +208,12 @@ def fetched(name: str) -> Path:
     return folder
 
 
-def cached(name: str, *, file: str = INDEX) -> Path | None:
-    """Return the cached folder that holds a file of a repository, however much else is missing."""
-    found = cached_file(name, file)
+def cached(name: str, *, file: str = "") -> Path | None:
+    """Return the cached folder that holds a file of a repository, however much else is missing.
+
+    Without a file it is what a checkpoint always has: the index of Marigold's, or a network's config.
+    """
+    found = cached_file(name, file or INDEX) or (None if file else cached_file(name, CONFIG))
     return None if found is None else Path(found).parent
 
 

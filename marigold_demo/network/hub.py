@@ -31,8 +31,11 @@ from marigold_demo.network.checkpoint_files import (
     split_name,
 )
 from marigold_demo.network.weight_files import (
+    CONFIG,
     EMPTY_PROMPT,
     INDEX,
+    NETWORK,
+    PREPROCESSOR,
     IncompleteError,
     check_names,
     choose_weights,
@@ -187,10 +190,13 @@ def check_repository(files: list[str], *, name: str, with_text: bool) -> None:
     Raises:
         CheckpointError: One is missing, or in a form that is not read.
     """
+    if INDEX not in files and CONFIG in files:
+        check_names(files, part=NETWORK, name=name)
+        return
     if INDEX not in files:
         raise CheckpointError(
-            f"{name} is not a Marigold checkpoint: the repository has no {INDEX}. Choose one such as "
-            "prs-eth/marigold-depth-v1-1."
+            f"{name} is not a Marigold checkpoint: the repository has no {INDEX}, and no {CONFIG} of another "
+            "depth network. Choose one such as prs-eth/marigold-depth-v1-1."
         )
     for part in ("unet", "vae", *(TEXT[:1] if with_text else ())):
         check_names(_names(files, part), part=part, name=name)
@@ -211,6 +217,10 @@ def wanted_files(files: Iterable[str], *, half: bool, with_text: bool) -> list[s
         with_text: Include the text encoder and its tokenizer.
     """
     files = list(files)
+    if INDEX not in files:
+        weights = choose_weights(files, part=NETWORK, half=False)
+        wanted = (CONFIG, PREPROCESSOR, *(weights.files if weights else ()), weights and weights.index)
+        return sorted(file for file in files if file in wanted)
     chosen = [file for file in files if file in (INDEX, EMPTY_PROMPT)]
     chosen += [file for file in files if file.startswith("scheduler/") and file.endswith(".json")]
     for part in NETWORKS + (TEXT if with_text else ()):

@@ -15,6 +15,8 @@ from typing import Any
 
 from marigold_demo.errors import CheckpointError
 
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+NETWORK = "network"  # the part that stands for a folder that holds one network and nothing else
 INDEX, EMPTY_PROMPT = "model_index.json", "empty_prompt.safetensors"
 ROOT_FILES = (INDEX, EMPTY_PROMPT)  # all others lie in the folders of their parts
 LAYOUT = "a folder in diffusers' layout, with model_index.json, unet, vae and scheduler"
@@ -101,7 +103,12 @@ def _index(stem: str, variant: str) -> str:
 
 
 def _stem(part: str) -> str:
-    return TEXT_STEM if part == "text_encoder" else STEM
+    return TEXT_STEM if part in ("text_encoder", NETWORK) else STEM
+
+
+def _path(part: str, file: str) -> str:
+    """Return where in a checkpoint a file of a part lies."""
+    return file if part == NETWORK else f"{part}/{file}"
 
 
 def check_names(names: Iterable[str], *, part: str, name: str, half: bool = False) -> Weights:
@@ -128,7 +135,7 @@ def check_names(names: Iterable[str], *, part: str, name: str, half: bool = Fals
             f"{wanted} is needed. If you trust it, convert it with diffusers or transformers: load {part} by "
             "from_pretrained with use_safetensors=False, then save_pretrained."
         )
-    raise IncompleteError(f"{name} is not complete: {part}/{wanted} is missing; download it again.")
+    raise IncompleteError(f"{name} is not complete: {_path(part, wanted)} is missing; download it again.")
 
 
 def _without_parts(weights: Weights, *, part: str, name: str) -> CheckpointError:
@@ -155,19 +162,21 @@ def _missing_part(weights: Weights) -> str:
     return next((file for file in names if file not in weights.files), "one of them")
 
 
-def find_weights(folder: Path, *, name: str, half: bool = False) -> Weights:
+def find_weights(folder: Path, *, name: str, half: bool = False, part: str | None = None) -> Weights:
     """Return the copy of a network's weights that is read, once its files are found to be whole.
 
     Args:
         folder: Folder of one network.
         name: What the visitor calls the checkpoint, for messages.
         half: Take weights of 16 bits where there are some.
+        part: What the network is called; None: as its folder.
 
     Raises:
         CheckpointError: They are in a form that is not read, or cannot be read.
         IncompleteError: They are missing or cut off.
     """
-    weights = check_names(names_in(folder, name=name), part=part_of(folder), name=name, half=half)
+    part = part or part_of(folder)
+    weights = check_names(names_in(folder, name=name), part=part, name=name, half=half)
     for file in weights.files:
         check_bytes(folder / file, name=name)
     if weights.index:

@@ -166,7 +166,13 @@ def predict_depth(
                 yield gr.skip(), gr.skip(), gr.skip()
                 continue
             folder = store.folder()
-            recipe = Recipe(photo=shot.digest, revision=step.revision, device=step.device, depth=settings)
+            recipe = Recipe(
+                photo=shot.digest,
+                revision=step.revision,
+                device=step.device,
+                prediction=step.prediction,
+                depth=settings,
+            )
             files = (
                 *page_files("depth", step, shot.stem, recipe=recipe),
                 *page_files("picture", style.colored(step.values), shot.stem, recipe=recipe),

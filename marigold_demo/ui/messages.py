@@ -116,6 +116,7 @@ def _stage(progress: Progress) -> str:
         "load": "Loading the model",
         "encode": "Looking at the photo",
         "decode": "Writing the depth",
+        "predict": "Predicting the depth",
         "align": "Comparing predictions",
     }
     return known.get(progress.stage, progress.stage.capitalize())

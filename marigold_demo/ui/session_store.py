@@ -112,6 +112,7 @@ class DepthResult:
             photo=self.photo.digest,
             revision=self.depth.revision,
             device=self.depth.device,
+            prediction=self.depth.prediction if self.settings else None,
             depth=self.settings,
             relief=relief,
             mesh=mesh,

@@ -1,0 +1,315 @@
+"""FeedForwardPipeline: photo -> DepthMap by a network that gives depth in one pass.
+
+DPT (Ranftl et al., ICCV 2021), Depth Anything V1 and V2 (Yang et al., CVPR and NeurIPS 2024), ZoeDepth (Bhat
+et al., 2023), GLPN (Kim et al., 2022) and Depth Pro (Bochkovskii et al., 2024) as transformers runs them.
+Photos are resized and normalized here as its image processors do it; some of those need torchvision.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from marigold_demo.catalog import Prediction
+from marigold_demo.depth import FAR_NEAR, DepthMap, Progress, Run, invert
+from marigold_demo.errors import CheckpointError
+from marigold_demo.io.photo import Photo
+from marigold_demo.network.ensemble import lower_median, reduce_members
+from marigold_demo.network.image_grid import guided_upsample, resize
+from marigold_demo.network.memory import in_batches
+from marigold_demo.network.plan import choose_views
+from marigold_demo.settings import DepthSettings
+
+Size = tuple[int, int]  # height, width
+Plane = NDArray[np.float32]
+Way = Literal["pillow", "padded", "plain"]
+STEP = 32  # in pixels, of networks whose own size says nothing
+MOST_PX = 2048  # along the long side, where the settings do not say
+LEAST_M, TINY = 1e-3, 1e-6
+PADDING = 3.0  # ZoeDepth pads by so many times sqrt(side / 2)
+DISPARITY_NOTE = (
+    f"This network predicts disparity, whose shift is not known: the depth has far : near of {FAR_NEAR:g}."
+)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a photo becomes the input of a network.
+
+    Attributes:
+        size: Height and width of the input; None: the photo's own, but at most `longest`.
+        keep_aspect: One of both is met, and the other follows the photo.
+        multiple: Both sides are multiples of this.
+        way: Pillow's resize of bytes; ZoeDepth's, padded by reflection, with aligned corners; or torch's
+            plain one of floats, as for Depth Pro.
+        cubic: Bicubic in place of bilinear.
+        scale: What bytes are multiplied by.
+        mean: Subtracted from each channel then.
+        std: What each is divided by.
+        fixed: The network takes no other size.
+        longest: Long side of a photo of no fixed size, in pixels.
+    """
+
+    size: Size | None
+    keep_aspect: bool = False
+    multiple: int = 1
+    way: Way = "pillow"
+    cubic: bool = False
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    fixed: bool = False
+    longest: int = MOST_PX
+
+    def padding(self, photo: Size) -> Size:
+        """Return the rows above and below, and the columns at the left and right, that are added."""
+        if self.way != "padded":
+            return 0, 0
+        height, width = (int(math.sqrt(side / 2) * PADDING) for side in photo)
+        return height, width
+
+    def input_size(self, photo: Size, longest: int | None = None) -> Size:
+        """Return height and width of the network's input.
+
+        Args:
+            photo: Height and width of the photo in pixels.
+            longest: Longest edge that is wanted; 0: the photo's own; None: what suits the network.
+        """
+        padding = self.padding(photo)
+        height, width = photo[0] + 2 * padding[0], photo[1] + 2 * padding[1]
+        if self.fixed and self.size is not None:
+            return self.size
+        if longest == 0:
+            return rounded((height, width), self.step)
+        if self.size is None:
+            share = longest / max(photo) if longest else min(1.0, self.longest / max(photo))
+            return rounded((height, width), self.step, share=share, down=True)
+        natural = self.size
+        if self.keep_aspect:
+            scales = self.size[0] / height, self.size[1] / width
+            scale = (
+                scales[1] if abs(1 - scales[1]) < abs(1 - scales[0]) else scales[0]
+            )  # as little as possible
+            natural = rounded((height, width), self.multiple, share=scale)
+        if longest is None and max(natural) <= self.longest:
+            return natural
+        return rounded(natural, self.step, share=(longest or self.longest) / max(natural))
+
+    @property
+    def step(self) -> int:
+        """What both sides are multiples of where they are not the network's own."""
+        return self.multiple if self.multiple > 1 else STEP
+
+    def make_input(self, rgb: NDArray[np.uint8], size: Size, *, device: torch.device) -> Tensor:
+        """Return a photo [H, W, 3] as float32 [1, 3, *size]."""
+        if self.way == "pillow" and rgb.shape[:2] != size:
+            kind = Image.Resampling.BICUBIC if self.cubic else Image.Resampling.BILINEAR
+            rgb = np.asarray(Image.fromarray(rgb).resize(size[::-1], kind))
+        above, beside = self.padding((rgb.shape[0], rgb.shape[1]))
+        if above or beside:
+            rgb = np.pad(rgb, ((above, above), (beside, beside), (0, 0)), mode="reflect")
+        image = torch.tensor(rgb, device=device).permute(2, 0, 1)[None].float() * self.scale  # [1, 3, H, W]
+        mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (self.mean, self.std))
+        image = (image - mean) / std
+        if image.shape[-2:] == size:
+            return image
+        mode = "bicubic" if self.cubic else "bilinear"
+        return functional.interpolate(image, size, mode=mode, align_corners=self.way == "padded")
+
+
+def rounded(size: Size, step: int, *, share: float = 1.0, down: bool = False) -> Size:
+    """Return a share of a size with both sides rounded to multiples of a step, one step at least."""
+    height, width = ((side * share) // step if down else round(side * share / step) for side in size)
+    return max(int(height), 1) * step, max(int(width), 1) * step
+
+
+class FeedForwardPipeline:
+    """A network that gives depth in one pass, with what belongs before and behind it.
+
+    Attributes:
+        network: Maps [1, 3, h, w] to an output with `predicted_depth` [1, h', w'].
+        preprocessing: How a photo becomes its input.
+        prediction: What it predicts.
+        ensemble: How many views of a photo are reduced to one, where the settings do not say.
+        inverse: The output is inverse depth at unit focal length, as Depth Pro's.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        preprocessing: Preprocessing,
+        *,
+        prediction: Prediction,
+        ensemble: int = 1,
+        inverse: bool = False,
+    ) -> None:
+        self.network, self.preprocessing = network, preprocessing
+        self.prediction: Prediction = prediction
+        self.ensemble, self.inverse = ensemble, inverse
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the network; before and behind it all is float32."""
+        return next(self.network.parameters()).dtype  # type: ignore[no-any-return]
+
+    def to(self, target: torch.device | torch.dtype | str) -> "FeedForwardPipeline":
+        """Move the network to a device, or cast it to a number format."""
+        self.network.to(target)
+        return self
+
+    def optimize(self, device: str = "cpu") -> "FeedForwardPipeline":
+        """Freeze the weights, and lay them out as the device likes convolutions."""
+        self.network.requires_grad_(False)
+        self.network.to(memory_format=torch.channels_last)
+        return self
+
+    def longest_edge(self, size: tuple[int, int], settings: DepthSettings) -> int:
+        """Return the longest edge in pixels that the network sees of a photo of this width and height."""
+        return max(self.preprocessing.input_size(size[::-1], settings.resolution))
+
+    @torch.inference_mode()
+    def __call__(self, photo: Photo, settings: DepthSettings, run: Run | None = None) -> DepthMap:
+        """Estimate the depth of a photo, at its size.
+
+        Args:
+            photo: What to estimate the depth of.
+            settings: Ensemble, resolution and outlines are looked at; there is one step and no noise.
+            run: Reports before each network call; may cancel there.
+
+        Raises:
+            SettingsError: Memory does not suffice.
+            CheckpointError: The network gave numbers that are not finite.
+            CancelledError: The run was canceled.
+        """
+        members, fov_deg = self._members(photo.rgb, settings, run or Run())
+        if not np.isfinite(members).all():
+            raise CheckpointError(
+                f"The checkpoint {settings.checkpoint} gave depth that is not a number; its weights are "
+                "probably damaged. Download it again or choose another one."
+            )
+        middle, deviation = self._reduced(members)
+        enlarge = self._enlarger(photo.rgb, guided=settings.outlines == "photo")
+        wide = None if deviation is None else np.maximum(enlarge(deviation), 0)
+        notes = [DISPARITY_NOTE] if self.prediction == "affine_disparity" else []
+        if (settings.steps or 1) > 1:
+            notes.append("This network takes one step; the number of steps was not looked at.")
+        return self._finished(enlarge(middle), wide, fov_deg=fov_deg, notes=tuple(notes))
+
+    def _members(
+        self, rgb: NDArray[np.uint8], settings: DepthSettings, run: Run
+    ) -> tuple[NDArray[np.float32], float | None]:
+        """Return what the network says of each view, [E, h, w] in the first's size; the angle of view."""
+        photo = rgb.shape[0], rgb.shape[1]
+        size, step = self.preprocessing.input_size(photo, settings.resolution), self.preprocessing.step
+        views = choose_views(settings.ensemble or self.ensemble, resolution=max(size), multiple=step)
+        views = views[:2] if self.preprocessing.fixed else views
+        members, angles = [], []
+        for number, view in enumerate(views):
+            shown = np.ascontiguousarray(rgb[:, ::-1]) if view.mirrored else rgb
+            seen = size
+            if view.resolution != max(size):
+                seen = self.preprocessing.input_size(photo, view.resolution)
+            image = self.preprocessing.make_input(shown, seen, device=self.device)
+            before = _reporter(run, number, len(views))
+            ((member, angle),) = in_batches(1, self._caller(image), size=1, before=before)  # [1, h, w]
+            members.append(member.flip(-1) if view.mirrored else member)
+            angles += [] if angle is None else [angle]
+        run.report(Progress("align", len(views), len(views)))
+        first = members[0].shape[-2], members[0].shape[-1]
+        together = torch.cat([resize(member, first) for member in members])
+        fov_deg = float(np.mean(angles)) if angles else None
+        return together.cpu().numpy(), _of_long_side(fov_deg, photo)
+
+    def _caller(self, image: Tensor) -> Callable[[slice], tuple[Tensor, float | None]]:
+        def call(_: slice) -> tuple[Tensor, float | None]:
+            output = self.network(image.to(self.dtype))
+            depth = output.predicted_depth.float()  # [1, h, w]
+            angle = getattr(output, "field_of_view", None)
+            if not self.inverse or angle is None:
+                return depth, None
+            fov_deg = float(angle.float().reshape(-1)[0])
+            return depth * (2 * math.tan(math.radians(fov_deg) / 2)), fov_deg
+
+        return call
+
+    def _reduced(self, members: NDArray[np.float32]) -> tuple[Plane, Plane | None]:
+        """Return the middle of members [E, h, w] and how far they are apart."""
+        if self.prediction == "log_depth":
+            members = np.exp(members - members.max())
+        if len(members) == 1:
+            return members[0], None
+        if self.prediction != "metric_depth":  # known up to scale and shift
+            reduced = reduce_members(members, center="mean")
+            return reduced.values, reduced.uncertainty
+        middle: Plane = members.mean(axis=0)
+        apart = np.abs(members - middle).reshape(len(members), -1)  # [E, h * w]
+        return middle, lower_median(apart).reshape(middle.shape)
+
+    def _enlarger(self, rgb: NDArray[np.uint8], *, guided: bool) -> Callable[[Plane], Plane]:
+        """Return what brings a map of the network to the size of the photo [H, W, 3]."""
+        (height, width), padding = rgb.shape[:2], self.preprocessing.padding((rgb.shape[0], rgb.shape[1]))
+        whole = height + 2 * padding[0], width + 2 * padding[1]
+        mode = "bilinear" if self.inverse else "bicubic"
+
+        def enlarge(plane: Plane) -> Plane:
+            if guided and plane.shape[0] < whole[0] and not any(padding):
+                small = Image.fromarray(rgb).resize(plane.shape[::-1], Image.Resampling.BILINEAR)
+                return guided_upsample(plane, np.asarray(small), rgb)
+            big = functional.interpolate(torch.tensor(plane)[None, None], whole, mode=mode)[0, 0]
+            inner: Plane = big[padding[0] :, padding[1] :][:height, :width].numpy()
+            return inner
+
+        return enlarge
+
+    def _finished(
+        self, plane: Plane, deviation: Plane | None, *, fov_deg: float | None, notes: tuple[str, ...]
+    ) -> DepthMap:
+        """Turn what the network predicts, at the photo's size, into depth."""
+        if self.inverse:
+            clamped = np.clip(plane, 1e-4, 1e4)
+            plane = np.float32(1) / clamped
+            deviation = None if deviation is None else deviation / clamped**2
+        meters = None
+        if self.prediction == "metric_depth":
+            plane = np.maximum(plane, np.float32(LEAST_M))
+            meters = float(plane.min()), float(plane.max())
+        near, span = plane.min(), max(float(np.ptp(plane)), TINY)
+        values = (plane - near) / np.float32(span)  # [H, W] in [0, 1]
+        uncertainty = None if deviation is None else deviation / np.float32(span)
+        if self.prediction == "affine_disparity":
+            c = np.float32(1 / (FAR_NEAR - 1))
+            slope = c * (1 + c) / (values + c) ** 2  # of `invert`
+            uncertainty = None if uncertainty is None else uncertainty * slope
+            values = invert(values)
+        return DepthMap(
+            values=values,
+            uncertainty=uncertainty,
+            notes=notes,
+            prediction=self.prediction,
+            meters=meters,
+            fov_deg=fov_deg,
+        )
+
+
+def _reporter(run: Run, number: int, total: int) -> Callable[[int], None]:
+    return lambda _: run.report(Progress("predict", number, total))
+
+
+def _of_long_side(fov_deg: float | None, photo: Size) -> float | None:
+    """Return the field of view of a photo's long side, of that of its width."""
+    if fov_deg is None:
+        return None
+    half = math.tan(math.radians(fov_deg) / 2) * max(photo) / photo[1]
+    return math.degrees(2 * math.atan(half))

@@ -1,0 +1,306 @@
+"""Depth networks beside Marigold against transformers' own processors and post-processing, at toy width."""
+
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from torch.nn import functional
+
+from marigold_demo.catalog import OTHER_METHODS, find
+from marigold_demo.cli.main import main
+from marigold_demo.depth import CancelledError, DepthMap, Run, invert
+from marigold_demo.errors import CheckpointError
+from marigold_demo.evaluation.evaluate import fit_affine
+from marigold_demo.geometry.textured_mesh import ARBITRARY, METERS, build_surface
+from marigold_demo.network import checkpoint
+from marigold_demo.network.checkpoint import load_pipeline, open_pipeline, predict, status
+from marigold_demo.network.feedforward import DISPARITY_NOTE, FeedForwardPipeline, Preprocessing
+from marigold_demo.network.hub import check_repository, wanted_files
+from marigold_demo.recipe import load_recipe
+from marigold_demo.settings import DepthSettings, MeshSettings
+from tests import other_methods
+from tests.conftest import make_photo
+from tests.other_methods import TOYS
+from tests.pages import draw_photo
+
+SIZES = [(48, 64), (101, 57)]  # H, W
+DISPARITY = ("dpt", "depth_anything")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> dict[str, Path]:
+    """Return a folder of each toy, to look at only."""
+    folder = tmp_path_factory.mktemp("methods")
+    return {kind: other_methods.save(kind, folder / kind) for kind in TOYS}
+
+
+@pytest.fixture
+def folder(saved, tmp_path) -> Path:
+    """Return a Depth Anything of the test's own."""
+    return Path(shutil.copytree(saved["depth_anything"], tmp_path / "mine"))
+
+
+def run(network, pixels):
+    with torch.no_grad():
+        return network(torch.as_tensor(np.asarray(pixels), dtype=torch.float32))
+
+
+def reference(kind: str, rgb: np.ndarray, folder: Path) -> np.ndarray:
+    """Return what transformers' own processing gives, [H, W]: disparity or meters."""
+    network = other_methods.make(kind)
+    said, size = TOYS[kind][1], rgb.shape[:2]
+    if kind == "depth_pro":  # its processor needs torchvision: normalized, resized, no antialiasing
+        image = torch.tensor(rgb).permute(2, 0, 1)[None].float() / 255 * 2 - 1
+        output = run(network, functional.interpolate(image, (64, 64), mode="bilinear"))
+        focal = 0.5 * size[1] / math.tan(math.radians(float(output.field_of_view[0])) / 2)
+        inverse = functional.interpolate(
+            output.predicted_depth[None] * size[1] / focal, size, mode="bilinear"
+        )
+        return (1 / inverse[0, 0].clamp(1e-4, 1e4)).numpy()
+    name = {"zoedepth": "ZoeDepth", "glpn": "GLPN"}.get(kind, "DPT")
+    processor = getattr(transformers, f"{name}ImageProcessorPil")(**said)
+    pixels = processor(images=rgb, return_tensors="pt").pixel_values
+    output = run(network, pixels)
+    if kind != "zoedepth":
+        [found] = processor.post_process_depth_estimation(output, target_sizes=[size])
+        return found["predicted_depth"].numpy()
+    # Its post-processing needs torchvision: the mean with the flipped pass, enlarged, without the padding.
+    both = (output.predicted_depth + run(network, pixels.flip(-1)).predicted_depth.flip(-1)) / 2
+    above, beside = (int(np.sqrt(side / 2) * 3) for side in size)
+    whole = (size[0] + 2 * above, size[1] + 2 * beside)
+    big = functional.interpolate(both[None], whole, mode="bicubic")[0, 0].numpy()
+    return big[above : above + size[0], beside : beside + size[1]]
+
+
+def in_meters(depth: DepthMap) -> np.ndarray:
+    near, far = depth.meters
+    return near + depth.values * (far - near)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", TOYS)
+def test_depth_equals_that_of_transformers(kind, size, saved):
+    photo = make_photo(*size)
+    expected = reference(kind, photo.rgb, saved[kind])
+    depth = load_pipeline(str(saved[kind]))(photo, DepthSettings())
+    assert depth.values.shape == size and depth.values.min() == 0 and depth.values.max() == pytest.approx(1)
+    if kind in DISPARITY:
+        assert depth.prediction == "affine_disparity" and depth.notes == (DISPARITY_NOTE,)
+        found = invert(depth.values)
+        found = fit_affine(found, expected)(found)
+        span = np.ptp(expected)
+    else:
+        assert depth.prediction == "metric_depth" and not depth.notes
+        found, span = in_meters(depth), 1
+    assert np.ptp(expected) > 0.02
+    assert np.abs(found - expected).max() < 1e-4 * max(span, 1)
+
+
+def test_neither_torchvision_nor_cv2_is_loaded(saved, tmp_path):
+    """A process of its own: another test may have loaded anything."""
+    folders = [str(saved[kind]) for kind in ("zoedepth", "depth_pro", "dpt")]
+    program = f"""
+import sys
+from marigold_demo.network.checkpoint import load_pipeline
+from marigold_demo.settings import DepthSettings
+from tests.conftest import make_photo
+for folder in {folders!r}:
+    load_pipeline(folder)(make_photo(40, 50), DepthSettings())
+assert not {{"torchvision", "cv2"}} & set(sys.modules)
+"""
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "|" not in done.stderr  # no progress bar
+
+
+class Plane(torch.nn.Module):
+    """A made-up network: the disparity of a slanted plane, whatever the photo, of an odd scale and shift."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, image):
+        height, width = image.shape[-2:]
+        rows = (torch.arange(height)[:, None] + 0.5) / height
+        columns = (torch.arange(width)[None] + 0.5) / width
+        return SimpleNamespace(predicted_depth=(7 * rows + 3 * columns + 40)[None])
+
+
+def test_disparity_of_a_slanted_plane_gives_a_plane():
+    photo = make_photo(90, 120)
+    whole = Preprocessing((90, 120))
+    depth = FeedForwardPipeline(Plane(), whole, prediction="affine_disparity")(photo, DepthSettings())
+    assert depth.values[0, 0] == 1 and depth.values[-1, -1] == 0  # larger is nearer
+    vertices = build_surface(depth, photo, MeshSettings(edges="stretch", tolerance=0)).vertices
+    center = vertices - vertices.mean(axis=0)
+    _, spread, axes = np.linalg.svd(center, full_matrices=False)
+    rms = np.sqrt(np.mean((center @ axes[2]) ** 2))
+    assert spread[1] > 1 and rms < 1e-3 * np.ptp(vertices, axis=0).max()
+    # Taken for depth it would be bent.
+    bent = FeedForwardPipeline(Plane(), whole, prediction="affine_depth")(photo, DepthSettings())
+    vertices = build_surface(bent, photo, MeshSettings(edges="stretch", tolerance=0)).vertices
+    center = vertices - vertices.mean(axis=0)
+    axes = np.linalg.svd(center, full_matrices=False)[2]
+    assert np.sqrt(np.mean((center @ axes[2]) ** 2)) > 1e-2 * np.ptp(vertices, axis=0).max()
+
+
+def test_meters_and_field_of_view_reach_the_mesh(saved):
+    photo = make_photo(48, 64)
+    depth = predict(photo, DepthSettings(checkpoint=str(saved["depth_pro"])))
+    made = build_surface(depth, photo, MeshSettings(edges="stretch", tolerance=0))
+    assert made.scale_note == METERS and ARBITRARY not in made.notes
+    assert (made.camera.near, made.camera.far) == pytest.approx(depth.meters)
+    assert -made.vertices[:, 2].min() == pytest.approx(depth.meters[1], rel=0.05)
+    assert made.camera.fov_deg == depth.fov_deg and depth.fov_deg > 10
+    asked = build_surface(depth, photo, MeshSettings(near_m=7, far_near_ratio=3, fov_deg=60))
+    assert (asked.camera.near, asked.camera.far, asked.camera.fov_deg) == (7, 21, 60)
+    tall = predict(make_photo(64, 48), DepthSettings(checkpoint=str(saved["depth_pro"])))
+    assert tall.fov_deg > depth.fov_deg  # of the long side, of which the network sees the short one
+
+
+def test_views_give_uncertainty_and_their_mean(saved):
+    photo, pipeline = make_photo(48, 64), load_pipeline(str(saved["metric"]))
+    mirrored = make_photo(48, 64)
+    mirrored.rgb.flags.writeable = True
+    mirrored.rgb[:] = photo.rgb[:, ::-1]
+    one, other = (in_meters(pipeline(shown, DepthSettings())) for shown in (photo, mirrored))
+    both = pipeline(photo, DepthSettings(ensemble=2))
+    assert np.abs(in_meters(both) - (one + other[:, ::-1]) / 2).max() < 1e-3
+    assert both.uncertainty.max() > 0
+    four = load_pipeline(str(saved["depth_anything"]))(photo, DepthSettings(ensemble=4))
+    assert four.uncertainty.shape == photo.rgb.shape[:2] and np.isfinite(four.uncertainty).all()
+
+
+def test_resolution_is_the_longest_edge_and_steps_are_noted(saved):
+    photo, pipeline = make_photo(60, 90), load_pipeline(str(saved["depth_anything"]))
+    assert pipeline.longest_edge(photo.size, DepthSettings()) == 84  # the short side meets 56
+    assert pipeline.longest_edge(photo.size, DepthSettings(resolution=112)) == 112
+    assert pipeline.longest_edge(photo.size, DepthSettings(resolution=0)) == 84
+    depth = pipeline(photo, DepthSettings(resolution=112, steps=4))
+    assert depth.values.shape == (60, 90) and "one step" in depth.notes[1]
+
+
+def test_run_is_canceled_before_the_network_and_draft_needs_no_download(saved):
+    calls = []
+
+    def stop(progress):
+        calls.append(progress.stage)
+        raise CancelledError
+
+    settings = DepthSettings(checkpoint=str(saved["glpn"]), quality="draft")
+    assert status(settings).download_bytes == 0
+    with pytest.raises(CancelledError):
+        load_pipeline(str(saved["glpn"]))(make_photo(40, 50), settings, Run(stop))
+    assert calls == ["predict"]
+
+
+def test_command_line_takes_such_a_folder_and_its_recipe_says_what_it_predicts(folder, tmp_path, capsys):
+    photo = draw_photo(tmp_path)
+    assert main(["depth", str(photo), "--checkpoint", str(folder), "--out", str(tmp_path / "out")]) == 0
+    assert DISPARITY_NOTE in capsys.readouterr().err
+    recipe = load_recipe(tmp_path / "out" / f"{photo.stem}_depth_16bit.png")
+    assert recipe.prediction == "affine_disparity" and recipe.revision.startswith("sha256:")
+    assert np.load(tmp_path / "out" / f"{photo.stem}_depth.npy").max() == 1
+
+
+def change(path: Path, **entries: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
+
+
+def pickled(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def cut(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+PREPROCESSOR = "preprocessor_config.json"
+EXPLAINED = {
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "complete: model.safetensors is missing"),
+    "a pickle": (pickled, "pytorch_model.bin, a pickle, .* model.safetensors is needed"),
+    "cut off": (cut, "is cut off after"),
+    "another kind": (lambda f: change(f / "config.json", model_type="bert"), "of the kind bert, .*Depth Pro"),
+    "no depth": (
+        lambda f: change(f / "config.json", architectures=["DPTForSemanticSegmentation"]),
+        "is a DPTForSemanticSegmentation, which predicts no depth",
+    ),
+    "another width": (lambda f: change(f / "config.json", fusion_hidden_size=32), "do not fit its config"),
+    "absurd": (lambda f: change(f / "config.json", fusion_hidden_size=10**9), "1000000000 in fusion_hidden"),
+    "odd prediction": (lambda f: change(f / "config.json", prediction="normals"), "normals in prediction"),
+    "size is a word": (lambda f: change(f / PREPROCESSOR, size="large"), f"{PREPROCESSOR} of .* is damaged"),
+    "no size": (lambda f: change(f / PREPROCESSOR, size={"height": 0, "width": 5}), "sizes that no network"),
+    "two colors": (lambda f: change(f / PREPROCESSOR, image_mean=[0, 0]), "not for photos of three colors"),
+}
+
+
+@pytest.mark.parametrize("layout", EXPLAINED)
+def test_layout_is_explained(layout, folder, capsys):
+    spoil, said = EXPLAINED[layout]
+    spoil(folder)
+    with pytest.raises(CheckpointError, match=said) as caught:
+        load_pipeline(str(folder))
+    assert str(caught.value).endswith(".") and len(str(caught.value)) - len(str(folder)) < 300
+
+
+def test_what_is_predicted_follows_from_the_config(saved, folder, tmp_path):
+    change(folder / "config.json", prediction="affine_depth")
+    assert load_pipeline(str(folder)).prediction == "affine_depth"
+    outer = tmp_path / "outer"
+    shutil.copytree(saved["dpt"], outer / "inner")
+    assert load_pipeline(str(outer)).prediction == "affine_disparity"
+    assert find("depth-anything/Depth-Anything-V2-Small-hf").prediction == "affine_disparity"
+    with pytest.raises(CheckpointError, match="no Marigold, which is needed here"):
+        open_pipeline(str(folder))  # training
+
+
+def test_repository_of_a_network_is_downloaded_without_pickles():
+    files = ["README.md", "config.json", "preprocessor_config.json", "model.safetensors", "pytorch_model.bin"]
+    check_repository(files, name="me/mine", with_text=True)
+    assert wanted_files(files, half=True, with_text=True) == [
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+    ]
+    with pytest.raises(CheckpointError, match=r"network of me/mine has its weights in pytorch_model\.bin"):
+        check_repository(["config.json", "pytorch_model.bin"], name="me/mine", with_text=True)
+
+
+def test_catalog_says_size_kind_and_terms_before_a_download(monkeypatch):
+    for known in OTHER_METHODS:
+        assert known.prediction != "log_depth" and re.fullmatch(r"[\w-]+/[\w-]+", known.name)
+        assert status(DepthSettings(checkpoint=known.name)).download_bytes == known.download_mb * 10**6
+    restricted = {known.short_title for known in OTHER_METHODS if known.terms}
+    assert restricted == {"Depth Anything V2 Base", "Depth Anything V2 Large", "Depth Pro"}
+
+
+def test_command_line_says_the_terms_before_the_network_is_asked_for(tmp_path, capsys):
+    def refuse(*_):
+        assert "no commercial use" in capsys.readouterr().err
+        raise CheckpointError("Not here.")
+
+    arguments = ["--checkpoint", "apple/DepthPro-hf", "--out", str(tmp_path)]
+    assert main(["depth", str(draw_photo(tmp_path)), *arguments], predict=refuse) == 2
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_left():
+    yield
+    checkpoint.unload()
