@@ -217,7 +217,7 @@ def wanted_files(files: Iterable[str], *, half: bool, with_text: bool) -> list[s
         with_text: Include the text encoder and its tokenizer.
     """
     files = list(files)
-    if INDEX not in files:
+    if INDEX not in files and CONFIG in files:
         weights = choose_weights(files, part=NETWORK, half=False)
         wanted = (CONFIG, PREPROCESSOR, *(weights.files if weights else ()), weights and weights.index)
         return sorted(file for file in files if file in wanted)
