@@ -1,6 +1,8 @@
 import csv
 import dataclasses
 import io
+import json
+import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +14,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
 
-from marigold_demo.depth import DepthMap, Run
+from marigold_demo.cli.main import main
+from marigold_demo.depth import DepthMap, Run, invert
 from marigold_demo.errors import DataError
+from marigold_demo.evaluation.comparison import Comparison, compare
 from marigold_demo.evaluation.datasets import BENCHMARKS, Pair, Protocol, Sample
 from marigold_demo.evaluation.evaluate import (
     DATA_SETS,
     PUBLISHED,
+    Mean,
     ResultsCsv,
     Score,
     abs_rel,
@@ -112,6 +117,113 @@ def test_scores_do_not_move_under_an_affine_change_of_the_prediction(scale, shif
     moved = score(scale * prediction + shift, pair_of(gt), sample=sample_of(pair_of(gt)))
     assert moved.abs_rel == pytest.approx(plain.abs_rel, rel=1e-6)
     assert moved.delta1 == pytest.approx(plain.delta1, abs=2e-3)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=15)
+def test_disparity_is_fitted_to_inverse_depth(seed):
+    rng = np.random.default_rng(seed)
+    gt, disparity = (rng.uniform(low, 30, (20, 25)).astype(np.float32) for low in (0.5, 0.0))
+    disparity -= disparity.min()
+    prediction = invert(disparity / disparity.max())  # as a pipeline gives it
+    sample = sample_of(pair_of(gt), max_depth=40.0)
+    got = score(prediction, pair_of(gt), sample=sample, alignment="disparity")
+    counted = (disparity > 0).ravel()
+    design = np.stack([disparity.ravel(), np.ones(disparity.size)], axis=1).astype(np.float64)
+    inverse = 1 / gt.ravel().astype(np.float64)
+    solution = np.linalg.lstsq(design[counted], inverse[counted], rcond=None)[0]
+    aligned = np.clip(1 / np.maximum(design @ solution, 1e-3), 1e-6, 40)
+    assert got.abs_rel == pytest.approx(np.mean(abs(aligned - gt.ravel()) / gt.ravel()), rel=1e-3)
+    assert got.alignment == "disparity"
+
+
+def test_the_prediction_says_in_what_it_is_aligned():
+    gt = truth()
+    flat = 1 / gt - (1 / gt).min()
+
+    def disparity(*_):
+        return DepthMap(invert((flat / flat.max()).astype(np.float32)), prediction="affine_disparity")
+
+    [right] = score_all(disparity, [sample_of(pair_of(gt))], SETTINGS)
+    [wrong] = score_all(lambda *_: DepthMap(disparity().values), [sample_of(pair_of(gt))], SETTINGS)
+    assert right.abs_rel < 1e-4 < 1e-2 < wrong.abs_rel and (right.alignment, wrong.alignment) == (
+        "disparity",
+        "depth",
+    )
+
+
+def mean_of(source: str, abs_rel: float | None, delta1: float | None = None) -> Mean:
+    return Mean(source, 5, 0 if abs_rel is None else 5, abs_rel, delta1, 0.5)
+
+
+def test_ranks_of_the_papers_table_are_those_it_prints():
+    table = compare([("mine", "depth", [mean_of(source, 0.001, 0.999) for source in DATA_SETS])])
+    paper = Comparison(table.sources, tuple(row for row in table.rows if row.is_published))
+    assert [round(rank, 1) for rank in paper.mean_ranks()] == [7.6, 7.3, 5.2, 4.8, 3.2, 3.9, 2.5, 1.4]
+    assert table.mean_ranks()[-1] == 1 and len(table.rows) == 9
+
+
+def test_best_is_bold_and_second_underlined_in_each_column():
+    ours = [
+        ("a", "depth", [mean_of("x", 0.10, 0.80), mean_of("y", None)]),
+        ("b", "disparity", [mean_of("x", 0.30, 0.90), mean_of("y", None)]),
+        ("c|d", "depth", [mean_of("x", 0.20, 0.70), mean_of("y", None)]),
+    ]
+    table = compare(ours)
+    lines = table.as_markdown().splitlines()
+    assert lines[2] == "| a | depth | **10.0** | <u>80.0</u> | - | - | **1.5** |"
+    assert lines[3] == "| b | disparity | 30.0 | **90.0** | - | - | <u>2.0</u> |"
+    assert lines[4] == "| c\\|d | depth | <u>20.0</u> | 70.0 | - | - | 2.5 |"
+    rows = list(csv.DictReader(io.StringIO(table.as_csv())))
+    assert [row["x AbsRel"] for row in rows] == ["10.0", "30.0", "20.0"] and rows[0]["y AbsRel"] == ""
+    stored = json.loads(table.as_json())
+    assert [row["mean_rank"] for row in stored["methods"]] == [1.5, 2.0, 2.5]
+    assert stored["methods"][1]["alignment"] == "disparity"
+    assert stored["methods"][0]["figures"] == {"x": {"abs_rel": 10.0, "delta1": 80.0}, "y": None}
+    colored = table.as_text(colors=True)
+    assert "\x1b[1m10.0\x1b[0m" in colored and "\x1b[4m80.0\x1b[0m" in colored
+    bare = re.sub(r"\x1b\[\d+m", "", colored).splitlines()[1:]
+    assert len({len(line) for line in bare}) == 1  # what cannot be seen takes no place
+    assert "10.0*" in table.as_text() and "80.0'" in table.as_text()
+
+
+@pytest.mark.skipif(not DEPTH_DEV.is_dir(), reason="../shared/data/depth_dev is not here")
+def test_three_methods_stand_in_one_table_of_real_photos(tmp_path, capsys):
+    from tests import other_methods
+
+    for kind in ("depth_anything", "metric"):
+        other_methods.save(kind, tmp_path / kind)
+    names = f"rows-only,{tmp_path / 'depth_anything'},{tmp_path / 'metric'}"
+    output = tmp_path / "out" / "table.json"
+    arguments = ["evaluate", str(DEPTH_DEV), "--methods", names, "--every", "9", "--output", str(output)]
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert [line.split()[1] for line in shown.splitlines()[2:5]] == ["depth", "disparity", "depth"]
+    table = json.loads(output.read_text())
+    assert [row["method"] for row in table["methods"]] == ["rows-only", "depth_anything", "metric"]
+    assert all(1 <= row["mean_rank"] <= 3 for row in table["methods"])
+    assert output.with_suffix(".md").read_text().count("**") >= 2
+    rows = output.with_suffix(".csv").read_text().splitlines()
+    assert len(rows) == 1 + 3 * len(find_samples(DEPTH_DEV)[::9])
+    written = {path.name for path in output.parent.iterdir()}
+    assert written == {"table.json", "table.csv", "table.md", "table_methods.csv"}
+    assert main([*arguments, "--resume"]) == 0  # nothing is predicted again
+    assert output.with_suffix(".csv").read_text().splitlines() == rows
+    assert json.loads(output.read_text()) == table
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        ("constant,constant", "names one of them twice"),
+        ("constant,/no/such/folder", "no checkpoint folder /no/such/folder"),
+        ("constant,", "checkpoint is empty"),
+    ],
+)
+def test_methods_that_are_not_there_are_named_before_anything_runs(names, reason, tmp_path, capsys):
+    write_folder(tmp_path, [row_of("a")])
+    assert main(["evaluate", str(tmp_path), "--methods", names]) == 2
+    assert reason in capsys.readouterr().err
 
 
 def test_a_perfect_prediction_has_no_error_and_a_reversed_one_the_opposite_order():

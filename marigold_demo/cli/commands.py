@@ -3,7 +3,10 @@
 import argparse
 import json
 import os
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from marigold_demo.catalog import find
@@ -31,6 +34,8 @@ from marigold_demo.training import TrainSettings
 from marigold_demo.workflow import Predictor, Workflow, check_same_shape, phone_depth
 
 if TYPE_CHECKING:
+    from marigold_demo.evaluation.datasets import Sample
+    from marigold_demo.evaluation.evaluate import Score
     from marigold_demo.training.train import TrainProgress
 
 
@@ -168,7 +173,7 @@ def _depth_of(
 def _print_terms(args: argparse.Namespace, settings: DepthSettings) -> None:
     """Print, before a download, what the license of a checkpoint does not allow."""
     known = find(settings.checkpoint.partition("@")[0])
-    if known is not None and known.terms and not _is_from_phone(args):
+    if known is not None and known.terms and getattr(args, "depth_source", "") != "phone":
         print_err(f"{known.title}: {known.terms}")
 
 
@@ -262,9 +267,9 @@ def train(args: argparse.Namespace, predict: Predictor | None) -> None:
 
 
 def evaluate(args: argparse.Namespace, predict: Predictor | None) -> None:
-    """Score a predictor on all images under a folder, print the table, and write it where asked."""
+    """Score predictors on all images under a folder, print the table, and write it where asked."""
     from marigold_demo.evaluation import evaluate as scoring
-    from marigold_demo.evaluation.evaluate import BASELINES, ResultsCsv, as_json, as_text
+    from marigold_demo.evaluation.comparison import compare
 
     settings = from_flags(args, DepthSettings())
     if args.output and args.output.suffix != ".json":
@@ -273,27 +278,91 @@ def evaluate(args: argparse.Namespace, predict: Predictor | None) -> None:
         raise SettingsError("resume goes on with the .csv beside --output; name the output too.")
     if args.every < 1:
         raise SettingsError(f"every is {args.every}; it must be at least 1.")
+    methods = _methods(args, settings, check=predict is None)
     samples = scoring.find_samples(args.root)
     if args.only:
         wanted = choices_of(args.only, {sample.source: None for sample in samples}, name="only")
         samples = tuple(sample for sample in samples if sample.source in wanted)
-    samples = samples[:: args.every]
-    predictor = args.baseline or _label(settings)
-    results = ResultsCsv(
-        args.output and args.output.with_suffix(".csv"), predictor=predictor, resume=args.resume
-    )
-    scores = [results.known[sample.name] for sample in samples if sample.name in results.known]
-    todo = [sample for sample in samples if sample.name not in results.known]
-    predict = BASELINES[args.baseline] if args.baseline else predict or _late_predictor()
-    with progress_line(predictor) as shown:
-        for done, score in enumerate(scoring.score_all(predict, todo, settings), start=1):
+    found = []
+    for number, (name, label, chosen) in enumerate(methods):
+        predictor = scoring.BASELINES.get(name) or predict or _late_predictor()
+        resume = args.resume or number > 0  # the rows of the methods before stay
+        scores = _scores(args, predictor, samples[:: args.every], settings=chosen, label=label, resume=resume)
+        alignment = " and ".join(sorted({score.alignment for score in scores}))
+        found.append((_short(name, [name for name, *_ in methods]), alignment, scoring.means(scores)))
+    output = OutputFolder(args.output.parent) if args.output else None
+    if not args.methods:
+        print_out(scoring.as_text(found[0][2], predictor=methods[0][1]))
+        if output:
+            output.put(args.output.name, scoring.as_json(found[0][2], predictor=methods[0][1]))
+        return
+    table = compare(found)
+    print_out(table.as_text(colors=sys.stdout.isatty()))
+    if output:
+        output.put(args.output.name, table.as_json())
+        output.put(f"{args.output.stem}.md", table.as_markdown().encode())
+        output.put(f"{args.output.stem}_methods.csv", table.as_csv().encode())
+
+
+def _short(name: str, names: Sequence[str]) -> str:
+    """Return a method's name for a table: of a folder the last part, unless another one ends like that."""
+    if name[:1] not in "/.~":
+        return name
+    last = [Path(other).name for other in names]
+    return Path(name).name if last.count(Path(name).name) == 1 else name
+
+
+def _methods(
+    args: argparse.Namespace, settings: DepthSettings, *, check: bool
+) -> list[tuple[str, str, DepthSettings]]:
+    """Return name, label in the CSV and settings of each predictor that is asked for.
+
+    Raises:
+        DemoError: One is named twice, or, with `check`, its checkpoint is not there.
+    """
+    from marigold_demo.evaluation.evaluate import BASELINES
+
+    if not args.methods:
+        return [(args.baseline or settings.checkpoint, args.baseline or _label(settings), settings)]
+    if args.baseline:
+        raise SettingsError("baseline is for one table of its own; name it among the methods instead.")
+    names = [name.strip() for name in args.methods.split(",")]
+    methods = []
+    for name in names:
+        chosen = settings if name in BASELINES else replace(settings, checkpoint=name)
+        if check and name not in BASELINES:
+            from marigold_demo.network.checkpoint import status
+
+            status(chosen)
+            _print_terms(args, chosen)
+        methods.append((name, name if name in BASELINES else _label(chosen), chosen))
+    if len({label for _, label, _ in methods}) < len(methods):
+        raise SettingsError("methods names one of them twice.")
+    return methods
+
+
+def _scores(
+    args: argparse.Namespace,
+    predict: Predictor,
+    samples: "Sequence[Sample]",
+    *,
+    settings: DepthSettings,
+    label: str,
+    resume: bool,
+) -> "list[Score]":
+    """Return the scores of one predictor; those that the CSV beside the output has are not made again."""
+    from marigold_demo.evaluation.evaluate import ResultsCsv, score_all
+
+    results = ResultsCsv(args.output and args.output.with_suffix(".csv"), predictor=label, resume=resume)
+    known = results.known if args.resume else {}
+    scores = [known[sample.name] for sample in samples if sample.name in known]
+    todo = [sample for sample in samples if sample.name not in known]
+    with progress_line(label) as shown:
+        for done, score in enumerate(score_all(predict, todo, settings), start=1):
             results.add(score)
             scores.append(score)
             shown.show(score.name, done, len(todo))
-    means = scoring.means(scores)
-    print_out(as_text(means, predictor=predictor))
-    if args.output:
-        OutputFolder(args.output.parent).put(args.output.name, as_json(means, predictor=predictor))
+    return scores
 
 
 def _label(settings: DepthSettings) -> str:

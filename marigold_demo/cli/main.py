@@ -184,6 +184,10 @@ def _add_evaluate(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser.add_argument(
         "--every", type=int, default=1, metavar="N", help="take every N-th image only (default 1)"
     )
+    help_text = (
+        "several checkpoints or baselines, joined by commas: one table, beside the paper's where it fits"
+    )
+    parser.add_argument("--methods", metavar="NAMES", help=help_text)
     help_text = "score this in place of a checkpoint; the flags below then have no effect"
     parser.add_argument("--baseline", type=str.lower, choices=BASELINES, help=help_text)
     add_flags(parser, DepthSettings(), title="depth")

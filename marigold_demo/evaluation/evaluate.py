@@ -1,13 +1,11 @@
 """Images and a predictor -> one score per image, their means, and tables of them.
 
 The protocol of Marigold (Ke et al., CVPR 2024, section 4.1; script/depth/eval.py of its repository): scale
-and shift by least squares on the valid pixels of each image, clip to the data set's range, AbsRel, delta1.
+and shift by least squares on the valid pixels of each image, clip to the data set's range, AbsRel, delta1. A
+network that predicts disparity is fitted to inverse depth instead ("least_square_disparity" there).
 
 The CSV has a row per image and is added to as images are scored, so an interrupted run can go on. Each row
-names the predictor and settings it belongs to; rows of others are passed over. Published figures are AbsRel
-and delta1 in percent, zero-shot, from the tables of Garcia et al., "Fine-Tuning Image-Conditional Diffusion
-Models is Easier than You Think" and of He et al., "Lotus", which repeat those of Ke et al. Of Marigold v1-1,
-figures on NYUv2 alone were found.
+names the predictor and settings it belongs to; rows of others are passed over.
 """
 
 import csv
@@ -16,13 +14,13 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from marigold_demo.depth import DepthMap, Run
+from marigold_demo.depth import DepthMap, Run, invert
 from marigold_demo.errors import DataError
 from marigold_demo.evaluation.datasets import (
     BENCHMARKS,
@@ -32,15 +30,16 @@ from marigold_demo.evaluation.datasets import (
     benchmark_samples,
     folder_samples,
 )
+from marigold_demo.evaluation.published import DATA_SETS, PUBLISHED
 from marigold_demo.io.photo import Photo
 from marigold_demo.settings import DepthSettings
 
 DELTA1 = 1.25
 Predict = Callable[[Photo, DepthSettings, Run], DepthMap]
-_LEAST_DEPTH = 1e-6
+Alignment = Literal["depth", "disparity"]
+_LEAST_DEPTH, _LEAST_DISPARITY = 1e-6, 1e-3
 _MOST_RANKED = 1_000_000
-DATA_SETS = {"NYUv2": 654, "KITTI": 652, "ETH3D": 454, "ScanNet": 800, "DIODE": 771}  # and their images
-COLUMNS = ("predictor", "source", "name", "abs_rel", "delta1", "spearman")
+COLUMNS = ("predictor", "source", "name", "abs_rel", "delta1", "spearman", "alignment")
 
 
 @dataclass(frozen=True)
@@ -126,13 +125,17 @@ BASELINES = {"rows-only": rows_only, "constant": constant}
 
 @dataclass(frozen=True)
 class Score:
-    """What one image got; AbsRel and delta1 are None where only the order of depths is known."""
+    """What one image got; AbsRel and delta1 are None where only the order of depths is known.
+
+    Scores of different alignments cannot be compared.
+    """
 
     name: str
     source: str
     abs_rel: float | None
     delta1: float | None
     spearman: float
+    alignment: Alignment = "depth"
 
 
 @dataclass(frozen=True)
@@ -181,22 +184,40 @@ def score_all(predict: Predict, samples: Iterable[Sample], settings: DepthSettin
     for sample in samples:
         pair = sample.read()
         prediction = predict(pair.photo, _settings_for(sample, settings), Run())
-        yield score(prediction.values, pair, sample=sample)
+        alignment: Alignment = "disparity" if prediction.prediction == "affine_disparity" else "depth"
+        yield score(prediction.values, pair, sample=sample, alignment=alignment)
 
 
-def score(prediction: NDArray[np.float32], pair: Pair, *, sample: Sample) -> Score:
-    """Align one prediction [H, W] and measure it; ordinal depth gets rank correlation only."""
+def score(
+    prediction: NDArray[np.float32], pair: Pair, *, sample: Sample, alignment: Alignment = "depth"
+) -> Score:
+    """Align one prediction [H, W] and measure it; ordinal depth gets rank correlation only.
+
+    Args:
+        prediction: Depth in [0, 1], as `depth.invert` makes it of disparity.
+        pair: Photo and true depth.
+        sample: Says how it is measured.
+        alignment: Whether depth is fitted to depth, or disparity to inverse depth.
+    """
     truth = pair.depth[pair.valid].astype(np.float64)  # [P]
     values = prediction[pair.valid].astype(np.float64)  # [P]
     step = -(-truth.size // _MOST_RANKED)  # sorting tens of millions would take longer than the network
     ranks = spearman(values[::step], truth[::step])
     if sample.ordinal:
-        return Score(sample.name, sample.source, None, None, ranks)
+        return Score(sample.name, sample.source, None, None, ranks, alignment)
     chosen = _grid(pair.valid.shape, long_side=sample.protocol.align_px)
-    affine = fit_affine(prediction[chosen], pair.depth[chosen], mask=pair.valid[chosen])
-    aligned = np.clip(affine(values), sample.protocol.min_depth, sample.protocol.max_depth)
+    seen, mask, target = prediction[chosen], pair.valid[chosen], pair.depth[chosen]
+    if alignment == "depth":
+        aligned = fit_affine(seen, target, mask=mask)(values)
+    else:
+        disparity, positive = invert(seen), mask & (seen < 1)  # 1 is no disparity
+        inverse = np.divide(1, target, out=np.zeros(target.shape), where=mask)
+        affine = fit_affine(disparity, inverse, mask=positive if positive.any() else mask)
+        aligned = 1 / np.maximum(affine(invert(prediction)[pair.valid].astype(np.float64)), _LEAST_DISPARITY)
+    aligned = np.clip(aligned, sample.protocol.min_depth, sample.protocol.max_depth)
     aligned = np.maximum(aligned, _LEAST_DEPTH)
-    return Score(sample.name, sample.source, abs_rel(aligned, truth), delta1(aligned, truth), ranks)
+    errors = abs_rel(aligned, truth), delta1(aligned, truth)
+    return Score(sample.name, sample.source, *errors, ranks, alignment)
 
 
 def means(scores: Iterable[Score]) -> tuple[Mean, ...]:
@@ -251,33 +272,6 @@ def _grid(shape: tuple[int, ...], *, long_side: int | None) -> tuple[NDArray[np.
     return np.ix_(rows, columns)  # type: ignore[return-value]
 
 
-@dataclass(frozen=True)
-class Published:
-    """One row: AbsRel and delta1 in percent per data set; None where nothing was published."""
-
-    method: str
-    figures: tuple[tuple[float, float] | None, ...]  # in the order of DATA_SETS
-
-    def of(self, source: str) -> tuple[float, float] | None:
-        """Return AbsRel and delta1 in percent for a data set, None for any other source."""
-        return self.figures[list(DATA_SETS).index(source)] if source in DATA_SETS else None
-
-
-PUBLISHED = (
-    Published("MiDaS", ((11.1, 88.5), (23.6, 63.0), (18.4, 75.2), (12.1, 84.6), (33.2, 71.5))),
-    Published("LeReS", ((9.0, 91.6), (14.9, 78.4), (17.1, 77.7), (9.1, 91.7), (27.1, 76.6))),
-    Published("DPT", ((9.8, 90.3), (10.0, 90.1), (7.8, 94.6), (8.2, 93.4), (18.2, 75.8))),
-    Published("Marigold v1-0, 50 x 1", ((6.0, 95.9), (10.5, 90.4), (7.1, 95.1), (6.9, 94.5), (31.0, 77.2))),
-    Published("Marigold v1-0, 50 x 10", ((5.5, 96.4), (9.9, 91.6), (6.5, 96.0), (6.4, 95.1), (30.8, 77.3))),
-    Published("Marigold LCM, 1 x 1", ((6.5, 95.4), (10.7, 89.9), (7.5, 94.5), (7.6, 93.8), (31.5, 76.3))),
-    Published("Marigold v1-1, 1 x 1", ((5.9, 96.1), None, None, None, None)),
-    Published("Marigold v1-1, 4 x 10", ((5.5, 96.4), None, None, None, None)),
-    Published("Marigold + E2E-FT", ((5.2, 96.6), (9.6, 91.9), (6.2, 95.9), (5.8, 96.2), (30.2, 77.9))),
-    Published("Lotus-D", ((5.1, 97.2), (8.1, 93.1), (6.1, 97.0), (5.5, 96.5), (22.8, 73.8))),
-    Published("Depth Anything V2", ((4.5, 97.9), (7.4, 94.6), (13.1, 86.5), (4.2, 97.8), (26.5, 73.4))),
-)
-
-
 def as_text(means: Iterable[Mean], *, predictor: str) -> str:
     """Return one table: our sources, then what others published on those that are published."""
     means = tuple(means)
@@ -327,7 +321,8 @@ class ResultsCsv:
             DataError: The file cannot be written.
         """
         numbers = ("" if x is None else repr(x) for x in (score.abs_rel, score.delta1, score.spearman))
-        self._write(_csv_line((self._predictor, score.source, score.name, *numbers)), mode="a")
+        cells = (self._predictor, score.source, score.name, *numbers, score.alignment)
+        self._write(_csv_line(cells), mode="a")
 
     def _write(self, text: str, *, mode: str) -> None:
         if self._path is None:
@@ -356,10 +351,12 @@ def _read(path: Path) -> list[tuple[str, ...]]:
 
 
 def _score(path: Path, row: tuple[str, ...]) -> Score:
-    _, source, name, *numbers = row
+    _, source, name, *numbers, alignment = row
     try:
         abs_rel, delta1 = (float(text) if text else None for text in numbers[:2])
-        return Score(name, source, abs_rel, delta1, float(numbers[2]))
+        if alignment not in get_args(Alignment):
+            raise ValueError(alignment)
+        return Score(name, source, abs_rel, delta1, float(numbers[2]), alignment)  # type: ignore[arg-type]
     except ValueError as error:
         raise DataError(
             f"{path} holds {row} in place of a score; leave --resume out to write it anew."
