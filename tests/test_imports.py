@@ -45,7 +45,7 @@ LIBRARIES = {
     "network.checkpoint_files": LIGHT,
     "network.feedforward": NETWORKS | {"PIL"},
     "network.weights": NETWORKS | {"huggingface_hub"},
-    "serving": {"fastapi", "prometheus_client", "python_multipart", "starlette", "uvicorn"},
+    "serving": {"cachetools", "fastapi", "prometheus_client", "python_multipart", "starlette", "uvicorn"},
     "training": NETWORKS | LIGHT | {"h5py", "synthetic"},
     "ui": LIGHT | {"gradio", "starlette"},
 }

@@ -7,14 +7,16 @@ import logging
 import pickle
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 from xml.etree import ElementTree
 
 import gradio
@@ -33,7 +35,7 @@ from marigold_demo.depth import CheckpointStatus, DepthMap, Progress
 from marigold_demo.errors import CheckpointError, PhotoError
 from marigold_demo.serving import http as serving_http
 from marigold_demo.serving.config import Configuration
-from marigold_demo.serving.http import RateLimit
+from marigold_demo.serving.http import AnswerCache, RateLimit
 from marigold_demo.serving.lifecycle import Service, crash_answer
 from marigold_demo.serving.middleware import HEADERS, State
 from marigold_demo.serving.monitor import (
@@ -234,6 +236,59 @@ def test_parts_of_the_page_that_are_named_by_their_hash_are_kept_for_a_year_and_
     assets = Path(gradio.__file__).parent / "templates" / "frontend" / "assets"
     assert [path.name for path in assets.iterdir() if not re.search(r"-[\w-]{8,10}\.", path.name)] == []
     assert http.get("/gradio_api/info").headers["cache-control"] == "no-store"
+
+
+@on_server
+def test_an_asset_that_is_sent_again_is_the_one_that_was_sent_in_each_encoding(http, url):
+    part = "/" + re.search(r'src="\./(assets/[^"]+)"', http.get("/").text)[1]
+    for accepted, encoding in (("br, gzip", "br"), ("gzip", "gzip"), ("identity", None)):
+        first, second = (http.get(part, headers={"accept-encoding": accepted}) for _ in range(2))
+        assert first.content == second.content and first.status_code == second.status_code == 200
+        assert second.headers.get("content-encoding") == encoding
+        changing = {"date", "content-length", "transfer-encoding"}
+        assert {key: value for key, value in second.headers.items() if key not in changing} == {
+            key: value for key, value in first.headers.items() if key not in changing
+        }
+        elsewhere = http.get(part, headers={"accept-encoding": accepted, "host": "evil.example"})
+        assert elsewhere.status_code == 421
+    piece = http.get(part, headers={"accept-encoding": "identity", "range": "bytes=0-9"})
+    assert piece.status_code == 206 and piece.content == first.content[:10]
+
+
+@on_server
+def test_a_body_follows_its_head_at_once_on_a_connection_that_was_used_before(url):
+    address = urlsplit(url)
+    waits_s = []
+    with socket.create_connection((address.hostname, address.port), timeout=60) as line:
+        for _ in range(6):
+            line.sendall(b"GET /favicon.ico HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            began_s, answer = time.monotonic(), b""
+            while not answer.endswith(b"</svg>\n"):
+                answer += line.recv(2**16)
+            waits_s.append(time.monotonic() - began_s)
+    assert min(waits_s[1:]) < 0.03  # Nagle's algorithm waits for 0.04 s
+
+
+def test_kept_answers_have_a_bound_and_only_good_ones_are_kept():
+    asked = []
+
+    async def page(scope, receive, send):
+        asked.append(scope["path"])
+        status = 404 if "missing" in scope["path"] else 200
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(60_000), "more_body": True})
+        await send({"type": "http.response.body", "body": bytes(40_000)})
+
+    client = TestClient(AnswerCache(page, most_bytes=250_000))
+    for path in ("/assets/a.js", "/assets/a.js", "/assets/missing.js", "/assets/missing.js", "/", "/"):
+        assert len(client.get(path).content) == 100_000
+    assert asked == ["/assets/a.js", "/assets/missing.js", "/assets/missing.js", "/", "/"]
+    for number in range(3):
+        client.get(f"/assets/{number}.js")
+    asked.clear()
+    client.get("/assets/2.js")
+    client.get("/assets/a.js")
+    assert asked == ["/assets/a.js"]
 
 
 @on_server

@@ -21,10 +21,12 @@ import secrets
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from email.utils import formatdate
 from functools import cache
 from urllib.parse import quote
 
+from cachetools import LRUCache
 from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -38,9 +40,11 @@ WINDOW_S = 60.0
 MAX_VISITORS = 10_000  # the one who was silent longest is forgotten first
 PREFIXES = ("/gradio_api/file=", "/gradio_api/file/")
 CHUNK_BYTES = 2**18
+ANSWERS_BYTES, ANSWER_OVERHEAD_BYTES = 2**24, 2**10
+FOR_EVER = "public, max-age=31536000, immutable"
 # How long parts of the page are kept, by the beginning of their path. Gradio names assets by their hash.
 _KEPT = {
-    "/assets/": "public, max-age=31536000, immutable",
+    "/assets/": FOR_EVER,
     "/static/": "public, max-age=86400",
     "/svelte/": "public, max-age=86400",
     "/favicon.ico": "public, max-age=86400",
@@ -220,6 +224,60 @@ class CacheHeaders:
 def kept(path: str) -> str:
     """Return the Cache-Control header of what is at a path; what is not listed is asked for each time."""
     return next((value for prefix, value in _KEPT.items() if path.startswith(prefix)), "no-cache")
+
+
+class AnswerCache:
+    """ASGI middleware that sends again, as it was compressed, what may be kept for ever.
+
+    Gradio reads and compresses each of the 250 assets of a page for each visitor, 6 ms of a core every time.
+    """
+
+    def __init__(self, app: ASGIApp, *, most_bytes: int = ANSWERS_BYTES) -> None:
+        self._app = app
+        self._kept: LRUCache[tuple[str, bytes], tuple[Message, bytes]] = LRUCache(
+            most_bytes, getsizeof=lambda answer: len(answer[1]) + ANSWER_OVERHEAD_BYTES
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send a kept answer, or pass the request on and keep its answer."""
+        is_plain = scope["type"] == "http" and scope["method"] == "GET" and header(scope, b"range") is None
+        if not is_plain or kept(route(scope)) != FOR_EVER or header(scope, b"if-none-match") is not None:
+            await self._app(scope, receive, send)
+            return
+        key = scope["path"], _encoding(scope)
+        answer = self._kept.get(key)
+        if answer is None:
+            await self._app(scope, receive, self._keeping(key, send))
+            return
+        start, body = answer
+        await send({**start, "headers": list(start["headers"])})  # others add theirs to it
+        await send({"type": "http.response.body", "body": body})
+
+    def _keeping(self, key: tuple[str, bytes], send: Send) -> Send:
+        start: Message = {}
+        parts: list[bytes] = []
+
+        async def note(message: Message) -> None:
+            nonlocal start
+            if message["type"] == "http.response.start":
+                start = {**message, "headers": list(message["headers"])}
+            else:
+                parts.append(message.get("body", b""))
+                if not message.get("more_body", False) and start["status"] == 200:
+                    body = b"".join(parts)
+                    headers = MutableHeaders(scope=start)
+                    headers["content-length"] = str(len(body))
+                    with suppress(ValueError):  # larger than all that is kept
+                        self._kept[key] = start, body
+            await send(message)
+
+        return note
+
+
+def _encoding(scope: Scope) -> bytes:
+    """Return the encoding that Gradio chooses for a request."""
+    accepted = header(scope, b"accept-encoding") or b""
+    return next((name for name in (b"br", b"gzip") if name in accepted), b"")
 
 
 class Files:

@@ -24,7 +24,7 @@ from marigold_demo.io.photo import Photo
 from marigold_demo.io.private_folder import FileRoot, cache_root, served_folder
 from marigold_demo.serving.config import Configuration
 from marigold_demo.serving.connections import GRACE_S, Connections, Server, most_connections
-from marigold_demo.serving.http import CacheHeaders, Files
+from marigold_demo.serving.http import AnswerCache, CacheHeaders, Files
 from marigold_demo.serving.listening import HeadCheck, Hosts, Place
 from marigold_demo.serving.middleware import (
     HEADERS,
@@ -103,7 +103,7 @@ class Service:
             refused=self.metrics.refused.labels("connections").inc,
         )
         self.metrics.watch_connections(lambda: len(bounds))
-        checked = HeadCheck(app, hosts=self.hosts, metrics=self.metrics)
+        checked = HeadCheck(AnswerCache(app), hosts=self.hosts, metrics=self.metrics)
         return Server(checked, place, bounds=bounds, trusted_proxies=self.configuration.trusted_proxies)
 
     def set_up_logging(self) -> None:
