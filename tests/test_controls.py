@@ -284,7 +284,7 @@ def test_settings_of_depth_reach_the_price_and_then_the_network(start, photo, pr
 
 
 @uses("depth-tab-button", "Left side", "Right side", "more-files", "download-colored", turned=LOOK)
-def test_colors_and_sides_reach_the_pictures(start, result):
+def test_colors_and_sides_reach_the_pictures(start, result, monkeypatch):
     seen, hand = start(shared=True)
 
     def shows(sides, look):
@@ -306,9 +306,13 @@ def test_colors_and_sides_reach_the_pictures(start, result):
     wait_until(
         seen.page, lambda: np.array_equal(pixels(seen.download("#download-colored").read_bytes()), colored)
     )
+    render, may_go_on = layers.render, threading.Event()
+    monkeypatch.setattr(layers, "render", lambda *what, **how: may_go_on.wait(20) and render(*what, **how))
     for sides in [(layers.GRAY, layers.SHADED), (layers.RELIEF, layers.UNCERTAINTY)]:
+        may_go_on.clear()  # the second side is chosen before the picture of the first one is there
         for name, side in zip(("Left side", "Right side"), sides, strict=True):
             turn(hand, name, gr.Dropdown([side]), to=side, holds=lambda _: None)
+        may_go_on.set()
         shows(sides, look)
 
 

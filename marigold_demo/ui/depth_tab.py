@@ -384,7 +384,9 @@ class DepthTab:
         """
         result, chosen = self.store.result(key), DepthStyle(*style)
         layers.check_layers(result, (left, right))
-        return self.show(result, (left, right), chosen, relief=self.store.shown_relief(key))
+        shown = self.show(result, (left, right), chosen, relief=self.store.shown_relief(key))
+        # Not the choice of sides, which the visitor may have changed meanwhile.
+        return {self.slider: shown[self.slider], self.legend: shown[self.legend]}
 
     def show_relief(self, key: str | None, left: str, right: str, *style: Any) -> Outputs:
         """Fill the slider again where one side is the relief, whose settings have changed."""
