@@ -45,9 +45,9 @@ Picture = NDArray[np.uint8]
 ADDED = """
 import sys, numpy as np
 try:
-    from marigold_demo.geometry.photo_detail import with_photo_detail
-except ImportError:
     from marigold_demo.geometry.heightfield import with_photo_detail
+except ImportError:
+    from marigold_demo.geometry.photo_detail import with_photo_detail
 photos = np.load(sys.argv[1])
 rows, columns = photos.shape[1:3]
 board = np.full((rows, columns), 0.5, np.float32)

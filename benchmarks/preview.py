@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Locator, Page
 
-from marigold_demo.geometry.lighting import GROUND
+from marigold_demo.geometry.rendering import GROUND
 from marigold_demo.io.photo import load_photo
 from marigold_demo.network.checkpoint import load_pipeline
 from marigold_demo.settings import DepthSettings, ReliefSettings

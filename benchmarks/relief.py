@@ -25,9 +25,8 @@ from PIL import Image
 from marigold_demo.depth import DepthMap
 from marigold_demo.examples import FOLDER as EXAMPLES
 from marigold_demo.geometry.bas_relief import compress, unit_range
-from marigold_demo.geometry.heightfield import smoothed
+from marigold_demo.geometry.heightfield import smoothed, with_photo_detail
 from marigold_demo.geometry.mesh_check import check_mesh
-from marigold_demo.geometry.photo_detail import with_photo_detail
 from marigold_demo.geometry.print_report import build_report
 from marigold_demo.geometry.relief import build_relief
 from marigold_demo.geometry.rtin import triangulate

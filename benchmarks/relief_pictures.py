@@ -17,8 +17,8 @@ from PIL import Image
 
 from marigold_demo.depth import DepthMap
 from marigold_demo.examples import FOLDER as EXAMPLES
-from marigold_demo.geometry.lighting import FORM_STEEPER, STEEPER, cavity, ramp, shade
 from marigold_demo.geometry.relief import build_relief
+from marigold_demo.geometry.rendering import FORM_STEEPER, STEEPER, cavity, ramp, shade
 from marigold_demo.geometry.textured_mesh import build_surface
 from marigold_demo.io import export
 from marigold_demo.io.mesh_files import from_stl

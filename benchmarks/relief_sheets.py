@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from marigold_demo.examples import load_examples
-from marigold_demo.geometry.lighting import ramp, shade_heights
+from marigold_demo.geometry.rendering import ramp, shade_heights
 from marigold_demo.io.photo import load_photo
 from marigold_demo.settings import ReliefSettings
 from synthetic import render_scene

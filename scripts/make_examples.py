@@ -27,13 +27,13 @@ from PIL import Image, ImageDraw, ImageOps
 
 from marigold_demo.colormap import colorize
 from marigold_demo.examples import load_examples
-from marigold_demo.geometry.lighting import GROUND
+from marigold_demo.geometry.rendering import GROUND
 from marigold_demo.io.photo import Photo, load_photo
 from marigold_demo.network.checkpoint import predict
 from marigold_demo.settings import DepthSettings, ReliefSettings
 from marigold_demo.ui.page_head import CARD, CARD_PX
+from marigold_demo.ui.preview import lit_picture
 from marigold_demo.ui.session_store import DepthResult
-from marigold_demo.ui.style_chips import lit_picture
 
 OUT = Path(__file__).parents[1] / "marigold_demo" / "example_photos"
 MANIFEST = OUT / "manifest.json"

@@ -23,7 +23,7 @@ from benchmarks.relief_pictures import rasterize, rotated
 from marigold_demo import load_photo, make_relief
 from marigold_demo.colormap import colorize
 from marigold_demo.examples import load_examples
-from marigold_demo.geometry import lighting
+from marigold_demo.geometry import rendering
 from marigold_demo.geometry.relief import Relief
 from marigold_demo.io.mesh_files import unit_normals
 from marigold_demo.settings import ReliefSettings
@@ -88,9 +88,9 @@ def render(
     scale = large * fill / np.ptp(vertices[:, :2], axis=0).max()  # pixels per mm
     longest = round(np.ptp(points[:, :2], axis=0).max() * scale) + 8
     face, shares = rasterize(points, faces, longest=longest)
-    colors = lighting.ramp(relief.settings)[brightness(relief, face, shares)]
+    colors = rendering.ramp(relief.settings)[brightness(relief, face, shares)]
     drawn, mask = Image.fromarray(colors), Image.fromarray((face >= 0).astype(np.uint8) * 255)
-    canvas = Image.new("RGB", (large, large), lighting.GROUND)
+    canvas = Image.new("RGB", (large, large), rendering.GROUND)
     left, top = ((large - length) // 2 for length in drawn.size)
     shadow = Image.new("L", canvas.size)
     shadow.paste(mask, (left + large // 80, top + large // 60))
@@ -103,12 +103,12 @@ def brightness(relief: Relief, face: NDArray[np.int64], shares: NDArray[np.float
     """Return how bright each pixel [H, W] is, from the face and the place on it that it shows."""
     corners = np.asarray(relief.mesh.vertices)[np.asarray(relief.mesh.faces)]  # [F, 3, 3]
     normals = unit_normals(corners.astype(np.float32))
-    lit = lighting.light_piece(relief.field, relief.settings)
+    lit = rendering.light_piece(relief.field, relief.settings)
     place = (corners[face, :, :2] * shares[..., None]).sum(axis=2) / relief.footprint.outer_mm  # [H, W, 2]
     at = [(1 - place[..., 1]) * lit.shape[0] - 0.5, place[..., 0] * lit.shape[1] - 0.5]
     from_above = map_coordinates(lit.astype(np.float32), at, order=1, mode="nearest")
     is_wall = (face >= relief.solid.picture_faces) & (normals[face, 2] < UPWARD)
-    levels = np.where(is_wall, 255 * lighting.shade(normals)[face], from_above)
+    levels = np.where(is_wall, 255 * rendering.shade(normals)[face], from_above)
     return np.round(levels).astype(np.uint8)
 
 
@@ -119,7 +119,7 @@ def draw_arrow(picture: Image.Image, x: int, y: int) -> None:
     draw = ImageDraw.Draw(disc)
     r = radius * factor
     draw.ellipse((0, 0, 2 * r - 1, 2 * r - 1), fill=(255, 255, 255, 235))
-    dark, line = (*lighting.GROUND, 255), r // 6
+    dark, line = (*rendering.GROUND, 255), r // 6
     draw.line((0.5 * r, r, 1.42 * r, r), fill=dark, width=line)
     draw.line((1.05 * r, 0.62 * r, 1.45 * r, r, 1.05 * r, 1.38 * r), fill=dark, width=line, joint="curve")
     disc = disc.resize((2 * radius, 2 * radius), Image.Resampling.LANCZOS)
@@ -157,7 +157,7 @@ def common_palette(pictures: list[Image.Image], reliefs: list[Image.Image]) -> I
         assert found is not None
         colors += found[: 3 * count]
     palette = Image.new("P", (1, 1))
-    palette.putpalette([*colors, 255, 255, 255, *lighting.GROUND])
+    palette.putpalette([*colors, 255, 255, 255, *rendering.GROUND])
     return palette
 
 

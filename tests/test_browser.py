@@ -11,7 +11,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from marigold_demo.examples import load_examples
-from marigold_demo.geometry.lighting import GROUND
+from marigold_demo.geometry.rendering import GROUND
 from tests.pages import app_running, ball, draw_photo
 from tests.test_phone_depth import RAMP, gdepth
 from tests.visits import BROWSER, Visit, choose, wait_until

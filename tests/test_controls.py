@@ -20,8 +20,8 @@ from playwright.sync_api import expect
 from marigold_demo.catalog import CATALOG
 from marigold_demo.depth import CheckpointStatus, DepthMap
 from marigold_demo.examples import load_examples
-from marigold_demo.geometry.lighting import GROUND
 from marigold_demo.geometry.print_report import build_report
+from marigold_demo.geometry.rendering import GROUND
 from marigold_demo.io import export
 from marigold_demo.io.formats import formats_of
 from marigold_demo.io.photo import load_photo
@@ -30,9 +30,8 @@ from marigold_demo.ui import layers, widgets
 from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.messages import size_in_words
 from marigold_demo.ui.object_tab import ObjectTab
-from marigold_demo.ui.preview import aspect_of
+from marigold_demo.ui.preview import STYLES, aspect_of
 from marigold_demo.ui.session_store import DepthResult
-from marigold_demo.ui.style_chips import STYLES
 from tests.controls import NAMED, control, parts, turn
 from tests.pages import Ball, CoarseWorkflow, ball, draw_photo, spread
 from tests.test_accessibility import set_two_points, unfold

@@ -13,8 +13,8 @@ from marigold_demo.io.photo import load_photo
 from marigold_demo.network.checkpoint import revision_of
 from marigold_demo.settings import DepthSettings, ReliefSettings
 from marigold_demo.ui.page_head import CARD, CARD_PX
+from marigold_demo.ui.preview import lit_picture
 from marigold_demo.ui.session_store import DepthResult
-from marigold_demo.ui.style_chips import lit_picture
 
 FREE = {"CC0-1.0", "CC-BY-4.0", "public domain"}
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "marigold_demo" / "embedded"

@@ -18,8 +18,9 @@ from marigold_demo.geometry.heightfield import (
     heights_from_brightness,
     luminance,
     resample,
+    shading_detail,
+    with_photo_detail,
 )
-from marigold_demo.geometry.photo_detail import shading_detail, with_photo_detail
 from tests.depths import KINDS, hills, noise
 
 

@@ -49,8 +49,8 @@ from marigold_demo.geometry.heightfield import (
     smoothed,
     spread,
     to_millimeters,
+    with_photo_detail,
 )
-from marigold_demo.geometry.heightmap import MapSize, map_size
 from marigold_demo.geometry.mesh_check import check_mesh, require_sound
 from marigold_demo.geometry.mounting import (
     KEYHOLE_DEPTH_MM,
@@ -60,7 +60,7 @@ from marigold_demo.geometry.mounting import (
     drill,
     mounting_hole,
 )
-from marigold_demo.geometry.photo_detail import with_photo_detail
+from marigold_demo.geometry.rendering import MapSize, map_size
 from marigold_demo.geometry.rtin import grid_size
 from marigold_demo.geometry.solid import Quality, Solid, build_solid
 from marigold_demo.settings import STEEPEST_DEG, ReliefSettings

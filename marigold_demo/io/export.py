@@ -20,10 +20,9 @@ from trimesh.exchange.ply import export_ply
 
 from marigold_demo import __version__
 from marigold_demo.depth import DepthMap
-from marigold_demo.geometry import lighting
-from marigold_demo.geometry.eye_view import from_the_eye
-from marigold_demo.geometry.heightmap import height_map
+from marigold_demo.geometry import rendering
 from marigold_demo.geometry.relief import Relief, reduced
+from marigold_demo.geometry.rendering import from_the_eye, height_map
 from marigold_demo.geometry.rtin import compact
 from marigold_demo.geometry.textured_mesh import Camera, Surface
 from marigold_demo.io.mesh_files import (
@@ -75,14 +74,14 @@ def threemf(relief: Relief, *, recipe: Recipe | None = None, stem: str = "Relief
 
 def relief_png(relief: Relief, *, recipe: Recipe | None = None) -> bytes:
     """Return the whole piece in raking light, or a lithophane before a lamp, as PNG of 1600 pixels."""
-    levels = lighting.scaled(lighting.light_piece(relief.field, relief.settings), PICTURE_PX)
+    levels = rendering.scaled(rendering.light_piece(relief.field, relief.settings), PICTURE_PX)
     text = _text(_filled(recipe, relief=relief))
-    return _png(levels, palette=lighting.ramp(relief.settings), text=text)
+    return _png(levels, palette=rendering.ramp(relief.settings), text=text)
 
 
 def _thumbnail(relief: Relief) -> bytes:
-    levels = lighting.scaled(lighting.light_piece(relief.field, relief.settings), THUMBNAIL_PX)
-    return _png(lighting.ramp(relief.settings)[levels])
+    levels = rendering.scaled(rendering.light_piece(relief.field, relief.settings), THUMBNAIL_PX)
+    return _png(rendering.ramp(relief.settings)[levels])
 
 
 def obj(relief: Relief) -> bytes:
@@ -126,11 +125,13 @@ def _preview(relief: Relief, scale: float, *, closed: bool) -> GlbMesh:
     middle = np.array(relief.size_mm, dtype=np.float32) / 2
     points = np.concatenate([solid.vertices[used], walls])
     texture, uv = _dress(relief, solid.flat_xy[used])
-    bright = np.round(255 * lighting.shade(normals[~dressed])).astype(np.uint8)
+    bright = np.round(255 * rendering.shade(normals[~dressed])).astype(np.uint8)
     if settings.source == "luminance":
-        bright[:] = lighting.DIM
-    linear = np.append(lighting.ramp(settings)[bright].astype(np.float64) / 255, np.ones((len(bright), 1)), 1)
-    colors = np.repeat(np.round(255 * linear**lighting.GAMMA).astype(np.uint8), 3, axis=0)
+        bright[:] = rendering.DIM
+    linear = np.append(
+        rendering.ramp(settings)[bright].astype(np.float64) / 255, np.ones((len(bright), 1)), 1
+    )
+    colors = np.repeat(np.round(255 * linear**rendering.GAMMA).astype(np.uint8), 3, axis=0)
     return GlbMesh(
         positions=((points - middle) * np.float32(scale)).astype(np.float32),
         faces=np.concatenate([faces, np.arange(len(used), len(points), dtype=np.int32).reshape(-1, 3)]),
@@ -143,7 +144,7 @@ def _preview(relief: Relief, scale: float, *, closed: bool) -> GlbMesh:
 
 def _dress(relief: Relief, places: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Return the lit picture over white rows, uint8 [H, W, 3], and where in it places [V, 2] in mm are."""
-    lit = lighting.colored_piece(relief.field, relief.settings)
+    lit = rendering.colored_piece(relief.field, relief.settings)
     rows = len(lit)
     below = 2 * WHITE_ROWS - rows % WHITE_ROWS  # a whole block of the JPEG is white, and none is mixed
     texture = np.pad(lit, ((0, below), (0, 0), (0, 0)), mode="edge")
@@ -165,7 +166,7 @@ def glb(surface: Surface, *, recipe: Recipe | None = None) -> bytes:
 
 
 def eye_glb(surface: Surface, *, aspect: float) -> bytes:
-    """Return a GLB for the screen that a viewer of this aspect shows as the photo saw it; see `eye_view`."""
+    """Return a GLB for the screen that a viewer of this aspect shows as the photo saw it; see `rendering`."""
     placed = from_the_eye(surface, aspect=aspect)
     uv = np.append(surface.uv, np.zeros((2, 2), dtype=np.float32), axis=0)
     scene = GlbScene(name="mesh", extensions=_extensions(surface))

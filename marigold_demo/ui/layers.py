@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from marigold_demo.colormap import COLORMAPS, DEFAULT_COLORMAP, MOST_CONTOURS, colorize
 from marigold_demo.errors import SettingsError
-from marigold_demo.geometry import lighting
+from marigold_demo.geometry import rendering
 from marigold_demo.settings import ReliefSettings, check, option
 from marigold_demo.ui.session_store import DepthResult
 from marigold_demo.workflow import Workflow
@@ -126,17 +126,17 @@ def render(result: DepthResult, name: str, style: DepthStyle, *, relief: ReliefS
 def shade(values: NDArray[np.float32]) -> RGB:
     """Shade depth [H, W] as if it were a relief: uint8 [H, W, 3]."""
     full = SHADED_DEPTH * max(values.shape)
-    light = lighting.shade_heights((1 - values) * np.float32(full), pitch=1, full=full)
-    return lighting.ramp(ReliefSettings())[np.round(255 * light).astype(np.uint8)]
+    light = rendering.shade_heights((1 - values) * np.float32(full), pitch=1, full=full)
+    return rendering.ramp(ReliefSettings())[np.round(255 * light).astype(np.uint8)]
 
 
 def _lit(result: DepthResult, settings: ReliefSettings) -> RGB:
     """Return the picture of a relief, without its frame so that it lies on the photo."""
     light = replace(settings, resolution=min(settings.resolution, RELIEF_PX), bend_radius_mm=0, hole="none")
     relief = Workflow.relief(result.depth, light, photo=result.photo)
-    levels = lighting.light_picture(relief.field, settings)
+    levels = rendering.light_picture(relief.field, settings)
     rows, columns, _ = result.screen_photo.shape
-    return lighting.ramp(settings)[lighting.resized(levels, columns, rows)]
+    return rendering.ramp(settings)[rendering.resized(levels, columns, rows)]
 
 
 def legend(result: DepthResult, shown: tuple[str, ...], style: DepthStyle) -> str:

@@ -23,9 +23,8 @@ from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.messages import size_in_words, user_errors
 from marigold_demo.ui.opening import Opening
 from marigold_demo.ui.points import CAMERA
-from marigold_demo.ui.preview import Preview
+from marigold_demo.ui.preview import STYLES, Preview, chips, drag_picture, preset
 from marigold_demo.ui.session_store import DepthResult, SessionStore, write_file
-from marigold_demo.ui.style_chips import STYLES, chips, drag_picture, preset
 from marigold_demo.ui.widgets import ONCE, QUIET, RAW, WORK, download_button, settled_events
 
 if TYPE_CHECKING:

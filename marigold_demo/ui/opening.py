@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from marigold_demo.examples import Example
-from marigold_demo.geometry import lighting
+from marigold_demo.geometry import rendering
 from marigold_demo.geometry.print_report import print_facts
 from marigold_demo.io import export
 from marigold_demo.io.photo import Photo, load_photo
 from marigold_demo.settings import DepthSettings, ReliefSettings
-from marigold_demo.ui import layers, style_chips
+from marigold_demo.ui import layers, preview
 from marigold_demo.ui.layers import DEPTH, PHOTO, DepthStyle
 from marigold_demo.ui.preview import about_relief
 from marigold_demo.ui.session_store import DepthResult, SessionStore, write_file
@@ -90,9 +90,9 @@ def _files(example: Example) -> tuple[bytes, bytes, bytes, str, str, str, str]:
     # Light enough to come with the page.
     light = replace(ReliefSettings().preview(), resolution=384, tolerance_mm=0.06, max_faces=15_000)
     relief = Workflow.relief(result.depth, light, photo=result.photo)
-    chips = style_chips.chips(result)
+    chips = preview.chips(result)
     seen = export.preview_glb(relief, longest=1.0), about_relief(relief, None)
-    poster = style_chips.image(lighting.colored_piece(relief.field, light))
+    poster = preview.image(rendering.colored_piece(relief.field, light))
     return sides[0], sides[1], *seen, print_facts(relief), chips, poster
 
 

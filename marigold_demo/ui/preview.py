@@ -1,25 +1,33 @@
-"""The 3D preview of the page: what it shows, and its views.
+"""Previews of the object: in 3D with its views, a picture in each style, and one while a slider is dragged.
 
 The camera is set by preview.js, which knows how large the canvas is: a new object begins with its first view,
 a changed one keeps the camera. Gradio hands the camera to a handler only through a parameter that is
 annotated as `gr.Model3D`; preview.js takes it from there and sends the shape of the canvas instead.
 """
 
+import base64
 import html
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from zlib import crc32
 
 import gradio as gr
+import numpy as np
 from gradio.events import Dependency
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
-from marigold_demo.geometry.lighting import GROUND
 from marigold_demo.geometry.print_report import print_facts
 from marigold_demo.geometry.relief import Relief
+from marigold_demo.geometry.rendering import GROUND, colored_piece
 from marigold_demo.io import export
-from marigold_demo.settings import MeshSettings, ReliefSettings
-from marigold_demo.ui.session_store import SessionStore, write_file
+from marigold_demo.settings import RELIEF_PRESETS, MeshSettings, ReliefSettings
+from marigold_demo.ui.session_store import DepthResult, SessionStore, write_file
 from marigold_demo.ui.widgets import QUIET
+from marigold_demo.workflow import Workflow
 
 HEIGHT_PX = 560
 FIRST = (72, 66, None)  # degrees and distance, until preview.js has measured the canvas
@@ -27,6 +35,21 @@ ASPECT = 1.4  # of the canvas, width over height, where the page does not say
 NARROWEST, WIDEST = 0.1, 10.0
 VIEWS = {"front": "Front", "tilted": "Tilted", "reset": "Reset", "fullscreen": "Full screen"}
 SHOWN = "() => objectPreview.shown()"
+# The words of a chip by the name of its preset, in the order of the page.
+STYLES: Mapping[str, str] = MappingProxyType(
+    {
+        "standard": "Picture",
+        "portrait": "Portrait",
+        "coin": "Coin",
+        "lithophane": "Lithophane",
+        "CNC": "CNC",
+        "landscape": "Landscape",
+        "plain": "Plain",
+    }
+)
+CHIP_PX, CHIP_SIZE = 160, (144, 96)
+DRAG_PX = 256
+COARSE_MM = 0.2  # triangles are not seen in a picture
 
 
 class Preview:
@@ -122,3 +145,55 @@ def aspect_of(view: object) -> float:
     if not isinstance(found, int | float) or not found > 0:
         return ASPECT
     return min(max(float(found), NARROWEST), WIDEST)
+
+
+def preset(name: object) -> ReliefSettings:
+    """Return the settings of a preset; those of the standard where there is none of this name."""
+    return RELIEF_PRESETS.get(str(name), ReliefSettings())
+
+
+def lit_picture(result: DepthResult, settings: ReliefSettings, *, longest_px: int) -> NDArray[np.uint8]:
+    """Return a relief in raking light as uint8 [H, W, 3], with so many samples along its long side.
+
+    Raises:
+        SettingsError: The settings contradict each other or the picture.
+    """
+    samples = max(128, longest_px)
+    light = replace(
+        settings,
+        resolution=samples,
+        smooth_px=settings.smooth_px * samples / settings.resolution,
+        tolerance_mm=COARSE_MM,
+    )
+    relief = Workflow.relief(result.screen_depth, light, photo=result.photo)
+    return colored_piece(relief.field, light)
+
+
+def chips(result: DepthResult) -> str:
+    """Return a style sheet with a picture of this photo for each style."""
+    rules = (
+        f'#preset label:has(input[value="{name}"]) {{ --picture: url({_chip(result, name)}); }}'
+        for name in STYLES
+    )
+    return f"<style>{''.join(rules)}</style>"
+
+
+def drag_picture(result: DepthResult, settings: ReliefSettings) -> str:
+    """Return the relief as an image in HTML, small enough to follow a slider."""
+    return image(lit_picture(result, settings, longest_px=DRAG_PX))
+
+
+def image(rgb: NDArray[np.uint8]) -> str:
+    """Return a picture [H, W, 3] as an image in HTML."""
+    return f'<img alt="" src="{html.escape(_address(Image.fromarray(rgb)))}">'
+
+
+def _chip(result: DepthResult, name: str) -> str:
+    picture = Image.fromarray(lit_picture(result, preset(name), longest_px=CHIP_PX))
+    return _address(ImageOps.fit(picture, CHIP_SIZE))
+
+
+def _address(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from marigold_demo.depth import DepthMap
-from marigold_demo.geometry import lighting
+from marigold_demo.geometry import rendering
 from marigold_demo.geometry.relief import build_relief
 from marigold_demo.io.formats import format_of, formats_of
 from marigold_demo.settings import ReliefSettings
@@ -26,7 +26,7 @@ def picture_of(settings, *, photo=None):
 def test_light_comes_from_the_upper_left():
     y, x = np.mgrid[-1:1:65j, -1:1:65j].astype(np.float32)
     dome = np.sqrt(np.clip(0.8 - x**2 - y**2, 0, None))
-    bright = lighting.shade_heights(dome, pitch=1 / 32, full=1.0)
+    bright = rendering.shade_heights(dome, pitch=1 / 32, full=1.0)
     assert bright[20, 20] > bright[44, 44] + 0.3
     assert bright[20, 20] > bright[32, 32] > bright[44, 44]
 
@@ -34,7 +34,7 @@ def test_light_comes_from_the_upper_left():
 def test_a_hollow_is_darker_than_the_ground_and_a_ridge_brighter():
     heights = np.zeros((101, 101), dtype=np.float32)
     heights[48:53, 20:80], heights[20:25, 20:80] = -1, 1
-    found = lighting.cavity(heights, full=1.0)
+    found = rendering.cavity(heights, full=1.0)
     assert found[50, 50] < -0.3 < 0.3 < found[22, 50]
 
 
@@ -48,7 +48,7 @@ def test_the_picture_of_a_relief_has_contrast_and_is_1600_pixels_long():
 
 def test_around_a_disc_the_picture_is_its_ground():
     rgb, _, _ = picture_of(ReliefSettings(resolution=256, cutout="round"))
-    assert np.abs(rgb[5, 5] - lighting.GROUND).max() <= 2
+    assert np.abs(rgb[5, 5] - rendering.GROUND).max() <= 2
     assert rgb[800, 800].min() > 60
 
 
