@@ -6,8 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from marigold_demo.depth import CancelledError, DepthMap, Run, invert
 from marigold_demo.errors import CheckpointError
 from marigold_demo.evaluation.evaluate import fit_affine
 from marigold_demo.geometry.textured_mesh import ARBITRARY, METERS, build_surface
-from marigold_demo.network import checkpoint
+from marigold_demo.network import checkpoint, leres
 from marigold_demo.network.checkpoint import load_pipeline, open_pipeline, predict, status
 from marigold_demo.network.feedforward import DISPARITY_NOTE, FeedForwardPipeline, Preprocessing
 from marigold_demo.network.hub import check_repository, wanted_files
@@ -29,6 +31,7 @@ from marigold_demo.recipe import load_recipe
 from marigold_demo.settings import DepthSettings, MeshSettings
 from tests import other_methods
 from tests.conftest import make_photo
+from tests.loopback_hub import serving
 from tests.other_methods import TOYS
 from tests.pages import draw_photo
 
@@ -39,6 +42,8 @@ DISPARITY = ("dpt", "depth_anything")
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
     torch.set_num_threads(1)
+    yield
+    checkpoint.unload()
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +305,109 @@ def test_command_line_says_the_terms_before_the_network_is_asked_for(tmp_path, c
     assert main(["depth", str(draw_photo(tmp_path)), *arguments], predict=refuse) == 2
 
 
-@pytest.fixture(scope="module", autouse=True)
-def nothing_is_left():
-    yield
+# LeReS
+
+
+@pytest.mark.parametrize(
+    ("encoder", "entries", "million"), [("resnet50", 406, 52.13), ("resnext101", 712, 115.36)]
+)
+def test_leres_has_the_sizes_of_the_published_weights(encoder, entries, million):
+    with torch.device("meta"):
+        network = leres.LeReS(encoder)
+    shapes = {name: tuple(weights.shape) for name, weights in network.state_dict().items()}
+    assert len(shapes) == entries
+    assert sum(weights.numel() for weights in network.parameters()) / 1e6 == pytest.approx(million, abs=0.01)
+    assert shapes["decoder_modules.ffm2.ftb1.conv1.weight"] == (256, 1024, 3, 3)
+    assert shapes["decoder_modules.outconv.adapt_conv.3.weight"] == (1, 128, 3, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("controlnet_aux") is None, reason="pip install --no-deps controlnet-aux")
+@pytest.mark.parametrize("encoder", ["resnet50", "resnext101"])
+def test_leres_equals_the_class_of_controlnet_aux(encoder, monkeypatch):
+    root = Path(find_spec("controlnet_aux").submodule_search_locations[0])
+    for name, place in (("controlnet_aux", root), ("controlnet_aux.leres", root / "leres")):
+        package = ModuleType(name)  # its own __init__ would import torchvision
+        package.__path__ = [str(place)]
+        monkeypatch.setitem(sys.modules, name, package)
+    theirs = (
+        import_module("controlnet_aux.leres.leres.multi_depth_model_woauxi").RelDepthModel(encoder).eval()
+    )
+    ours = leres.LeReS(encoder).eval()
+    weights = theirs.state_dict()
+    ours.load_state_dict({name.removeprefix("depth_model."): value for name, value in weights.items()})
+    rgb = torch.randn(1, 3, 96, 64)
+    with torch.no_grad():
+        expected = theirs.depth_model(rgb)[:, 0]
+        assert (ours(rgb).predicted_depth - expected).abs().max() < 1e-6 < expected.std()
+
+
+@pytest.fixture
+def published(monkeypatch, tmp_path) -> Path:
+    """Return a folder with a narrow LeReS in the form in which its authors publish it."""
+    monkeypatch.setattr(leres, "FUSED", 16)
+    monkeypatch.setitem(leres.ENCODERS, "resnet50", leres.Encoder((1, 1, 1, 1), width=8, channels=16))
+    torch.manual_seed(3)
+    weights = leres.LeReS("resnet50").state_dict()
+    folder = tmp_path / "LeReS"
+    folder.mkdir()
+    stored = {f"module.depth_model.{name}": value for name, value in weights.items()}
+    torch.save({"depth_model": stored, "epoch": 3}, folder / "res50.pth")
+    return folder
+
+
+def test_published_leres_is_read_and_converted_once(published, tmp_path):
+    photo, settings = make_photo(48, 64), DepthSettings(checkpoint=str(published))
+    depth = predict(photo, settings)
+    assert depth.prediction == "affine_depth" and depth.notes == (leres.TERMS,) and depth.meters is None
+    assert {path.name for path in published.iterdir()} == {"config.json", "model.safetensors", "res50.pth"}
+    # Float32 pixels, ImageNet's mean and deviation, 448 x 448 whatever the shape, and back.
+    stored = torch.load(published / "res50.pth", weights_only=True)["depth_model"]
+    network = leres.LeReS("resnet50").eval()
+    network.load_state_dict({name.removeprefix("module.depth_model."): v for name, v in stored.items()})
+    mean, std = (
+        torch.tensor(other_methods.IMAGENET[f"image_{what}"])[:, None, None] for what in ("mean", "std")
+    )
+    image = (torch.tensor(photo.rgb).permute(2, 0, 1) / 255 - mean) / std
+    seen = functional.interpolate(image[None], (448, 448), mode="bilinear")
+    raw = functional.interpolate(run(network, seen).predicted_depth[None], (48, 64), mode="bilinear")[0, 0]
+    expected = ((raw - raw.min()) / (raw.max() - raw.min())).numpy()
+    assert np.abs(depth.values - expected).max() < 1e-4
+    (published / "res50.pth").unlink()
     checkpoint.unload()
+    again = predict(photo, settings)
+    assert np.array_equal(again.values, depth.values)
+
+
+def test_leres_that_cannot_be_read_is_explained(published):
+    whole = (published / "res50.pth").read_bytes()
+    (published / "res50.pth").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(
+        CheckpointError, match=r"res50\.pth of .* is damaged, or not of a LeReS with resnet50"
+    ):
+        load_pipeline(str(published))
+
+    class Harmful:
+        def __reduce__(self):
+            return Path.touch, (published / "ran",)
+
+    torch.save({"depth_model": Harmful()}, published / "res50.pth")
+    with pytest.raises(CheckpointError, match=r"res50\.pth of .* is damaged"):
+        load_pipeline(str(published))
+    assert not (published / "ran").exists()
+    (published / "config.json").write_text('{"model_type": "leres", "encoder": "vgg"}')
+    (published / "res50.pth").rename(published / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"vgg in encoder|not a safetensors"):
+        load_pipeline(str(published))
+
+
+def test_network_of_the_hub_is_downloaded_and_found_again(saved, tmp_path):
+    steps = []
+    with serving({"me/network": saved["depth_anything"]}, cache=tmp_path / "cache"):
+        settings = DepthSettings(checkpoint="me/network")
+        assert status(settings).download_bytes is None
+        depth = predict(make_photo(40, 50), settings, Run(steps.append))
+        assert steps[0].stage == "download" and depth.prediction == "affine_disparity"
+        assert status(settings).download_bytes == 0
+        checkpoint.unload()
+    assert len(depth.revision) == 40  # the hub's commit

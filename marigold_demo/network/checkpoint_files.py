@@ -20,6 +20,7 @@ from marigold_demo.network.weight_files import (
     EMPTY_PROMPT,
     INDEX,
     LAYOUT,
+    LERES_FILES,
     NETWORK,
     IncompleteError,
     check_bytes,
@@ -73,9 +74,11 @@ def find_folder(text: str) -> Path | None:
 
 
 def is_feedforward(folder: Path) -> bool:
-    """Return whether a folder holds one network as transformers saves it, and so no diffusion checkpoint."""
-    if (folder / INDEX).exists() or not (folder / CONFIG).is_file():
+    """Return whether a folder holds one network as transformers saves it, or LeReS; and so no Marigold."""
+    if (folder / INDEX).exists():
         return False
+    if not (folder / CONFIG).is_file():
+        return any((folder / file).is_file() for file in LERES_FILES)
     try:
         return "model_type" in read_json(folder / CONFIG, name="")
     except CheckpointError:
@@ -117,6 +120,8 @@ def check_complete(folder: Path, *, name: str) -> None:
         CheckpointError: A file is missing, cut off or in a form that is not read.
     """
     if is_feedforward(folder):
+        if not (folder / CONFIG).is_file():
+            return  # of LeReS, whose own reader says what is wrong
         find_weights(folder, name=name, part=NETWORK)
         return
     read_json(folder / INDEX, name=name)

@@ -139,6 +139,7 @@ class FeedForwardPipeline:
         prediction: What it predicts.
         ensemble: How many views of a photo are reduced to one, where the settings do not say.
         inverse: The output is inverse depth at unit focal length, as Depth Pro's.
+        notes: What is to be said of each depth.
     """
 
     def __init__(
@@ -149,10 +150,11 @@ class FeedForwardPipeline:
         prediction: Prediction,
         ensemble: int = 1,
         inverse: bool = False,
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.network, self.preprocessing = network, preprocessing
         self.prediction: Prediction = prediction
-        self.ensemble, self.inverse = ensemble, inverse
+        self.ensemble, self.inverse, self.notes = ensemble, inverse, notes
 
     @property
     def device(self) -> torch.device:
@@ -202,7 +204,7 @@ class FeedForwardPipeline:
         middle, deviation = self._reduced(members)
         enlarge = self._enlarger(photo.rgb, guided=settings.outlines == "photo")
         wide = None if deviation is None else np.maximum(enlarge(deviation), 0)
-        notes = [DISPARITY_NOTE] if self.prediction == "affine_disparity" else []
+        notes = [*self.notes, *([DISPARITY_NOTE] if self.prediction == "affine_disparity" else [])]
         if (settings.steps or 1) > 1:
             notes.append("This network takes one step; the number of steps was not looked at.")
         return self._finished(enlarge(middle), wide, fov_deg=fov_deg, notes=tuple(notes))
@@ -261,7 +263,7 @@ class FeedForwardPipeline:
         """Return what brings a map of the network to the size of the photo [H, W, 3]."""
         (height, width), padding = rgb.shape[:2], self.preprocessing.padding((rgb.shape[0], rgb.shape[1]))
         whole = height + 2 * padding[0], width + 2 * padding[1]
-        mode = "bilinear" if self.inverse else "bicubic"
+        mode = "bilinear" if self.preprocessing.way == "plain" else "bicubic"
 
         def enlarge(plane: Plane) -> Plane:
             if guided and plane.shape[0] < whole[0] and not any(padding):

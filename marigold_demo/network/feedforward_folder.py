@@ -1,4 +1,4 @@
-"""A folder as transformers saves a depth network -> FeedForwardPipeline on the CPU.
+"""A folder as transformers saves a depth network, or with LeReS -> FeedForwardPipeline on the CPU.
 
 The layout: `config.json`, the weights as safetensors and perhaps `preprocessor_config.json`. What the network
 predicts follows from its config; an entry `"prediction"` in it, one of `catalog.Prediction`, overrides that.
@@ -18,7 +18,15 @@ from marigold_demo.catalog import Prediction, find
 from marigold_demo.errors import CheckpointError
 from marigold_demo.network.checkpoint_config import INSTEAD, check_numbers, check_quantization
 from marigold_demo.network.feedforward import FeedForwardPipeline, Preprocessing
-from marigold_demo.network.weight_files import CONFIG, NETWORK, PREPROCESSOR, find_weights, read_json
+from marigold_demo.network.leres import TERMS, read_leres
+from marigold_demo.network.weight_files import (
+    CONFIG,
+    LERES_FILES,
+    NETWORK,
+    PREPROCESSOR,
+    find_weights,
+    read_json,
+)
 from marigold_demo.network.weights import READ_ERRORS, missing_library
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -32,7 +40,7 @@ class Family:
 
     Attributes:
         title: What people call it.
-        network: Name of transformers' class.
+        network: Name of transformers' class; LeReS is our own.
         preprocessing: Where the folder says nothing.
         prediction: Unless the config says otherwise.
         ensemble: Views that are reduced to one.
@@ -51,6 +59,7 @@ _DEPTH_ANYTHING = Preprocessing(
 )
 _ZOE = Preprocessing((384, 512), keep_aspect=True, multiple=32, way="padded", mean=HALF, std=HALF)
 _DEPTH_PRO = Preprocessing((1536, 1536), way="plain", mean=HALF, std=HALF, fixed=True)
+_LERES = Preprocessing((448, 448), multiple=32, way="plain", mean=IMAGENET_MEAN, std=IMAGENET_STD)
 FAMILIES: Mapping[str, Family] = {
     "dpt": Family("DPT", "DPTForDepthEstimation", _DPT, "affine_disparity"),
     "depth_anything": Family(
@@ -61,6 +70,7 @@ FAMILIES: Mapping[str, Family] = {
     "glpn": Family(
         "GLPN", "GLPNForDepthEstimation", Preprocessing(None, multiple=32, longest=640), "metric_depth"
     ),
+    "leres": Family("LeReS", "LeReS", _LERES, "affine_depth"),
     "depth_pro": Family("Depth Pro", "DepthProForDepthEstimation", _DEPTH_PRO, "metric_depth"),
 }
 
@@ -71,6 +81,9 @@ def check_feedforward(folder: Path, *, name: str) -> tuple[Family, dict[str, Any
     Raises:
         CheckpointError: It is none that can be run here, or its config is damaged.
     """
+    encoder = next((kind for file, kind in LERES_FILES.items() if (folder / file).is_file()), None)
+    if encoder is not None and not (folder / CONFIG).is_file():
+        return FAMILIES["leres"], {"model_type": "leres", "encoder": encoder}
     config = read_json(folder / CONFIG, name=name)
     kind, listed = str(config.get("model_type")), config.get("architectures")
     family = FAMILIES.get(kind)
@@ -98,6 +111,9 @@ def read_feedforward(folder: Path, *, name: str, dtype: torch.dtype = torch.floa
     """
     family, config = check_feedforward(folder, name=name)
     preprocessing = read_preprocessing(folder, family, name=name)
+    if family is FAMILIES["leres"]:
+        leres = read_leres(folder, config, name=name).to(dtype)
+        return FeedForwardPipeline(leres, preprocessing, prediction=family.prediction, notes=(TERMS,))
     variant = find_weights(folder, name=name, part=NETWORK).variant or None
     try:
         with _no_progress_bar():

@@ -16,6 +16,7 @@ from typing import Any
 from marigold_demo.errors import CheckpointError
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+LERES_FILES = {"res50.pth": "resnet50", "res101.pth": "resnext101"}  # as published -> encoder
 NETWORK = "network"  # the part that stands for a folder that holds one network and nothing else
 INDEX, EMPTY_PROMPT = "model_index.json", "empty_prompt.safetensors"
 ROOT_FILES = (INDEX, EMPTY_PROMPT)  # all others lie in the folders of their parts
