@@ -258,6 +258,16 @@ def swipe(touch, start: tuple[float, float], end: tuple[float, float]) -> None:
 
 def test_nothing_jumps_until_the_object_is_finished_and_a_very_wide_screen_is_used_with_measure(visit, photo):
     seen = visit(before=WATCH_SHIFTS)
+    seen.page.wait_for_function("document.body.dataset.drawn")
+    loaded = seen.page.evaluate(
+        "performance.getEntriesByType('resource').map((one) => [one.name, one.transferSize])"
+    )
+    names = [name.rpartition("/")[2] for name, _ in loaded]
+    assert len(names) > 100 and not [name for name in names if name.startswith("webgpu")]
+    assert sum(size for _, size in loaded) < 1_800_000
+    tiles = seen.page.locator("#examples .thumbnail-item")
+    spoken = tiles.evaluate_all("(all) => all.map((one) => [one.ariaLabel, one.querySelector('img').alt])")
+    assert len({name for name, _ in spoken}) == len(spoken) > 10 and {alt for _, alt in spoken} == {""}
     seen.upload(photo)
     seen.wait_for_object()
     assert seen.page.evaluate("window.shifted") < 0.05  # half of what web vitals call good
@@ -271,6 +281,7 @@ def test_nothing_jumps_until_the_object_is_finished_and_a_very_wide_screen_is_us
 
 # Sums what the browser calls layout shifts, without those that a hand caused, from before the first paint.
 WATCH_SHIFTS = """
+  performance.setResourceTimingBufferSize(1000);
   window.shifted = 0;
   new PerformanceObserver((list) => {
     for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifted += entry.value;

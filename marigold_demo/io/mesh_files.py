@@ -47,7 +47,7 @@ RELATIONSHIPS = (
 
 _ROWS_AT_ONCE = 50_000  # one %-format over so many rows is as quick as one over all, and needs little memory
 COMPRESSED = (".jpg", ".png")  # compressing these again takes time and saves nothing
-COMPONENTS = {"uint8": 5121, "uint32": 5125, "float32": 5126}
+COMPONENTS = {"uint8": 5121, "uint16": 5123, "uint32": 5125, "float32": 5126}
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
 CLAMP_TO_EDGE, LINEAR, LINEAR_MIPMAP_LINEAR = 33071, 9729, 9987
 
@@ -219,7 +219,9 @@ def to_glb(mesh: GlbMesh, scene: GlbScene) -> bytes:
         attributes["TEXCOORD_0"] = buffers.add(mesh.uv, kind="VEC2", target=ARRAY_BUFFER)
     if mesh.colors is not None:
         attributes["COLOR_0"] = buffers.add(mesh.colors, kind="VEC4", target=ARRAY_BUFFER)
-    indices = buffers.add(mesh.faces.ravel().view(np.uint32), kind="SCALAR", target=ELEMENT_ARRAY_BUFFER)
+    # 65535 is no vertex: it begins a new strip.
+    index = np.uint16 if len(mesh.positions) < 2**16 else np.uint32
+    indices = buffers.add(mesh.faces.ravel().astype(index), kind="SCALAR", target=ELEMENT_ARRAY_BUFFER)
     document: Json = {
         "asset": {"version": "2.0", "generator": "Marigold Demo"},
         "scene": 0,

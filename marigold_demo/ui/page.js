@@ -116,7 +116,9 @@
 
   function labelExamples() {
     for (const button of document.querySelectorAll('#examples button[aria-label^="Thumbnail"]')) {
-      button.setAttribute("aria-label", `Example: ${button.querySelector("img")?.alt ?? ""}`);
+      const image = button.querySelector("img");
+      button.setAttribute("aria-label", `Example: ${image?.alt ?? ""}`);
+      if (image) image.alt = ""; // or a screen reader says it twice
     }
   }
 

@@ -1,6 +1,9 @@
 // The camera of the 3D preview: its first view, its buttons, and that a changed setting does not move it; and
 // whom the wheel and fingers belong to, the preview or the page.
 const objectPreview = (() => {
+  // In Chrome Babylon would choose WebGPU: one more engine to load, and one whose drawing is not seen below.
+  delete window.Navigator?.prototype.gpu;
+
   const HALF = Math.tan(0.4); // Babylon's viewer shows 0.8 radians from top to bottom
   const MARGIN = 0.94;
   const ANGLES = { front: [90, 90], tilted: [72, 66] };
