@@ -11,6 +11,7 @@ import urllib.request
 import venv
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
@@ -108,7 +109,7 @@ print(marigold_demo.load().estimate("photo.jpg").size)
 
 
 @pytest.mark.slow
-def test_the_page_starts_from_the_wheel(installed, tmp_path):
+def test_the_page_starts_from_the_wheel_and_ends_while_the_checkpoint_is_loading(installed, tmp_path):
     port = free_port()
     command = [installed.parent / "marigold-demo", "app", "--port", str(port)]
     environment = os.environ | {"GRADIO_TEMP_DIR": str(tmp_path / "cache")}
@@ -121,9 +122,12 @@ def test_the_page_starts_from_the_wheel(installed, tmp_path):
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=10) as answer:
                     assert b"Marigold" in answer.read()
+                assert "loading" in httpx.get(f"http://127.0.0.1:{port}/healthz").text
                 break
             except OSError:
                 time.sleep(0.2)
     finally:
         process.terminate()
         assert process.wait(30) == 0
+    assert "Traceback" not in (tmp_path / "log").read_text()
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]

@@ -21,6 +21,7 @@ from marigold_demo.ui import build_page, layers, model_picker, widgets
 from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.messages import ProgressText, size_in_words, status, user_errors
 from marigold_demo.ui.object_tab import build_zip
+from marigold_demo.ui.page import Tabs
 from marigold_demo.ui.session_store import DepthResult, SessionStore
 from marigold_demo.ui.widgets import MAX_NETWORK
 from marigold_demo.workflow import PeriodicTask, Workflow
@@ -244,6 +245,20 @@ def test_an_example_at_the_default_settings_never_asks_the_network(tmp_path, mon
     assert ball.runs == 0
     store.workflow.estimate(store.photo(key), DepthSettings(ensemble=2))
     assert ball.runs == 1
+
+
+def test_each_tile_of_the_strip_brings_its_example_and_its_settings(store):
+    with gr.Blocks() as page:
+        tabs = Tabs(store, None, examples=load_examples(), defaults=DepthSettings())
+        tabs.connect(page)
+    photo, objects = tabs.photo, tabs.objects
+    for index, example in enumerate(load_examples()):
+        taken = photo.take_chosen_example(gr.EventData(None, {"index": index}), False)
+        assert store.photo(taken[photo.key]).stem == example.path.stem
+        assert taken[objects.relief.fields["width_mm"]] == example.relief.width_mm
+    for wrong in (-1, len(load_examples()), None):
+        with pytest.raises(PhotoError, match="no such example"):
+            photo.take_chosen_example(gr.EventData(None, {"index": wrong}), False)
 
 
 # Settings and widgets

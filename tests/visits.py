@@ -78,8 +78,10 @@ class Visit:
         self.faults: list[str] = []
         self.page.on("pageerror", lambda error: self.faults.append(f"page error: {error}"))
         self.page.on("console", self._console)
-        self.page.on("request", lambda request: self._request(request.url, url))
+        self._own = (url, "data:", "blob:")
+        # Not "request": of the 250 requests of a visit each is told once, answered or failed.
         self.page.on("response", self._response)
+        self.page.on("requestfailed", lambda request: self._request(request.url))
         self.page.goto(f"{url}/{at or f'?__theme={theme}'}")
         self.page.wait_for_selector("#photo input[type=file]", state="attached")
         self.page.wait_for_function("document.querySelectorAll('#compare img[src]').length === 2")
@@ -90,11 +92,12 @@ class Visit:
             self.faults.append(f"console: {message.text}")
 
     def _response(self, response) -> None:
+        self._request(response.url)
         if response.status >= 400:
             self.faults.append(f"{response.status} for {response.url}")
 
-    def _request(self, asked: str, own: str) -> None:
-        if not asked.startswith((own, "data:", "blob:")):
+    def _request(self, asked: str) -> None:
+        if not asked.startswith(self._own):
             self.faults.append(f"request to {asked}")
 
     def _sides(self) -> list[str]:
