@@ -113,19 +113,22 @@ class DepthSettings:
         "embedded", "Weights: 'embedded', a folder, or a hub name such as prs-eth/marigold-depth-v1-1"
     )
     steps: int | None = option(
-        None, "Denoising steps; unset: the checkpoint's own", limits=(1, 50), optional=True
+        None,
+        "How often the network works on one photo; unset: the model's own",
+        limits=(1, 50),
+        optional=True,
     )
     ensemble: int | None = option(
         None,
         "Predictions that are aligned and reduced to one, at most 10 where no chance is in them (embedded);"
-        " unset: the checkpoint's own",
+        " unset: the model's own",
         limits=(1, 20),
         optional=True,
     )
     resolution: int | None = option(
         None,
         "Longest edge the network sees, a multiple of 8 from 64 on; 0: the photo's own; unset: what suits the"
-        " checkpoint",
+        " model",
         unit="px",
         limits=(0, 2048),
         optional=True,
@@ -133,12 +136,12 @@ class DepthSettings:
     seed: int = option(2024, "Start of the noise; the same seed gives the same depth", limits=(0, 2**31 - 1))
     quality: Quality = option(
         "full",
-        "Full, or draft: large checkpoints several times faster, softer; the embedded one is always a draft",
+        "Full, or draft: large models several times faster, softer; the embedded one is always a draft",
         choices=get_args(Quality),
     )
     outlines: Outlines = option(
         "auto",
-        "Outlines as the network draws them, or moved onto the photo's; auto: what suits the checkpoint",
+        "Outlines as the network draws them, or moved onto the photo's; auto: what suits the model",
         choices=get_args(Outlines),
     )
     start: Start = option(
@@ -193,8 +196,10 @@ class ReliefSettings:
         5.0, "From the lowest to the highest point of the picture", unit="mm", limits=(0.2, 100)
     )
     base_mm: float = option(1.6, "Solid under the lowest point", unit="mm", limits=(0.4, 50))
-    near: float = option(0.0, "Depth of the near plane; all before it is flat at the top", limits=(0, 1))
-    far: float = option(1.0, "Depth of the far plane; all behind it is flat at the bottom", limits=(0, 1))
+    near: float = option(
+        0.0, "A depth, 0 near and 1 far; all in front of it is flat at the top", limits=(0, 1)
+    )
+    far: float = option(1.0, "A depth, 0 near and 1 far; all behind it is flat at the bottom", limits=(0, 1))
     detail: float = option(
         0.8, "0: plain linear depth; 1: crowded depths spread out and forms most pronounced", limits=(0, 1)
     )
@@ -250,7 +255,7 @@ class ReliefSettings:
     )
     cutout: Cutout = option(
         "none",
-        "What is cut away: nothing, all behind cutout_depth, what is transparent, or all around a disc",
+        "What is cut away: nothing, all behind a depth, what is transparent, or all around a disc",
         choices=get_args(Cutout),
     )
     cutout_depth: float = option(0.5, "Depth behind which a cut-out ends", limits=(0.01, 1))
@@ -262,7 +267,7 @@ class ReliefSettings:
     )
     center_y: float | None = option(
         None,
-        "Middle of a disc, as a share of the picture's height; unset: as center_x",
+        "Middle of a disc, as a share of the picture's height; unset: as across",
         limits=(0, 1),
         optional=True,
     )

@@ -136,7 +136,7 @@ def test_colors_change_at_once_and_without_the_network(built, predict):
     runs, right = predict.runs, built.page.locator("#compare img").nth(1)
     source = right.get_attribute("src")
     built.open("Depth")
-    choose(built.page, "#colors", "gray")
+    choose(built.page, "#colors", "Gray")
     expect(right).not_to_have_attribute("src", source)
     wait_until(built.page, lambda: colorfulness(picture(built.page, right)) < 1)
     assert predict.runs == runs
@@ -150,7 +150,7 @@ def test_impossible_settings_get_a_sentence_and_the_page_goes_on(built):
     built.page.keyboard.press("End")
     told = built.page.locator("#relief-far .refused")
     expect(told).to_have_text(
-        "Near plane is 1 and far plane is 1; far plane must be at least 0.01 more than near plane."
+        "Front limit is 1 and back limit is 1; back limit must be at least 0.01 more than front limit."
     )
     assert told.bounding_box()["y"] > built.page.locator("#relief-far input[type=range]").bounding_box()["y"]
     expect(built.page.locator("#stl")).to_be_disabled()

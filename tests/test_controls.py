@@ -36,7 +36,7 @@ from tests.controls import NAMED, control, parts, turn
 from tests.pages import Ball, CoarseWorkflow, ball, draw_photo, spread
 from tests.test_accessibility import set_two_points, unfold
 from tests.test_browser import COPY_A_PICTURE, pixels, shot, wait_for_picture
-from tests.visits import BROWSER, wait_until
+from tests.visits import BROWSER, OVER, wait_until
 
 pytestmark = BROWSER
 
@@ -91,7 +91,7 @@ MESH += turns(
 MESH += turns(MeshSettings, "mesh", near_m="2", tolerance=0.005, projection="orthographic", ortho_depth=0.5)
 MESH += turns(MeshSettings, "mesh", projection="perspective")
 LOOK = [
-    ("colors", "colormap", gr.Dropdown(list(layers.COLORMAPS)), "viridis"),
+    ("colors", "colormap", gr.Dropdown([(name.capitalize(), name) for name in layers.COLORMAPS]), "viridis"),
     ("From", "near", gr.Slider(0, 0.99, value=0), 0.1),
     ("To", "far", gr.Slider(0, 1, value=1), 0.9),
     ("contours", "contours", gr.Slider(0, 40, value=0), 5),
@@ -352,6 +352,8 @@ def test_the_compared_pictures_are_parted_measured_enlarged_and_shown_on_the_who
     wait_until(page, lambda: image.bounding_box()["width"] == pytest.approx(box["width"], abs=1))
     full.click()
     wait_until(page, lambda: whole.bounding_box()["width"] == 1280)
+    wait_until(page, lambda: page.evaluate(OVER, ["#compare", [0, 0, 1280, 860]]) == [])
+    assert image.bounding_box()["height"] == 860
     hand("compare: Exit fullscreen mode").click()
     wait_until(page, lambda: whole.bounding_box()["width"] < 1280)
 

@@ -16,7 +16,7 @@ from marigold_demo.ui.depth_tab import DepthTab
 from marigold_demo.ui.photo_tab import Outputs
 from marigold_demo.ui.session_store import DepthResult
 from tests.pages import draw_photo
-from tests.visits import BROWSER, kept, wait_until
+from tests.visits import BROWSER, OVER, kept, wait_until
 
 pytestmark = BROWSER
 
@@ -207,6 +207,13 @@ def test_a_phone_shows_all_in_its_width_and_a_thumb_scrolls_over_the_pictures_an
     wait_until(page, lambda: int(handle.get_attribute("aria-valuenow")) < 40)
     assert page.evaluate("scrollY") == top
     thumb_over_a_slider_scrolls_and_changes_nothing(page, touch)
+    pane = page.locator("#compare-pane").bounding_box()
+    assert page.evaluate(OVER, ["#compare-pane, #views", list(pane.values())]) == []  # no label of a setting
+    page.locator("#strip").evaluate("strip => strip.scrollIntoView({ block: 'center' })")
+    wait_until_at_rest(page)
+    box, tile = (page.locator(one).bounding_box() for one in ("#photo", "#examples button >> nth=0"))
+    assert (box["y"], box["height"]) == (tile["y"], tile["height"])
+    assert page.evaluate(OVER, ["#examples button", list(tile.values())]) == []  # nothing of it is cut off
 
 
 def thumb_over_a_slider_scrolls_and_changes_nothing(page: Page, touch) -> None:

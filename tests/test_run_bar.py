@@ -7,8 +7,9 @@ from playwright.sync_api import expect
 from marigold_demo.catalog import CATALOG, EMBEDDED
 from marigold_demo.depth import CheckpointStatus, DepthMap, Progress
 from marigold_demo.errors import CheckpointError
+from marigold_demo.ui.layers import ALWAYS
 from tests.pages import Ball, ball, draw_photo
-from tests.visits import BROWSER, choose, type_number, wait_until
+from tests.visits import BROWSER, OVER, choose, type_number, wait_until
 
 pytestmark = BROWSER
 OFFLINE = "It is not on this machine and the hub cannot be reached; connect to the internet."
@@ -88,6 +89,10 @@ def test_when_refining_fails_the_draft_is_still_there_and_the_bar_says_why(built
 
 def test_a_draft_stays_until_the_finer_depth_is_there_and_beside_it_then(built, predict):
     np.testing.assert_array_equal(np.load(built.download("#download-npy")), ball(120, 160))
+    built.open("Depth")
+    built.page.get_by_label("Left side").click()
+    expect(built.page.get_by_role("option")).to_have_text(ALWAYS)  # there is no other depth, and one is sure
+    built.page.keyboard.press("Escape")
     predict.may_go_on.clear()
     built.page.get_by_role("button", name="Refine with Marigold v1-1").click()
     expect(built.page.locator("#status")).to_contain_text("Downloading the model: 650 of 2,600 MB")
@@ -151,6 +156,18 @@ def test_the_bar_of_a_run_stays_in_sight_on_a_phone(visit, folder, predict):
         expect(seen.page.get_by_role("button", name="Cancel")).to_be_in_viewport()
     predict.may_go_on.set()
     seen.wait_for_depth()
+    seen.page.set_viewport_size({"width": 768, "height": 1024})  # here the pictures scroll away
+    seen.open("Depth")
+    seen.page.locator("#depth-settings > button").click()
+    type_number(seen.page, "#depth-steps input", "7")
+    seen.page.evaluate("scrollBy(0, document.querySelector('#bench').getBoundingClientRect().top + 420)")
+    seen.page.locator("#run").evaluate("button => button.click()")
+    pane = seen.page.locator("#object-pane")
+    wait_until(seen.page, lambda: pane.bounding_box()["y"] > 48)  # the result comes into view, under the bar
+    wait_until(
+        seen.page,
+        lambda: seen.page.evaluate(OVER, ["#object-pane, #views", [*pane.bounding_box().values()]]) == [],
+    )
 
 
 def test_removing_an_example_empties_the_page_and_runs_nothing(visit, predict):

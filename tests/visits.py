@@ -26,6 +26,16 @@ KNOWN_CONSOLE = (
     "New environment is being loaded before previous environment finished",
 )
 PATIENCE_MS = 60_000
+# What lies over a rectangle of the screen and is not inside the named elements, at a hundred points.
+OVER = """([inside, [left, top, width, height]]) => {
+  const others = new Set();
+  for (let i = 0; i < 100; i++) {
+    const [x, y] = [left + (0.05 + 0.1 * (i % 10)) * width, top + (0.05 + 0.1 * Math.floor(i / 10)) * height];
+    const found = document.elementFromPoint(x, y);
+    if (!found?.closest(inside)) others.add(found?.outerHTML.slice(0, 120) ?? `nothing at ${x}, ${y}`);
+  }
+  return [...others];
+}"""
 # Put on every module that opens a browser.
 BROWSER = [
     pytest.mark.slow,

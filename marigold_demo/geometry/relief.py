@@ -300,7 +300,7 @@ def _notes(
             )
     if not np.ptp(heights) > 0:
         notes.append(
-            "The picture is flat between the near and the far plane, so the relief is a plain plate."
+            "The picture is flat between the front and the back limit, so the relief is a plain plate."
         )
     if (
         settings.mode == "mold"

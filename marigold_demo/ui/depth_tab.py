@@ -22,7 +22,7 @@ from marigold_demo.io.isolated import read_depth_file
 from marigold_demo.io.photo import Photo, safe_stem
 from marigold_demo.settings import DepthSettings, ReliefSettings
 from marigold_demo.ui import layers, points, widgets
-from marigold_demo.ui.layers import DEPTH, LAYERS, PHOTO, RELIEF, DepthStyle
+from marigold_demo.ui.layers import ALWAYS, DEPTH, PHOTO, RELIEF, DepthStyle
 from marigold_demo.ui.messages import Handler, ProgressText, status, user_errors
 from marigold_demo.ui.model_picker import ModelPicker, refinement
 from marigold_demo.ui.opening import Opening
@@ -50,12 +50,15 @@ HEIGHT_PX = 560
 DIVIDER = 35  # percent of the width where the slider stands at first
 FILES = {name: found.label for name, found in page_formats("depth", "picture").items()}
 
-# Brings the visitor to the result where it is not on the screen.
+# Brings the pane with the result into view where the visitor has scrolled away from it.
 _SHOW_DEPTH = """() => {
-  const bench = document.querySelector("#bench").getBoundingClientRect();
+  const place = (name) => document.querySelector(name).getBoundingClientRect();
+  const pane = place(document.body.dataset.view === "compare" ? "#compare-pane" : "#object-pane");
+  const top = place("#bar").bottom;
+  const seen = Math.min(pane.bottom, innerHeight) - Math.max(pane.top, top);
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  if (bench.top < -innerHeight / 2 || bench.top > innerHeight / 2)
-    scrollTo({ top: 0, behavior: calm ? "auto" : "smooth" });
+  if (seen < 0.9 * Math.min(pane.height, innerHeight - top))
+    scrollBy({ top: pane.top - top - 8, behavior: calm ? "auto" : "smooth" });
 }"""
 
 
@@ -96,11 +99,10 @@ class DepthTab:
         """Add what the slider shows, and its colors."""
         style = DepthStyle()
         with gr.Row():
-            self.left = gr.Dropdown(list(LAYERS), value=PHOTO, label="Left side")
-            self.right = gr.Dropdown(list(LAYERS), value=DEPTH, label="Right side")
-        self.colormap = gr.Dropdown(
-            list(COLORMAPS), value=style.colormap, label="Colors, near to far", elem_id="colors"
-        )
+            self.left = gr.Dropdown(list(ALWAYS), value=PHOTO, label="Left side")
+            self.right = gr.Dropdown(list(ALWAYS), value=DEPTH, label="Right side")
+        maps = [(name.capitalize(), name) for name in COLORMAPS]
+        self.colormap = gr.Dropdown(maps, value=style.colormap, label="Colors, near to far", elem_id="colors")
         with gr.Row():
             self.near = gr.Slider(0, 0.99, value=style.near, step=0.01, label="From")
             self.far = gr.Slider(0.01, 1, value=style.far, step=0.01, label="To")
@@ -408,7 +410,7 @@ class DepthTab:
             rgb = layers.render(result, name, style, relief=relief)
             extension, data = ("jpg", export.jpeg(rgb)) if name == PHOTO else ("png", export.png(rgb))
             paths.append(write_file(folder, f"{result.photo.stem}_{side}.{extension}", data))
-        names = [(layers.title(result, name), name) for name in LAYERS]
+        names = [(layers.title(result, name), name) for name in there]
         return {
             self.slider: tuple(paths),
             self.legend: layers.legend(result, shown, style),

@@ -25,7 +25,8 @@ PHOTO, DEPTH, GRAY, SHADED, RELIEF, UNCERTAINTY = (
     "Uncertainty",
 )
 PREVIOUS = "Another depth"
-LAYERS = (PHOTO, DEPTH, GRAY, SHADED, RELIEF, UNCERTAINTY, PREVIOUS)
+ALWAYS = (PHOTO, DEPTH, GRAY, SHADED, RELIEF)
+LAYERS = (*ALWAYS, UNCERTAINTY, PREVIOUS)
 RELIEF_PX = 768  # samples of the relief along the long side
 SHADED_DEPTH = 0.1  # how deep a scene is for the light, as a share of its long side
 _LEGEND_STOPS = 12

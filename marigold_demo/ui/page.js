@@ -122,6 +122,17 @@
     }
   }
 
+  // Gradio calls the buttons that set a slider back all the same.
+  function labelResets() {
+    for (const button of document.querySelectorAll("#settings .reset-button:not([data-named])")) {
+      const field = button.closest(".block")?.querySelector('[data-testid="block-info"]')?.textContent.trim();
+      if (!field) continue;
+      button.dataset.named = "yes";
+      button.title = `Set “${field}” back`;
+      button.setAttribute("aria-label", button.title);
+    }
+  }
+
   // Gradio names empty boxes without saying what they are, and calls the head of a toast, which holds a button, a button.
   function fixRoles() {
     for (const box of document.querySelectorAll('div[aria-label="Empty value"]:not([role])')) box.setAttribute("role", "img");
@@ -224,5 +235,5 @@
     if (/of null/.test(words) && /Canvas3D|postProcessManager/.test(words)) event.preventDefault();
   });
 
-  new MutationObserver(() => { labelComparison(); labelExamples(); fixRoles(); labelPreview(); }).observe(document, { childList: true, subtree: true });
+  new MutationObserver(() => { labelComparison(); labelExamples(); labelResets(); fixRoles(); labelPreview(); }).observe(document, { childList: true, subtree: true });
 })();

@@ -38,8 +38,8 @@ RAW: dict[str, Any] = {"preprocess": False}
 _LABELS = {
     "ensemble": "Predictions to combine",
     "relief_mm": "Relief height",
-    "near": "Near plane",
-    "far": "Far plane",
+    "near": "Front limit",
+    "far": "Back limit",
     "form_size": "Form size",
     "level": "Level the tilt",
     "smooth_px": "Smoothing",
@@ -70,6 +70,7 @@ _LABELS = {
     "start": "First latent",
     "spacing": "Timestep spacing",
 }
+AUTOMATIC = "automatic"  # what an empty field says
 # A slider over the whole range would be too coarse for the sizes people print; the command line has the rest.
 _HANDY_LIMITS = {
     "width_mm": (20, 400),
@@ -139,7 +140,8 @@ def refusal(error: SettingsError, kind: type[Settings]) -> str:
 def _widget(field: Field[Any], *, value: Any, elem_id: str, sliders: bool) -> gr.components.Component:
     about: Option = field.metadata["option"]
     name, kind = field.name, field.type
-    said: dict[str, Any] = {"label": label(name, about), "info": about.help, "elem_id": elem_id}
+    help_text = about.help.replace("unset:", f"{AUTOMATIC}:") if sliders else about.help
+    said: dict[str, Any] = {"label": label(name, about), "info": help_text, "elem_id": elem_id}
     if about.choices:
         earlier = [old for old, now in EARLIER_CHOICES.items() if now in about.choices]
         choices = [*about.choices, *([] if sliders else earlier)]  # programs may still send those
@@ -150,7 +152,7 @@ def _widget(field: Field[Any], *, value: Any, elem_id: str, sliders: bool) -> gr
         return gr.Textbox(value=value, **said)
     whole = kind is int or int in get_args(kind)
     if about.optional and sliders:  # not gr.Number, which turns "unset" into 0 when its tab is opened
-        return gr.Textbox(_text(value), placeholder="automatic", max_lines=1, **said)
+        return gr.Textbox(_text(value), placeholder=AUTOMATIC, max_lines=1, **said)
     if about.optional or about.limits[1] > 10_000 or not sliders:
         return gr.Number(value, precision=0 if whole else None, **said)
     low, high = _HANDY_LIMITS.get(name, about.limits)
