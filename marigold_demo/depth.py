@@ -146,11 +146,13 @@ class CheckpointStatus:
             are not and nobody here knows how large they are.
         last_s: Seconds in the networks of the last prediction with the same settings; None: there was none.
         limit_s: Most seconds in the networks that this server gives one prediction; None: no limit.
+        reachable: False where the weights are not on this machine and the hub does not answer.
     """
 
     download_bytes: int | None = 0
     last_s: float | None = None
     limit_s: float | None = None
+    reachable: bool = True
 
 
 # Returns the status for settings without a download; raises DemoError for a checkpoint that is not there.

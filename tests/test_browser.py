@@ -12,9 +12,10 @@ from playwright.sync_api import Page, expect
 
 from marigold_demo.examples import load_examples
 from marigold_demo.geometry.rendering import GROUND
+from marigold_demo.ui.photo_tab import GAVE_WAY
 from tests.pages import app_running, ball, draw_photo
 from tests.test_phone_depth import RAMP, gdepth
-from tests.visits import BROWSER, Visit, choose, wait_until
+from tests.visits import BROWSER, Visit, choose, type_number, wait_until
 
 pytestmark = BROWSER
 
@@ -225,6 +226,41 @@ def test_a_depth_file_of_ones_own_takes_the_place_of_a_run(built, folder, predic
     expect(built.page.locator("#stl")).to_be_enabled()
     np.testing.assert_array_equal(np.load(built.download("#download-npy")), 1 - ball(240, 320))
     assert predict.runs == runs
+    predict.may_go_on.clear()
+    built.upload(draw_photo(folder, "later.png", size=(320, 240)))
+    expect(built.page.locator("#status")).to_contain_text("Step 1 of 3")
+    built.page.get_by_role("button", name="Cancel").click()
+    expect(built.page.locator("#status")).to_have_text("Stopped. What is shown is still made from “holiday”.")
+    predict.may_go_on.set()
+
+
+def test_an_example_brings_its_own_style_undo_brings_ones_own_back_and_a_marked_style_can_be_chosen_again(
+    built,
+):
+    page, note, width = built.page, built.page.locator("#style-note"), "#relief-width_mm input[type=number]"
+    built.open("Relief")
+    page.get_by_role("radio", name="Coin").check()
+    page.locator("#reset-all").click()
+    expect(page.locator(width)).to_have_value("100")
+    type_number(page, width, "66")
+    expect(note).to_have_text("Picture, changed")
+    page.get_by_role("button", name="Example: A young cat").click()
+    expect(note).to_have_text("As for this example")
+    expect(page.locator("#photo-notes p")).to_have_text(GAVE_WAY)
+    assert page.evaluate(AT_CENTER, "#photo-notes p") == "P"
+    expect(page.locator("#preset input:checked")).to_have_count(0)
+    expect(page.locator(width)).to_have_value("100")
+    page.locator("#undo").click()
+    expect(page.locator(width)).to_have_value("66")
+    expect(note).to_have_text("Picture, changed")
+    expect(page.locator("#relief-report")).to_contain_text("66 ×")
+    page.locator("#preset label").first.click()  # it is marked already
+    expect(page.locator("#relief-report")).to_contain_text("100 ×")
+    expect(note).to_have_text("")
+    chips = page.locator("#preset").bounding_box()
+    gap = page.locator("#relief-width_mm").bounding_box()["y"] - chips["y"] - chips["height"]
+    assert 0 < gap < 20
+    assert "Two dogs at a window by Aitzol Berasategi (CC BY 4.0)" in page.locator(".colophon").inner_text()
 
 
 def test_a_new_photo_replaces_one_that_is_under_way(visit, folder, predict):

@@ -347,6 +347,11 @@ def test_hub_that_nobody_answers_for_is_explained(tmp_path, monkeypatch):
         with pytest.raises(CheckpointError, match="the hub cannot be reached; connect to the internet"):
             hub.fetch_checkpoint(NAME, half=False)
         assert not hub.answers(NAME, within_s=2)
+        assert not hub.is_reachable(NAME)
+        monkeypatch.setattr(hub, "answers", lambda name, within_s: True)
+        assert not hub.is_reachable(NAME)  # asked a moment ago
+        monkeypatch.setattr(hub, "ASK_AGAIN_S", 0)
+        assert hub.is_reachable(NAME)
 
 
 def test_hub_that_takes_its_time_is_not_waited_for(served, monkeypatch):

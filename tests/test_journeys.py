@@ -16,6 +16,7 @@ from marigold_demo.ui.depth_tab import DepthTab
 from marigold_demo.ui.photo_tab import Outputs
 from marigold_demo.ui.session_store import DepthResult
 from tests.pages import draw_photo
+from tests.test_browser import on_object, shot, still, wait_for_picture
 from tests.visits import BROWSER, OVER, kept, wait_until
 
 pytestmark = BROWSER
@@ -189,10 +190,11 @@ def test_a_phone_shows_all_in_its_width_and_a_thumb_scrolls_over_the_pictures_an
     page = seen.page
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.evaluate(CUT_OFF) == []
+    touch = page.context.new_cdp_session(page)
+    one_finger_scrolls_over_the_object_and_two_bring_it_nearer(page, touch)
     page.get_by_role("button", name="Photo and depth").click()
     compare = page.locator("#compare")
     compare.scroll_into_view_if_needed()
-    touch = page.context.new_cdp_session(page)
     box = compare.bounding_box()
     top = page.evaluate("scrollY")
     swipe(touch, (box["x"] + 40, box["y"] + box["height"] - 20), (box["x"] + 40, box["y"] - 180))
@@ -214,6 +216,30 @@ def test_a_phone_shows_all_in_its_width_and_a_thumb_scrolls_over_the_pictures_an
     box, tile = (page.locator(one).bounding_box() for one in ("#photo", "#examples button >> nth=0"))
     assert (box["y"], box["height"]) == (tile["y"], tile["height"])
     assert page.evaluate(OVER, ["#examples button", list(tile.values())]) == []  # nothing of it is cut off
+
+
+def one_finger_scrolls_over_the_object_and_two_bring_it_nearer(page: Page, touch) -> None:
+    page.add_style_tag(content="#angles, #views, #facts { opacity: 0 }")
+    canvas = page.locator("#preview canvas")
+    wait_for_picture(page, canvas)
+    before, box, top = still(page, canvas), canvas.bounding_box(), page.evaluate("scrollY")
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    swipe(touch, (x, y + 60), (x, y - 80))
+    wait_until(page, lambda: page.evaluate("scrollY") > top + 40)
+    wait_until_at_rest(page)
+    assert abs(still(page, canvas) - before).mean() < 0.5  # the object has not turned
+    y = canvas.bounding_box()["y"] + box["height"] / 2
+    kinds = ["touchStart", *["touchMove"] * 8, "touchEnd"]
+    for kind, apart in zip(kinds, np.linspace(30, 130, 10), strict=True):
+        points = (
+            []
+            if kind == "touchEnd"
+            else [{"x": x - apart, "y": y, "id": 1}, {"x": x + apart, "y": y, "id": 2}]
+        )
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    wait_until(page, lambda: on_object(shot(canvas)).mean() > on_object(before).mean() + 0.1)
+    assert page.evaluate("visualViewport.scale") == 1  # not the page
+    page.locator("#view-reset").click()
 
 
 def thumb_over_a_slider_scrolls_and_changes_nothing(page: Page, touch) -> None:

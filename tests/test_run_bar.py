@@ -19,7 +19,7 @@ REFINER = CATALOG[1].name
 class Models(Ball):
     """A ball for the draft; a finer model that is downloaded first, or out of reach."""
 
-    online = True
+    online = reachable = True
 
     def __call__(self, photo, settings, run):
         if settings.checkpoint == EMBEDDED:
@@ -32,10 +32,11 @@ class Models(Ball):
 
 
 @pytest.fixture(scope="module")
-def status_of():
+def status_of(predict):
     def status(settings):
-        to_download = 0 if settings.checkpoint == EMBEDDED else 2_600_000_000
-        return CheckpointStatus(to_download, 2.0 * (settings.ensemble or 1))
+        here = settings.checkpoint == EMBEDDED
+        last_s = 2.0 * (settings.ensemble or 1)
+        return CheckpointStatus(0 if here else 2_600_000_000, last_s, reachable=here or predict.reachable)
 
     return status
 
@@ -47,7 +48,7 @@ def predict():
 
 @pytest.fixture(autouse=True)
 def at_work(predict):
-    predict.online = True
+    predict.online = predict.reachable = True
     predict.may_go_on.set()
 
 
@@ -62,6 +63,13 @@ def test_the_model_tells_what_it_costs_before_anything_runs(visit, predict):
     type_number(seen.page, "#depth-ensemble input", "5")
     expect(advice).to_contain_text("took 10 s last time")
     assert predict.runs == runs
+    expect(seen.page.locator("#refine")).to_be_visible()
+    predict.reachable = False
+    offline = visit()
+    offline.open("Depth")
+    offline.page.locator("#depth-checkpoint input").click()
+    expect(offline.page.get_by_role("option", name="Marigold v1-1 (best) · out of reach now")).to_be_visible()
+    expect(offline.page.locator("#refine")).to_have_count(0)  # no click that must fail
 
 
 def test_a_second_click_starts_no_second_run(built, predict):
@@ -91,7 +99,7 @@ def test_a_draft_stays_until_the_finer_depth_is_there_and_beside_it_then(built, 
     np.testing.assert_array_equal(np.load(built.download("#download-npy")), ball(120, 160))
     built.open("Depth")
     built.page.get_by_label("Left side").click()
-    expect(built.page.get_by_role("option")).to_have_text(ALWAYS)  # there is no other depth, and one is sure
+    expect(built.page.get_by_role("option")).to_have_text([f"✓ {name}" for name in ALWAYS])  # no other depth
     built.page.keyboard.press("Escape")
     predict.may_go_on.clear()
     built.page.get_by_role("button", name="Refine with Marigold v1-1").click()

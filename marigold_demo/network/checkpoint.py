@@ -45,7 +45,7 @@ from marigold_demo.network.checkpoint_folder import (
 )
 from marigold_demo.network.feedforward import FeedForwardPipeline
 from marigold_demo.network.feedforward_folder import check_feedforward, read_feedforward
-from marigold_demo.network.hub import MB, answers, fetch_checkpoint
+from marigold_demo.network.hub import MB, answers, fetch_checkpoint, is_reachable
 from marigold_demo.network.memory import retry_at_lower_resolution
 from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.network.weights import READ_ERRORS
@@ -117,7 +117,8 @@ def status(settings: DepthSettings) -> CheckpointStatus:
     Raises:
         CheckpointError: The settings name neither a whole checkpoint folder nor a hub repository.
     """
-    return CheckpointStatus(download_bytes=_missing_bytes(settings), last_s=_last_s.get(settings))
+    missing = _missing_bytes(settings)
+    return CheckpointStatus(missing, _last_s.get(settings), reachable=missing == 0 or is_reachable(BEST))
 
 
 def _missing_bytes(settings: DepthSettings) -> int | None:

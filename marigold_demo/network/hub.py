@@ -2,9 +2,11 @@
 
 import errno
 import glob
+import math
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,8 @@ from marigold_demo.network.weight_files import (
 
 MB = 10**6
 POLL_S, ANSWER_S = 0.25, 10.0
+ASK_AGAIN_S, SOON_S = 60.0, 3.0
+_asking, _answered = threading.Lock(), dict[str, tuple[float, bool]]()
 Choice = Callable[[list[str], bool], list[str]]  # files of a repository, is the prompt here -> files wanted
 Check = Callable[[Path], object]  # folder with all but the weights -> raises where they are not worth it
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -248,6 +252,16 @@ def answers(name: str, *, within_s: float) -> bool:
     thread.start()
     thread.join(within_s)
     return bool(found)
+
+
+def is_reachable(name: str) -> bool:
+    """Return whether the hub knows a repository; it is asked once in `ASK_AGAIN_S` and given `SOON_S`."""
+    with _asking:
+        asked_s, answered = _answered.get(name, (-math.inf, False))
+        if time.monotonic() - asked_s > ASK_AGAIN_S:
+            answered = not constants.HF_HUB_OFFLINE and answers(name, within_s=SOON_S)
+            _answered[name] = (time.monotonic(), answered)
+        return answered
 
 
 def check_room(name: str, total: int) -> None:

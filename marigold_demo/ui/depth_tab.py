@@ -5,7 +5,7 @@ that Cancel closes it) -> preview -> files. Only `run_network` uses the network;
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -14,7 +14,7 @@ from gradio.events import Dependency
 from marigold_demo import workflow
 from marigold_demo.colormap import COLORMAPS, MOST_CONTOURS
 from marigold_demo.depth import DepthMap
-from marigold_demo.errors import DepthFileError
+from marigold_demo.errors import DemoError, DepthFileError
 from marigold_demo.io import export
 from marigold_demo.io.depth_file import Near
 from marigold_demo.io.formats import formats_of, page_formats
@@ -165,7 +165,12 @@ class DepthTab:
             )
         self.follow(run)
         photo.cancel.click(
-            self.cancel_run, [photo.request], photo.run_outputs, cancels=[run], queue=False, **QUIET
+            self.cancel_run,
+            [photo.request, photo.key, self.key],
+            photo.run_outputs,
+            cancels=[run],
+            queue=False,
+            **QUIET,
         )
         return run
 
@@ -314,10 +319,15 @@ class DepthTab:
         under_way = "<progress" in str(line) and not self.store.has_ended(request)
         return self.photo.run_state(ready=bool(photo_key), words="Stopped" if under_way else None)
 
-    def cancel_run(self, request: str) -> Outputs:
+    def cancel_run(self, request: str, photo_key: str | None, depth_key: str | None) -> Outputs:
         """Forget the run, which this event cancels, and put the buttons back."""
         self.store.end_run(request, stopped=True)
-        return self.photo.run_state(ready=True, words="Stopped")
+        words = "Stopped"
+        with suppress(DemoError):  # the depth is gone, or there is none
+            shown = self.store.result(depth_key).photo
+            if photo_key and shown is not self.store.photo(photo_key):
+                words = f"Stopped. What is shown is still made from “{shown.stem}”."
+        return self.photo.run_state(ready=True, words=words)
 
     def take_depth_file(
         self,

@@ -114,9 +114,12 @@ def model_choices(status_of: StatusSource | None) -> list[tuple[str, str]]:
 
 def _presence(status_of: StatusSource, known: KnownCheckpoint) -> str:
     try:
-        missing = status_of(DepthSettings(checkpoint=known.name)).download_bytes
+        status = status_of(DepthSettings(checkpoint=known.name))
     except DemoError:
         return "cannot be used here"
+    missing = status.download_bytes
+    if not status.reachable:
+        return "out of reach now"
     if missing is None:
         return "to download"
     return f"{size_in_words(missing)} to download" if missing else "ready"
@@ -149,6 +152,8 @@ def status_text(status: CheckpointStatus) -> str:
     """Return what a run downloads and how long the last one took, as far as it is known."""
     missing = status.download_bytes
     parts = ["Ready on this machine" if missing == 0 else f"Downloads {_amount(missing)} once"]
+    if not status.reachable:
+        parts = ["Not on this machine, and the Hugging Face hub does not answer"]
     if status.last_s is not None:
         parts.append(f"took {duration(status.last_s)} last time")
         if status.limit_s is not None and status.last_s > status.limit_s:
@@ -178,12 +183,12 @@ def refinement(status_of: StatusSource | None, draft: DepthResult) -> Refinement
     # Steps and resolution were chosen for the draft; the larger network has its own.
     settings = replace(draft.settings, steps=None, resolution=None)
     larger = [known for known in CATALOG if known.name != EMBEDDED]
-    missing = {known: status_of(_by(known, settings)).download_bytes if status_of else 1 for known in larger}
-    here = [known for known in larger if missing[known] == 0]
-    answered = [known for known in larger if missing[known] is not None]  # the hub said how large they are
-    if not answered:
+    told = {known: status_of(_by(known, settings)) if status_of else CheckpointStatus(1) for known in larger}
+    here = [known for known in larger if told[known].download_bytes == 0]
+    to_be_had = [known for known in larger if told[known].download_bytes and told[known].reachable]
+    if not here and not to_be_had:
         return None
-    best = (here or answered)[0]
+    best = (here or to_be_had)[0]
     return Refinement(best, _by(best, settings))
 
 

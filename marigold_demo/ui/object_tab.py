@@ -13,6 +13,7 @@ from gradio.events import Dependency
 from numpy.typing import NDArray
 
 from marigold_demo.errors import DemoError, SettingsError
+from marigold_demo.examples import Example
 from marigold_demo.geometry.mesh_check import require_sound
 from marigold_demo.geometry.print_report import build_report
 from marigold_demo.io.formats import formats_of, page_files, page_formats
@@ -22,6 +23,7 @@ from marigold_demo.ui import preview, widgets
 from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.messages import size_in_words, user_errors
 from marigold_demo.ui.opening import Opening
+from marigold_demo.ui.photo_tab import History
 from marigold_demo.ui.points import CAMERA
 from marigold_demo.ui.preview import STYLES, Preview, chips, drag_picture, preset
 from marigold_demo.ui.session_store import DepthResult, SessionStore, write_file
@@ -44,7 +46,7 @@ FILES = {
 FIRST_OF_OTHERS = ("photo_detail", "base_mm", "near", "far")
 MAIN_FILE = {RELIEF: "stl", MESH: "glb"}
 MOST_UNDONE = 50
-History = tuple[tuple[Any, ...], ...]  # style and values of all fields, one after each change
+OF_EXAMPLE = "As for this example"
 _BUSY = """(...values) => { workbench.busy(); return objectPreview.ask(values); }"""
 _DONE = """() => workbench.done()"""
 # After the button has its file; the button itself is never seen.
@@ -118,8 +120,11 @@ def arranged(name: str, settings: ReliefSettings | MeshSettings) -> tuple[tuple[
 class ObjectTab:
     """3D preview of relief or mesh, their settings, downloads and reports."""
 
-    def __init__(self, store: SessionStore, opening: Opening | None = None) -> None:
+    def __init__(
+        self, store: SessionStore, opening: Opening | None = None, examples: Sequence[Example] = ()
+    ) -> None:
         self.store, self.opening = store, opening
+        self.of_examples = [example.relief for example in examples]
         self.chosen = gr.State(RELIEF)
         self.tabs: dict[str, gr.Tab] = {}  # those with the settings of relief and mesh
         self.relief, self.mesh = Shape(RELIEF, ReliefSettings()), Shape(MESH, MeshSettings())
@@ -162,9 +167,11 @@ class ObjectTab:
                 styles, value="standard", label="Style", show_label=False, elem_id="preset"
             )
             self.chips = gr.HTML(self.opening.chips if self.opening else "", elem_id="chip-pictures")
-        with gr.Row(elem_id="style-bar"):
-            self.note = gr.HTML("", elem_id="style-note")
-            self.reset = gr.Button("Reset all", size="sm", interactive=False, elem_id="reset-all")
+            with gr.Column(elem_id="style-bar", min_width=0):
+                self.note = gr.HTML("", elem_id="style-note")
+                self.reset = gr.Button("Reset all", size="sm", interactive=False, elem_id="reset-all")
+        # workbench.js presses it when the marked style is chosen again, of which Gradio's radio says nothing.
+        self.again = gr.Button(visible="hidden", elem_id="style-again")
         self.relief.add_fields()
         self.relief.add_report()
 
@@ -191,7 +198,8 @@ class ObjectTab:
         for name, tab in self.tabs.items():
             tab.select(lambda name=name: name, None, [self.chosen], **WORK)
         self.rebuild(self.chosen.change)  # not the tab's event, which fires when the page unfolds, too
-        begun = self.preset.input(self.apply_preset, [self.preset], [*self.relief.fields.values()], **WORK)
+        chosen = [self.preset.input, self.again.click]
+        begun = gr.on(chosen, self.apply_preset, [self.preset], [*self.relief.fields.values()], **WORK)
         self.rebuild(begun.success)
         for button, handler, inputs in (
             (self.undo, self.take_back, [self.history]),
@@ -273,23 +281,63 @@ class ObjectTab:
 
     # Handlers: what they return is component -> value; components that are not named stay as they are.
 
-    def apply_preset(self, name: str) -> dict[Any, Any]:
+    def style_of(self, settings: ReliefSettings) -> str | None:
+        """Return the name of the style with these settings; None: they are those of an example."""
+        names = {name: preset(name) for name in STYLES}
+        found = next((name for name, known in names.items() if known == settings), None)
+        return found or (None if settings in self.of_examples else "standard")
+
+    def show_settings(self, settings: ReliefSettings) -> dict[Any, Any]:
+        """Return what the fields of the relief and the styles show for these settings."""
+        return self.relief.shown(settings) | {self.preset: self.style_of(settings)}
+
+    def take_settings(
+        self, settings: ReliefSettings, history: History, style: str | None, *chosen: Any
+    ) -> tuple[dict[Any, Any], bool]:
+        """Set the relief as an example has it, so that Undo brings back what was there.
+
+        Returns:
+            The outputs, and whether settings of the visitor's own gave way.
+        """
+        now = (style, *chosen)
+        count = len(self.relief.fields)
+        shown = widgets.shown(settings, list(self.relief.fields))
+        after = (self.style_of(settings), *shown, *chosen[count:])
+        history = history or (self._first,)
+        for entry in (now, after):
+            history = history if history[-1] == entry else (*history[-MOST_UNDONE:], entry)
+        try:
+            before = self.relief.settings(chosen[:count])
+            gave_way = before not in (ReliefSettings(), settings, *self.of_examples)
+        except SettingsError:
+            gave_way = True
+        outputs = {self.history: history, self.undo: gr.Button(interactive=len(history) > 1)}
+        return outputs | self.show_settings(settings), gave_way
+
+    @property
+    def _first(self) -> tuple[Any, ...]:
+        """Style and fields as the page begins."""
+        return ("standard", *(field.value for field in self.all_fields))
+
+    def apply_preset(self, name: str | None) -> dict[Any, Any]:
         """Set the fields of the relief as a preset has them."""
         return self.relief.shown(preset(name))
 
-    def note_change(self, history: History, style: str, *chosen: Any) -> dict[Any, Any]:
+    def note_change(self, history: History, style: str | None, *chosen: Any) -> dict[Any, Any]:
         """Note the settings for Undo, and say whether they are still those of the style."""
         now = (style, *chosen)
-        if not history:  # what the page began with
-            history = (("standard", *(field.value for field in self.all_fields)),)
+        history = history or (self._first,)
         if history[-1] != now:
             history = (*history[-MOST_UNDONE:], now)
         try:
-            changed = self.relief.settings(chosen[: len(self.relief.fields)]) != preset(style)
+            relief = self.relief.settings(chosen[: len(self.relief.fields)])
+            changed = relief not in (self.of_examples if style is None else [preset(style)])
             changed |= self.mesh.settings(chosen[len(self.relief.fields) :]) != MeshSettings()
         except SettingsError:
             changed = True
-        words = f"{STYLES.get(style, 'Picture')}, changed" if changed else ""
+        words = f"{STYLES.get(str(style), 'Example')}, changed" if changed else ""
+        if style is None and not changed:
+            words = OF_EXAMPLE
         return {
             self.history: history,
             self.undo: gr.Button(interactive=len(history) > 1),

@@ -1,5 +1,6 @@
 """The page: its tabs put together, its theme, and how it is launched."""
 
+import html
 import threading
 import time
 from functools import partial
@@ -52,7 +53,7 @@ class Tabs:
         self.models = ModelPicker(store, status_of)
         self.photo = PhotoTab(store, self.models, defaults=defaults, examples=examples, opening=opening)
         self.depth = DepthTab(store, self.models, opening)
-        self.objects = ObjectTab(store, opening)
+        self.objects = ObjectTab(store, opening, examples)
         self._add_bar(defaults)
         with gr.Row(elem_id="bench"):
             gr.HTML(_HEADLINE, elem_id="headline")
@@ -142,7 +143,7 @@ def build_page(
         waiting_most: How many events may wait.
         listen_s: After how many seconds without a reader of its messages an event ends.
     """
-    store = store or SessionStore(workflow)
+    store, examples = store or SessionStore(workflow), load_examples()
     page = StrictBlocks(
         fill_width=True,
         title=TITLE,
@@ -150,9 +151,9 @@ def build_page(
         analytics_enabled=False,
     )
     with page:
-        page.tabs = Tabs(store, status_of, defaults=defaults or DepthSettings(), examples=load_examples())
+        page.tabs = Tabs(store, status_of, defaults=defaults or DepthSettings(), examples=examples)
         page.tabs.connect(page)
-        gr.HTML(_colophon(store.ttl_s))
+        gr.HTML(_colophon(store.ttl_s, examples))
         add_endpoints(store)
     store.files.keep_what_is_there()  # the pictures of the page itself
     store.known_files = page.temp_file_sets
@@ -182,14 +183,24 @@ _VIEWS = """
 """
 
 
-def _colophon(ttl_s: float) -> str:
+def _colophon(ttl_s: float, examples: tuple[Example, ...]) -> str:
     hours = round(ttl_s / 3600, 1)
     kept = f"{hours:g} {'hour' if hours == 1 else 'hours'}" if hours >= 1 else f"{round(ttl_s / 60)} minutes"
     return f"""
 <footer class="colophon">Depth from one photo is relative: it orders near and far, without meters.
 Photos and results stay on this server for at most {kept} after their last use, less when its
-room runs out, and go nowhere else.</footer>
+room runs out, and go nowhere else.{_credits(examples)}</footer>
 """
+
+
+def _credits(examples: tuple[Example, ...]) -> str:
+    """Return who made the examples whose license asks for that, as HTML."""
+    made = [
+        f"{example.title} by {example.source.partition(';')[0]} ({example.license.replace('-', ' ')})"
+        for example in examples
+        if example.license.startswith("CC-BY")
+    ]
+    return f"<p>Examples: {html.escape('; '.join(made))}.</p>" if made else ""
 
 
 _REFERRER = '<meta name="referrer" content="no-referrer">'  # an address may hold the key of a result

@@ -27,7 +27,7 @@ from marigold_demo.ui.model_picker import ModelPicker
 from marigold_demo.ui.opening import Opening
 from marigold_demo.ui.queue import visitor
 from marigold_demo.ui.session_store import SessionStore, new_request, shrink_photo, write_file
-from marigold_demo.ui.widgets import EACH, ONCE, QUIET, READING, WORK
+from marigold_demo.ui.widgets import EACH, ONCE, QUIET, RAW, READING, WORK
 
 if TYPE_CHECKING:
     from marigold_demo.ui.depth_tab import DepthTab
@@ -40,8 +40,10 @@ NEAR = get_args(Near)
 DEPTH_ENDINGS = (
     ".npy", ".npz", ".png", ".tif", ".tiff", ".pfm", ".pgm", ".exr", ".jpg", ".jpeg", ".webp", ".bmp",
 )  # fmt: skip
+GAVE_WAY = "Its own settings took the place of yours; Undo brings them back."
 _IF_DEPTH = "bring it by “Use my own depth file” under “Settings”"
 _ON_SCREEN = "on_screen"  # folder of a photo as the page shows it; uploads lie in others
+History = tuple[tuple[Any, ...], ...]  # style and values of all fields, one after each change
 Outputs = dict[Any, Any]  # component -> value, what handlers return
 
 _UPLOADED = "(...values) => waysIn.uploaded(values)"  # ways_in.js puts its upload in the place of the first
@@ -168,7 +170,7 @@ class PhotoTab:
         self.key.change(
             user_errors(self.show_phone_button), [self.key], [self.phone_depth], queue=False, **QUIET
         )
-        settings = [*self.fields.values(), *objects.all_fields]
+        settings = [*self.fields.values(), objects.preset, *objects.all_fields]
         took = self.intake.change(
             user_errors(self.take_file),
             [self.drop, self.intake, self.at_once, self.key],
@@ -181,17 +183,25 @@ class PhotoTab:
         self.drop.input(self.empty, None, taken, cancels=[run, took], **WORK)
         self.gallery.select(
             user_errors(self.take_chosen_example),
-            [self.at_once],
-            [self.drop, *taken, *objects.relief.fields.values()],
+            [self.at_once, objects.history, objects.preset, *objects.all_fields],
+            [
+                self.drop,
+                *taken,
+                objects.history,
+                objects.undo,
+                objects.preset,
+                *objects.relief.fields.values(),
+            ],
             cancels=[run, took],  # what came before is not shown after it
             **WORK | EACH,
+            **RAW,
         )
         # Through the queue, or the change of the request is not noticed.
         self.run.click(new_request, None, [self.request], **WORK | ONCE)
         self.recipe_file.upload(
             user_errors(self.take_recipe),
             [self.recipe_file, self.key],
-            [self.status, self.request, *self.fields.values(), *objects.all_fields],
+            [self.status, self.request, *settings],
             **READING,
         )
 
@@ -231,14 +241,27 @@ class PhotoTab:
             notes = (*notes, "Several files came; this is the first, and the others were not stored.")
         return self._take(replace(photo, notes=photo.notes + notes), at_once)
 
-    def take_chosen_example(self, choice: gr.EventData, at_once: bool) -> Outputs:
+    def take_chosen_example(
+        self, choice: gr.EventData, at_once: bool, history: History, style: str | None, *chosen: Any
+    ) -> Outputs:
         """Take the example that was clicked, with the relief settings that suit it.
+
+        Args:
+            choice: Which one.
+            at_once: Start the run.
+            history: The settings so far, for Undo.
+            style: The style that is marked.
+            chosen: The values of all fields of relief and mesh.
 
         Raises:
             PhotoError: There is no such example.
         """
         example = _chosen(self.examples, choice._data)
-        return self.take_example(example, at_once) | self.objects.relief.shown(example.relief)
+        settings, gave_way = self.objects.take_settings(example.relief, history, style, *chosen)
+        taken = self.take_example(example, at_once)
+        if gave_way:
+            taken[self.notes] = f"<p>{GAVE_WAY}</p>{taken[self.notes]}"
+        return taken | settings
 
     def take_example(self, example: Example, at_once: bool) -> Outputs:
         """Take an example as if it had been dropped.
@@ -284,6 +307,8 @@ class PhotoTab:
             (recipe.relief, self.objects.relief.fields),
             (recipe.mesh, self.objects.mesh.fields),
         ]
+        if recipe.relief is not None:
+            shown[self.objects.preset] = self.objects.style_of(recipe.relief)
         for settings, group in groups:
             if settings is not None:
                 shown |= dict(zip(group.values(), widgets.shown(settings, list(group)), strict=True))

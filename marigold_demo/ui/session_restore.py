@@ -14,7 +14,7 @@ import gradio as gr
 from gradio.events import Dependency
 
 from marigold_demo.errors import DemoError
-from marigold_demo.settings import Settings
+from marigold_demo.settings import ReliefSettings, Settings
 from marigold_demo.ui import widgets
 from marigold_demo.ui.layers import LAYERS, DepthStyle
 from marigold_demo.ui.messages import duration, status, user_errors
@@ -91,7 +91,17 @@ class SessionRestore:
             user_errors(self.restore),
             [self.kept],
             list(
-                dict.fromkeys([*keys, photo.request, *pictures, *photo.run_outputs, self.reopened, *fields])
+                dict.fromkeys(
+                    [
+                        *keys,
+                        photo.request,
+                        *pictures,
+                        *photo.run_outputs,
+                        self.reopened,
+                        objects.preset,
+                        *fields,
+                    ]
+                )
             ),
             js="(kept) => waysIn.recall(kept)",
             **WORK,
@@ -200,6 +210,8 @@ class SessionRestore:
             settings = _read(kind, {name: values.get(f"{group}.{name}") for name in fields})
             if settings is not None:
                 shown |= dict(zip(fields.values(), widgets.shown(settings, list(fields)), strict=True))
+            if isinstance(settings, ReliefSettings):
+                shown[self.objects.preset] = self.objects.style_of(settings)
         style = _read(DepthStyle, {name: values.get(f"style.{name}") for name in asdict(DepthStyle())})
         if style is not None:
             shown |= dict(zip(self.depth.style, asdict(style).values(), strict=True))

@@ -41,6 +41,15 @@
     if (at("#file-menu button:not(#everything)")) find("#file-menu").hidePopover?.();
   });
 
+  // A style that is marked already is set again when it is chosen, which changes nothing in the radio itself.
+  let marked;
+  for (const kind of ["pointerdown", "keydown"])
+    document.addEventListener(kind, () => { marked = find("#preset input:checked")?.value; }, true);
+  document.addEventListener("click", (event) => {
+    if (event.target.matches?.("#preset input") && event.target.value === marked && find("#style-note")?.textContent.trim())
+      find("#style-again")?.click();
+  });
+
   // The headline goes as soon as another photo than the first is there.
   let firstName;
   function noticePhoto() {
