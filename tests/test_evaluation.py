@@ -171,19 +171,21 @@ def test_best_is_bold_and_second_underlined_in_each_column():
     ]
     table = compare(ours)
     lines = table.as_markdown().splitlines()
-    assert lines[2] == "| a | depth | **10.0** | <u>80.0</u> | - | - | **1.5** |"
-    assert lines[3] == "| b | disparity | 30.0 | **90.0** | - | - | <u>2.0</u> |"
-    assert lines[4] == "| c\\|d | depth | <u>20.0</u> | 70.0 | - | - | 2.5 |"
+    assert lines[2] == "| a | depth | **10.0** | <u>80.0</u> | **1.5** |"
+    assert lines[3] == "| b | disparity | 30.0 | **90.0** | <u>2.0</u> |"
+    assert lines[4] == "| c\\|d | depth | <u>20.0</u> | 70.0 | 2.5 |"
     rows = list(csv.DictReader(io.StringIO(table.as_csv())))
-    assert [row["x AbsRel"] for row in rows] == ["10.0", "30.0", "20.0"] and rows[0]["y AbsRel"] == ""
+    assert [row["x AbsRel"] for row in rows] == ["10.0", "30.0", "20.0"] and "y AbsRel" not in rows[0]
     stored = json.loads(table.as_json())
     assert [row["mean_rank"] for row in stored["methods"]] == [1.5, 2.0, 2.5]
     assert stored["methods"][1]["alignment"] == "disparity"
-    assert stored["methods"][0]["figures"] == {"x": {"abs_rel": 10.0, "delta1": 80.0}, "y": None}
+    assert stored["methods"][0]["figures"] == {"x": {"abs_rel": 10.0, "delta1": 80.0}}
     colored = table.as_text(colors=True)
     assert "\x1b[1m10.0\x1b[0m" in colored and "\x1b[4m80.0\x1b[0m" in colored
     bare = re.sub(r"\x1b\[\d+m", "", colored).splitlines()[1:]
     assert len({len(line) for line in bare}) == 1  # what cannot be seen takes no place
+    ordinal = compare([("a", "depth", [mean_of("y", None)])])
+    assert ordinal.mean_ranks() == [None] and ordinal.as_csv() == "method,alignment,mean rank\na,depth,\n"
     assert "10.0*" in table.as_text() and "80.0'" in table.as_text()
 
 

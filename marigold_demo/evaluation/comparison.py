@@ -62,7 +62,7 @@ class Comparison:
         """Return the mean of each row's ranks in all columns but those of the mean; None without figures."""
         count = len(self.sources) - (self.sources[-1:] == (OVERALL,) and len(self.sources) > 1)
         placed = [_ranks(column, higher=bool(n % 2)) for n, column in enumerate(self.columns[: 2 * count])]
-        found = [[rank for rank in ranks if rank is not None] for ranks in zip(*placed, strict=True)]
+        found = [[rank for ranks in placed if (rank := ranks[n]) is not None] for n in range(len(self.rows))]
         return [sum(ranks) / len(ranks) if ranks else None for ranks in found]
 
     def as_text(self, *, colors: bool = False) -> str:
@@ -135,7 +135,9 @@ def compare(ours: Iterable[tuple[str, str, Sequence[Mean]]]) -> Comparison:
         ours: Name, alignment and means of each method, as `evaluate.means` gives them.
     """
     ours = list(ours)
-    sources = tuple(dict.fromkeys(mean.source for *_, means in ours for mean in means))
+    every = [mean for *_, means in ours for mean in means]
+    # Where only the order of depths is known there is nothing to show.
+    sources = tuple(dict.fromkeys(mean.source for mean in every if mean.abs_rel is not None))
     rows = []
     if set(sources) & set(DATA_SETS):
         rows = [
