@@ -339,13 +339,14 @@ def test_shapes_that_cannot_be_used_are_refused(shapes: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stage", "steps"), [("vae", 30), ("diffusion", 40), ("end_to_end", 200)])
+@pytest.mark.parametrize(("stage", "steps"), [("vae", 30), ("diffusion", 40), ("end_to_end", 100)])
 def test_some_steps_lower_the_loss(tmp_path: Path, pairs: Path, stage: str, steps: int) -> None:
     first = 60 if stage == "end_to_end" else 20
     stages = {"vae_steps": first, "diffusion_steps": 0, "end_to_end_steps": 0, f"{stage}_steps": steps}
     settings = replace(SETTINGS, **stages, data=f"pairs:{pairs}", out=str(tmp_path), lr=4e-3)
-    settings = replace(settings, batch=4, accumulate=1, validate_every=5, final_lr=0.1, validation_batches=4)
+    settings = replace(settings, batch=4, accumulate=1, validate_every=10, final_lr=0.1, validation_batches=4)
     train.train(settings, quiet)
     rows = [line.split(",") for line in (tmp_path / "log.csv").read_text().splitlines()[1:]]
     losses = [float(row[4]) for row in rows if row[0] == stage and row[4]]
-    assert losses[-1] < 0.95 * losses[0]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.96 * losses[0]
