@@ -252,13 +252,14 @@ def test_each_tile_of_the_strip_brings_its_example_and_its_settings(store):
         tabs = Tabs(store, None, examples=load_examples(), defaults=DepthSettings())
         tabs.connect(page)
     photo, objects = tabs.photo, tabs.objects
+    before = (False, (), "standard", *(field.value for field in objects.all_fields))
     for index, example in enumerate(load_examples()):
-        taken = photo.take_chosen_example(gr.EventData(None, {"index": index}), False)
+        taken = photo.take_chosen_example(gr.EventData(None, {"index": index}), *before)
         assert store.photo(taken[photo.key]).stem == example.path.stem
         assert taken[objects.relief.fields["width_mm"]] == example.relief.width_mm
     for wrong in (-1, len(load_examples()), None):
         with pytest.raises(PhotoError, match="no such example"):
-            photo.take_chosen_example(gr.EventData(None, {"index": wrong}), False)
+            photo.take_chosen_example(gr.EventData(None, {"index": wrong}), *before)
 
 
 # Settings and widgets
