@@ -68,31 +68,31 @@ def drop_file(page: Page, path: Path, kind: str) -> None:
         zone.dispatch_event(event, {"dataTransfer": transfer})
 
 
-def test_files_of_one_photo_never_take_the_place_of_those_of_the_next(visit, folder, photo, monkeypatch):
-    write, may_end, ended = DepthTab.write_exact, threading.Event(), threading.Event()
+def test_files_of_one_photo_never_take_the_place_of_those_of_the_next(built, folder, photo, monkeypatch):
+    write, may_end, ended = DepthTab.write_exact, threading.Semaphore(0), threading.Semaphore(0)
 
     def held(tab: DepthTab, result: DepthResult) -> Outputs:
         written = write(tab, result)
-        if result.photo.stem == "first":
-            may_end.wait(60)
-            ended.set()
+        may_end.acquire(timeout=60)
+        ended.release()
         return written
 
     monkeypatch.setattr(DepthTab, "write_exact", held)
-    seen = visit()
+    seen = built
     seen.upload(draw_photo(folder, "first.png", size=(90, 60)))
     seen.wait_for_depth()
     seen.upload(photo)
     seen.wait_for_depth()
-    assert np.load(seen.download("#download-npy")).shape == (120, 160)
-    may_end.set()
-    assert ended.wait(10)
+    may_end.release()  # files are written one depth after the other: now those of the first are there
+    assert ended.acquire(timeout=10)
     seen.page.wait_for_timeout(1500)  # for the page to show what it should not
+    expect(seen.page.locator("#download-npy")).to_be_disabled()
+    may_end.release()
     assert np.load(seen.download("#download-npy")).shape == (120, 160)
 
 
-def test_a_good_photo_right_after_a_bad_file_wins(visit, folder, photo, monkeypatch):
-    seen, may_answer = visit(), threading.Event()
+def test_a_good_photo_right_after_a_bad_file_wins(built, folder, photo, monkeypatch):
+    seen, may_answer = built, threading.Event()
     bad = folder / "words.png"
     bad.write_text("not a picture")
 
