@@ -1,7 +1,9 @@
 """Whole ways through the page: every control, every way in, and every kind of visitor."""
 
 import io
+import socket
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from marigold_demo.io.photo import Photo
 from marigold_demo.ui.depth_tab import DepthTab
 from marigold_demo.ui.photo_tab import Outputs
 from marigold_demo.ui.session_store import DepthResult
-from tests.pages import draw_photo
+from tests.pages import ball, draw_photo
 from tests.test_browser import on_object, shot, still, wait_for_picture
 from tests.visits import BROWSER, OVER, kept, wait_until
 
@@ -287,6 +289,74 @@ def swipe(touch, start: tuple[float, float], end: tuple[float, float]) -> None:
         at = {"x": x0 + share * (x1 - x0), "y": y0 + share * (y1 - y0)}
         touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [at]})
     touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
+def test_a_lost_connection_costs_nothing(visit, folder, url):
+    with Line(int(url.rpartition(":")[2])) as line:
+        seen = visit(through=f"http://127.0.0.1:{line.port}")
+        page, width = seen.page, seen.page.locator("#relief-width_mm input[type=number]")
+        seen.upload(draw_photo(folder, "line.png", size=(180, 130)))
+        seen.wait_for_object()
+        line.cut()
+        width.fill("66")
+        width.press("Enter")
+        expect(page.locator("#status .alert")).to_contain_text("The connection is lost")
+        expect(page.locator("#compare img")).to_have_count(2)
+        line.mend()
+        expect(page.locator("#status")).to_contain_text("Welcome back")
+        expect(page.locator("#file-name")).to_have_text("line")
+        expect(width).to_have_value("66")
+        expect(page.locator("#relief-report")).to_contain_text("66 ×")
+        np.testing.assert_array_equal(np.load(seen.download("#download-npy")), ball(130, 180))
+        assert trimesh.load(seen.download("#stl")).extents.max() == pytest.approx(66, abs=1e-3)
+        seen.faults[:] = [fault for fault in seen.faults if "ERR_" not in fault]  # what the cut line caused
+
+
+class Line:
+    """A line to a server that can be cut and mended."""
+
+    def __init__(self, server_port: int) -> None:
+        self._server_port, self._is_cut = server_port, threading.Event()
+        self._sockets: list[socket.socket] = []
+
+    def __enter__(self) -> "Line":
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cut()
+        self._listener.close()
+
+    def cut(self) -> None:
+        self._is_cut.set()
+        while self._sockets:
+            with suppress(OSError):
+                self._sockets.pop().shutdown(socket.SHUT_RDWR)
+
+    def mend(self) -> None:
+        self._is_cut.clear()
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # it was closed
+            while True:
+                browser, _ = self._listener.accept()
+                if self._is_cut.is_set():
+                    browser.close()
+                    continue
+                server = socket.create_connection(("127.0.0.1", self._server_port))
+                self._sockets += [browser, server]
+                for ends in ((browser, server), (server, browser)):
+                    threading.Thread(target=self._copy, args=ends, daemon=True).start()
+
+    @staticmethod
+    def _copy(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(2**16):
+                target.sendall(data)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
 
 
 def test_nothing_jumps_until_the_object_is_finished_and_a_very_wide_screen_is_used_with_measure(visit, photo):

@@ -108,14 +108,18 @@
   }
 
   // What Gradio says in a corner of the screen is said in the status line; the corner is out of sight.
+  const LOST = "The connection is lost. The page comes back with everything as soon as the server answers.";
   let lastSaid;
   function sayInOnePlace() {
-    const said = [...document.querySelectorAll('[data-testid="toast-body"] .toast-text')].at(-1);
+    const said = [...document.querySelectorAll('[data-testid="toast-body"] [data-testid="toast-text"]')].at(-1);
     const line = find("#status .status");
     if (!said || said === lastSaid || !line) return;
     lastSaid = said;
     line.className = "status alert";
-    line.replaceChildren(Object.assign(document.createElement("span"), { textContent: said.textContent.trim() }));
+    const words = said.textContent.trim();
+    const span = document.createElement("span");
+    span.textContent = words.startsWith("Connection to the server was lost") ? LOST : words;
+    line.replaceChildren(span);
   }
 
   // The help of the settings in sight is a tooltip.
