@@ -24,7 +24,7 @@ test: install ## install what the tests need (Chromium too) and run all of them
 test-fast: install ## run the quick tests: two minutes on two cores
 	scripts/test -m "not slow"
 
-screenshots: install ## take pictures of the page in light, dark and on a phone, into screenshots/
+screenshots: install ## take the four pictures of the page in the README, into screenshots/
 	$(BIN)/python scripts/screenshots
 
 pictures: install ## draw the pictures at the top of the README, into docs/pictures/

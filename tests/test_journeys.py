@@ -326,8 +326,7 @@ class Line:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.cut()
-        self._listener.close()
+        self._listener.close()  # what is open stays until the visit ends
 
     def cut(self) -> None:
         self._is_cut.set()
