@@ -3,7 +3,8 @@
     .venv/bin/python benchmarks/page.py [URL]
 
 Without a URL, `app.py` is started and warmed up first. The phone photo has 12 megapixels; other figures are
-medians of five. `--opening` stops after the figures of the page as it begins and of a dragged slider.
+medians of five. `--opening` stops after the figures of the page as it begins and of a dragged slider. The
+CPU time of the page's main thread is printed too, because times on the clock mean little on a busy machine.
 """
 
 import os
@@ -85,11 +86,15 @@ IN_VIEW = """() => ["#compare", "#preview canvas", "#stl"].every((one) => {
 def open_page(page: Page, url: str) -> dict[str, float]:
     """Open the page and an example; return seconds to the first one, layout shift, and if all is in view."""
     page.add_init_script(WATCH)
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
     page.goto(url)
     page.wait_for_function("window.finished", timeout=120_000)
+    metrics = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
     page.wait_for_selector("#stl:not([disabled])", timeout=120_000)
     page.wait_for_timeout(3000)
     figures = {"finished": page.evaluate("window.finished") / 1e3, "in view": page.evaluate(IN_VIEW)}
+    figures["cpu"] = metrics["TaskDuration"]
     page.get_by_role("button", name="Example:").nth(1).click()
     page.wait_for_function("document.querySelector('#status').textContent.includes('Done')", timeout=120_000)
     page.wait_for_selector("#stl:not([disabled])", timeout=120_000)
@@ -135,6 +140,7 @@ def measure_opening(browser: Browser, url: str) -> None:
         page = context.new_page()
         figures = open_page(page, url)
         print(f"{name}: finished example painted            {figures['finished']:6.2f} s")
+        print(f"{name}: CPU of the main thread until then     {figures['cpu']:6.2f} s")
         print(f"{name}: layout shift, start and one example {figures['shift']:6.3f}")
         if not phone:
             print(f"{name}: slider, 3D and download in one view    {'yes' if figures['in view'] else 'no'}")

@@ -186,7 +186,9 @@ def reach(page: Page, name: str) -> None:
 def test_a_phone_shows_all_in_its_width_and_a_thumb_scrolls_over_the_pictures_and_drags_the_divider(
     visit, folder
 ):
-    seen = visit(width=390, touch=True)
+    seen = visit(width=390, touch=True, before=WATCH_SHIFTS)
+    seen.page.wait_for_function("document.body.dataset.drawn")
+    assert seen.page.evaluate("window.shifted") < 0.05
     seen.upload(draw_photo(folder, "a_long_weekend_at_the_lake_with_everybody_we_know.jpg", size=(160, 120)))
     seen.wait_for_object()
     page = seen.page

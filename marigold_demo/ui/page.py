@@ -292,6 +292,12 @@ _FIRST_STYLE = """<style>
 :is(.gradio-container, .gradio-container > .main) { max-width: none !important; padding: 0 !important; }
 .gradio-container main > .column { min-height: calc(100vh + 110px); }
 .gradio-container main > .column > .block:has(.colophon) { margin-top: auto !important; }
+#styles { min-height: 148px; }
+#strip { min-height: 84px; }
+.wrap:has(> p.loading) { position: fixed !important; inset: 0 !important; height: auto !important; }
+/* Not before what is above has its height. */
+.block:has(.colophon), .colophon { animation: marigold-later 3s step-end; }
+@keyframes marigold-later { from, to { visibility: hidden; } }
 </style>"""
 
 
