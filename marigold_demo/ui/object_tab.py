@@ -201,12 +201,10 @@ class ObjectTab:
         chosen = [self.preset.input, self.again.click]
         begun = gr.on(chosen, self.apply_preset, [self.preset], [*self.relief.fields.values()], **WORK)
         self.rebuild(begun.success)
-        for button, handler, inputs in (
-            (self.undo, self.take_back, [self.history]),
-            (self.reset, self.reset_all, None),
-        ):
-            outputs = [self.history, self.undo, self.preset, *self.all_fields]
-            self.rebuild(button.click(handler, inputs, outputs, **WORK).success)
+        set_all = [self.preset, *self.all_fields]
+        self.rebuild(self.reset.click(self.reset_all, None, set_all, **WORK).success)
+        undone = [self.history, self.undo, *set_all, self.note, self.reset]
+        self.rebuild(self.undo.click(self.take_back, [self.history], undone, **WORK).success, is_new=False)
         dragged = [self.relief.fields[name].input for name in MAIN[RELIEF]]
         gr.on(
             dragged,
@@ -235,7 +233,7 @@ class ObjectTab:
             user_errors(self.pack),
             [depth.key, *depth.style, *self.all_fields],
             [self.zip_file, self.zip],
-            **WORK,
+            **WORK | ONCE,
             **RAW,
         )
         packed.success(None, js=_FETCH_ZIP)
@@ -250,26 +248,32 @@ class ObjectTab:
         """Return the buttons of all files, which wait for the next object."""
         return self.relief.waiting() | self.mesh.waiting()
 
-    def rebuild(self, trigger: Callable[..., Dependency], **how: Any) -> None:
-        """Build the preview of the chosen shape at the trigger, then its files."""
+    def rebuild(self, trigger: Callable[..., Dependency], *, is_new: bool = True) -> None:
+        """Build the preview of the chosen shape at the trigger, then its files.
+
+        Args:
+            trigger: Declares an event.
+            is_new: Undo is to lead back from the settings.
+        """
         outputs = [*self.relief.outputs, *self.mesh.outputs]
         chosen = [self.depth_key, self.chosen]
         depth = self.depth
         show, build = depth.of_this(self.show_preview), depth.of_this(self.build)
         shown = [*self.viewer.outputs, self.facts, self.refused, *outputs]
         inputs = [*chosen, *self.all_fields]
-        previewed = trigger(show, [self.preview, *inputs], shown, js=_BUSY, **WORK, **RAW, **how)
+        previewed = trigger(show, [self.preview, *inputs], shown, js=_BUSY, **WORK, **RAW)
         self.viewer.follow(previewed)
         for ended in (previewed.success, previewed.failure):
             ended(None, js=_DONE)
-        previewed.success(
-            self.note_change,
-            [self.history, self.preset, *self.all_fields],
-            [self.history, self.undo, self.note, self.reset],
-            queue=False,
-            **QUIET,
-            **RAW,
-        )
+        if is_new:
+            previewed.success(
+                self.note_change,
+                [self.history, self.preset, *self.all_fields],
+                [self.history, self.undo, self.note, self.reset],
+                queue=False,
+                **QUIET,
+                **RAW,
+            )
         previewed.success(
             depth.of_this(depth.show_relief),
             [depth.key, depth.left, depth.right, *depth.style],
@@ -329,6 +333,11 @@ class ObjectTab:
         history = history or (self._first,)
         if history[-1] != now:
             history = (*history[-MOST_UNDONE:], now)
+        undo = gr.Button(interactive=len(history) > 1)
+        return {self.history: history, self.undo: undo} | self._style_note(style, chosen)
+
+    def _style_note(self, style: str | None, chosen: Sequence[Any]) -> dict[Any, Any]:
+        """Return whether the settings are still those of the style, and whether Reset would change them."""
         try:
             relief = self.relief.settings(chosen[: len(self.relief.fields)])
             changed = relief not in (self.of_examples if style is None else [preset(style)])
@@ -338,12 +347,7 @@ class ObjectTab:
         words = f"{STYLES.get(str(style), 'Example')}, changed" if changed else ""
         if style is None and not changed:
             words = OF_EXAMPLE
-        return {
-            self.history: history,
-            self.undo: gr.Button(interactive=len(history) > 1),
-            self.note: words,
-            self.reset: gr.Button(interactive=changed or style != "standard"),
-        }
+        return {self.note: words, self.reset: gr.Button(interactive=changed or style != "standard")}
 
     def take_back(self, history: History) -> dict[Any, Any]:
         """Set all fields as they were before the last change; nothing, where none was."""
@@ -356,6 +360,7 @@ class ObjectTab:
             self.undo: gr.Button(interactive=len(past) > 1),
             self.preset: style,
             **dict(zip(self.all_fields, values, strict=True)),
+            **self._style_note(style, values),
         }
 
     def reset_all(self) -> dict[Any, Any]:
