@@ -119,7 +119,7 @@ class Visit:
 
     def wait_for_depth(self) -> None:
         """Wait for the pictures of a new depth, and the end of its run."""
-        wait_until(self.page, lambda: self._sides() != self._before)
+        wait_until(self.page, lambda: self._sides() not in ([], self._before))
         expect(self.page.locator("#compare img")).to_have_count(2)
         expect(self.page.locator("#status")).to_contain_text("Done")
 

@@ -4,7 +4,7 @@ A run is a chain: a new request -> begin (buttons; an earlier run ends) -> run (
 that Cancel closes it) -> preview -> files. Only `run_network` uses the network; all else starts at the depth.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ from marigold_demo.ui.model_picker import ModelPicker, refinement
 from marigold_demo.ui.opening import Opening
 from marigold_demo.ui.photo_tab import PHONE_DEPTH, Outputs, PhotoTab
 from marigold_demo.ui.points import Points
-from marigold_demo.ui.queue import unless_replaced, visitor
+from marigold_demo.ui.queue import is_current, unless_replaced, visitor
 from marigold_demo.ui.session_store import DepthResult, SessionStore, is_refinement, new_request, write_file
 from marigold_demo.ui.widgets import (
     EACH,
@@ -283,7 +283,12 @@ class DepthTab:
         try:
             draft = self.store.result(depth_key) if is_refinement(request) else None
             settings = self._settings(draft, chosen[:count])
-            yield from self.stream(photo_key, settings, sides=(left, right), style=DepthStyle(*style))
+            steps = self.stream(photo_key, settings, sides=(left, right), style=DepthStyle(*style))
+            with closing(steps):
+                for shown in steps:
+                    if not is_current(self.photo.key, photo_key):
+                        return  # another photo has come, or this one was taken away
+                    yield shown
         except GeneratorExit:
             stopped = True
             raise
@@ -299,7 +304,7 @@ class DepthTab:
 
     def stream(
         self, photo_key: str | None, settings: DepthSettings, *, sides: tuple[str, str], style: DepthStyle
-    ) -> Iterator[Outputs]:
+    ) -> Generator[Outputs]:
         """Predict the depth of a photo; yield as `run_network` does."""
         photo = self.store.photo(photo_key)
         text, line = ProgressText(), self.photo.status

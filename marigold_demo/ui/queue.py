@@ -402,11 +402,16 @@ def unless_replaced(state: gr.State, handler: Handler) -> Handler:
     return call  # type: ignore[return-value]
 
 
-def _session_value(state: gr.State) -> Any:
-    """Return what a state holds in the session of the event that runs now; None outside of events."""
+def is_current(state: gr.State, value: object) -> bool:
+    """Return whether a state holds a value in the session of this event; True outside of events."""
+    return bool(_session_value(state, default=value) == value)
+
+
+def _session_value(state: gr.State, default: object = None) -> Any:
+    """Return what a state holds in the session of the event that runs now; the default outside of events."""
     blocks, request = LocalContext.blocks.get(None), LocalContext.request.get(None)
     if blocks is None or request is None or not request.session_hash:
-        return None
+        return default
     return blocks.state_holder[request.session_hash][state._id]
 
 
