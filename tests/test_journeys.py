@@ -358,6 +358,7 @@ class Line:
                 target.sendall(data)
         with suppress(OSError):
             target.shutdown(socket.SHUT_RDWR)
+        source.close()  # the other direction closes the other one
 
 
 def test_nothing_jumps_until_the_object_is_finished_and_a_very_wide_screen_is_used_with_measure(visit, photo):

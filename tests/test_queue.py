@@ -383,6 +383,7 @@ def test_one_visitor_has_so_many_photos_waiting_and_another_one_gets_in(url, pag
         assert eventually(lambda: predict.running == 1, within_s=10)
         waiting = [threads.submit(depth, greedy, photo) for photo in photos[1 : 1 + OWN]]
         assert eventually(lambda: page.event_queue.get_active_worker_count() == 1 + OWN, within_s=10)
+        time.sleep(1)  # a worker has begun before its photo stands in the line
         with Visit(url, address="127.0.2.3") as again, pytest.raises(RefusedError) as caught:
             depth(again, photos[4])
         assert "You have 2 photos waiting already" in str(caught.value)

@@ -112,7 +112,7 @@ def controls_do_what_they_say_and_once(page: Page) -> None:
     page.keyboard.press("Tab")
     expect(page.get_by_role("option")).to_have_count(0)
     colors.click()
-    page.get_by_role("option", name="gray", exact=True).click()
+    page.get_by_role("option", name="Gray", exact=True).click()
     expect(page.get_by_role("option")).to_have_count(0)
     page.wait_for_timeout(1000)
     assert sum('"Photo"' in one for one in sent) == 1  # of both sides and the colors

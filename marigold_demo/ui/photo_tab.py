@@ -90,6 +90,7 @@ class PhotoTab:
         self.gallery = _gallery(self.examples)
         # Filled by ways_in.js: how a file came that was uploaded, and the status line as it wants it.
         self.intake = gr.Textbox(visible="hidden", elem_id="intake")
+        self.newest = gr.State(0)
         self.say = gr.Textbox(visible="hidden", elem_id="say")
 
     def add_settings(self) -> None:
@@ -174,13 +175,13 @@ class PhotoTab:
         took = self.intake.change(
             user_errors(self.take_file),
             [self.drop, self.intake, self.at_once, self.key],
-            list(dict.fromkeys([self.drop, *taken, self.depth_file, self.reread, *settings])),
+            list(dict.fromkeys([self.drop, *taken, self.newest, self.depth_file, self.reread, *settings])),
             js=_UPLOADED,
             preprocess=False,
             **READING,
         )
         self.say.change(None, [self.say], [self.status], js="(line) => line", **QUIET)
-        self.drop.input(self.empty, None, taken, cancels=[run, took], **WORK)
+        self.drop.input(self.empty, [self.intake, self.newest], taken, cancels=[run, took], **WORK)
         self.gallery.select(
             user_errors(self.take_chosen_example),
             [self.at_once, objects.history, objects.preset, *objects.all_fields],
@@ -205,8 +206,15 @@ class PhotoTab:
             **READING,
         )
 
-    def empty(self) -> Outputs:
-        """Take the photo away that was removed from its box, and all that was made from it."""
+    def empty(self, how: str, newest: int) -> Outputs:
+        """Take the photo away that was removed from its box, and all that was made from it.
+
+        Args:
+            how: What `take_file` was told last when it was removed.
+            newest: Number of the newest photo that has been taken; one after that stays.
+        """
+        if newest > _number(how):
+            return gr.skip()  # type: ignore[no-any-return]
         folded = {tab.stage: gr.Column(visible=False) for tab in (self.depth, self.objects)}
         return (
             {self.key: None, self.depth.key: None, self.notes: "", self.name: ""}
@@ -239,7 +247,7 @@ class PhotoTab:
         notes = may_be_depth(path, photo.rgb, remedy=_IF_DEPTH)
         if told.get("others"):
             notes = (*notes, "Several files came; this is the first, and the others were not stored.")
-        return self._take(replace(photo, notes=photo.notes + notes), at_once)
+        return self._take(replace(photo, notes=photo.notes + notes), at_once) | {self.newest: _number(how)}
 
     def take_chosen_example(
         self, choice: gr.EventData, at_once: bool, history: History, style: str | None, *chosen: Any
@@ -339,6 +347,12 @@ def _how(text: str) -> dict[str, Any]:
     except (TypeError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _number(how: str) -> int:
+    """Return the number that ways_in.js has given a file; 0 where there was none."""
+    number = _how(how).get("choice")
+    return number if isinstance(number, int) else 0
 
 
 def _chosen(examples: tuple[Example, ...], event: object) -> Example:
