@@ -30,6 +30,18 @@
       button.setAttribute("aria-pressed", String(button.dataset.view === view));
   }
 
+  // Gradio takes two clicks at once for two events, before its first one is under way.
+  let packed_ms = -Infinity;
+  document.addEventListener(
+    "click",
+    (event) => {
+      if (!event.target.closest?.("#everything")) return;
+      if (performance.now() - packed_ms < 1000) event.stopImmediatePropagation();
+      else packed_ms = performance.now();
+    },
+    true,
+  );
+
   document.addEventListener("click", (event) => {
     const at = (selector) => event.target.closest?.(selector);
     if (at("#views button")) show(at("#views button").dataset.view);
