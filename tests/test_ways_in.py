@@ -77,7 +77,7 @@ def test_everything_comes_in_by_every_way_and_goes_where_it_belongs(visit, folde
     recipe = Recipe(relief=ReliefSettings(width_mm=63))
     (folder / "recipe.json").write_text(recipe.to_json())
     drop(page, folder / "recipe.json")
-    says(page, "The settings are those of the recipe")
+    # What the status says of it is soon followed by the end of its run.
     expect(page.locator("#relief-report")).to_contain_text("63 ×")
     pictures_of_the_camera_are_as_the_lens_sees_them(page)
 
