@@ -4,8 +4,7 @@ The layout: `config.json`, the weights as safetensors and perhaps `preprocessor_
 predicts follows from its config; an entry `"prediction"` in it, one of `catalog.Prediction`, overrides that.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -27,7 +26,7 @@ from marigold_demo.network.weight_files import (
     find_weights,
     read_json,
 )
-from marigold_demo.network.weights import READ_ERRORS, missing_library
+from marigold_demo.network.weights import READ_ERRORS, missing_library, no_progress_bar
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
@@ -116,7 +115,7 @@ def read_feedforward(folder: Path, *, name: str, dtype: torch.dtype = torch.floa
         return FeedForwardPipeline(leres, preprocessing, prediction=family.prediction, notes=(TERMS,))
     variant = find_weights(folder, name=name, part=NETWORK).variant or None
     try:
-        with _no_progress_bar():
+        with no_progress_bar(transformers_logging):
             network, info = getattr(transformers, family.network).from_pretrained(
                 folder,
                 dtype=dtype,
@@ -212,15 +211,3 @@ def _preprocessing(said: dict[str, Any], usual: Preprocessing) -> Preprocessing:
         mean=tuple(float(value) for value in mean),
         std=tuple(float(value) for value in std),
     )
-
-
-@contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Keep transformers from drawing a bar of the weights it reads."""
-    was_enabled = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            transformers_logging.enable_progress_bar()

@@ -55,7 +55,7 @@ def read_network(kind: Any, folder: Path, *, name: str, dtype: torch.dtype) -> A
     config = read_config(folder, name=name)
     variant = variant_of(folder, name=name, half=dtype == torch.float16)
     try:
-        with _no_progress_bar():
+        with no_progress_bar(diffusers_logging):
             network, info = kind.from_pretrained(
                 folder,
                 torch_dtype=dtype,
@@ -84,15 +84,19 @@ def read_network(kind: Any, folder: Path, *, name: str, dtype: torch.dtype) -> A
 
 
 @contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Keep diffusers from drawing a bar of the shards it reads."""
-    was_enabled = diffusers_logging.is_progress_bar_enabled()
-    diffusers_logging.disable_progress_bar()
+def no_progress_bar(library: Any) -> Iterator[None]:
+    """Keep a library from drawing a bar of the weights it reads.
+
+    Args:
+        library: `diffusers.utils.logging` or `transformers.utils.logging`.
+    """
+    was_enabled = library.is_progress_bar_enabled()
+    library.disable_progress_bar()
     try:
         yield
     finally:
         if was_enabled:
-            diffusers_logging.enable_progress_bar()
+            library.enable_progress_bar()
 
 
 def read_config(folder: Path, *, name: str) -> dict[str, Any]:
