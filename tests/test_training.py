@@ -17,11 +17,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from marigold_demo.errors import CheckpointError, SettingsError
+from marigold_demo.io.photo import Photo
 from marigold_demo.network.checkpoint_folder import read_pipeline
 from marigold_demo.network.image_encoder import EfficientNetLite
 from marigold_demo.network.pipeline import DepthPipeline
+from marigold_demo.settings import DepthSettings
 from marigold_demo.training import TrainSettings, start, train
 from marigold_demo.training.stages import (
+    EndToEndStage,
     affine_invariant_loss,
     align,
     annealed_noise,
@@ -218,6 +221,47 @@ def test_training_goes_on_from_a_marigold_folder(tmp_path: Path, pairs: Path, to
     )
     checkpoint = train.train(settings, quiet)
     assert read_pipeline(checkpoint, name="run").defaults.start == "zeros"
+
+
+@pytest.mark.parametrize("scheduler", ["leading", "trailing", "lcm", "epsilon", "tiny"])
+def test_what_was_trained_end_to_end_is_what_the_saved_folder_predicts(
+    tmp_path: Path, scheduler: str, toy_parts: Callable[..., dict[str, Any]]
+) -> None:
+    if scheduler == "tiny":
+        pipeline = make_tiny(image_encoder=None, seed=0, size=SIZE)
+    else:
+        pipeline = toys.make_pipeline(scheduler="leading" if scheduler == "epsilon" else scheduler)
+    if scheduler == "epsilon":
+        config = pipeline.scheduler.config
+        pipeline.scheduler = type(pipeline.scheduler).from_config(config, prediction_type="epsilon")
+    stage = EndToEndStage(pipeline)
+    rgb = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    photo = torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 127.5 - 1
+    with torch.no_grad():
+        trained = stage.predict(photo)[0, 0].clip(-1, 1).numpy()
+    start.save_checkpoint(pipeline, tmp_path / "checkpoint", init=tmp_path)
+    saved = read_pipeline(tmp_path / "checkpoint", name="run")
+    settings = DepthSettings(resolution=64, ensemble=1, outlines="network")
+    predicted = 2 * saved(Photo(rgb=rgb, stem="photo"), settings).values - 1
+    assert trained.std() > 1e-3
+    assert np.abs(predicted - trained).mean() < 0.01 * trained.std()  # weights are rounded to float16
+    if scheduler in ("lcm", "tiny"):
+        return
+    parts = toy_parts()  # a second opinion: diffusers, which goes by the saved scheduler alone
+    judge = MarigoldDepthPipeline(
+        unet=saved.unet,
+        vae=saved.vae,
+        scheduler=type(saved.scheduler).from_pretrained(tmp_path / "checkpoint" / "scheduler"),
+        text_encoder=parts["text_encoder"],
+        tokenizer=parts["tokenizer"],
+        prediction_type="depth",
+    )
+    judge.set_progress_bar_config(disable=True)
+    zeros = torch.zeros(1, 4, 6, 8)
+    shown = judge(
+        photo / 2 + 0.5, num_inference_steps=1, processing_resolution=64, latents=zeros, output_type="np"
+    )
+    assert np.corrcoef(shown.prediction[0, ..., 0].ravel(), trained.ravel())[0, 1] > 0.999
 
 
 def test_a_share_of_the_weights_it_started_from_stays_in_the_result(

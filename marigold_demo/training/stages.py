@@ -1,13 +1,15 @@
 """The three stages of training, each a module from a batch to a loss: VAE, diffusion, end to end."""
 
-import math
+from dataclasses import replace
 from typing import Any
 
 import torch
+from diffusers import DDIMScheduler
 from torch import Tensor, nn
 from torch.nn import functional
 
 from marigold_demo.network.pipeline import DepthPipeline
+from marigold_demo.network.plan import make_scheduler
 from marigold_demo.training.batches import Batch
 
 GRADIENT_SCALES = 4
@@ -264,6 +266,7 @@ class EndToEndStage(Stage):
             trained.append(pipeline.vae.decoder)
         super().__init__(pipeline, trained=trained)
         self.train_encoder = train_encoder
+        take_one_step_from_zeros(pipeline)
 
     def forward(self, batch: Batch, seed: int) -> Tensor:
         """Return the affine-invariant loss, with edges, sky and the anchor to the decoder's range."""
@@ -284,11 +287,12 @@ class EndToEndStage(Stage):
             image_latent = pipeline.encode_image(photo)
         with torch.set_grad_enabled(self.train_encoder and torch.is_grad_enabled()):
             features = _features(pipeline, photo)
-        last = int(pipeline.scheduler.config.num_train_timesteps) - 1
-        t = torch.full((len(photo),), last, device=photo.device)
         zeros = torch.zeros_like(image_latent)
+        scheduler = make_scheduler(pipeline.scheduler, steps=1)
+        (step,) = scheduler.timesteps
+        t = step.to(photo.device).expand(len(photo))  # [B]
         prediction = predict(pipeline, image_latent, zeros, t=t, features=features)
-        latent = clean_latent(pipeline.scheduler, prediction, t=last)
+        latent = scheduler.step(prediction, step, zeros).prev_sample  # [B, 4, h, w]
         shown = pipeline.vae.decode(
             latent / float(pipeline.vae.config.scaling_factor)
         ).sample  # [B, 3, PH, PW]
@@ -306,12 +310,15 @@ def predict(
     return pipeline.unet(seen, t, encoder_hidden_states=prompt).sample.float()  # type: ignore[no-any-return]
 
 
-def clean_latent(scheduler: Any, prediction: Tensor, *, t: int) -> Tensor:
-    """Return the clean latent that a prediction from a zero latent at timestep t stands for."""
-    signal = float(scheduler.alphas_cumprod[t])
-    is_velocity = scheduler.config.prediction_type == "v_prediction"
-    scale = 1.0 if is_velocity else max(math.sqrt(signal), 1e-4)
-    return prediction * (-math.sqrt(1 - signal) / scale)
+def take_one_step_from_zeros(pipeline: DepthPipeline) -> None:
+    """Let a pipeline start from zeros in one step at the last timestep, in training and wherever it is saved.
+
+    Leading spacing, which Marigold v1-0 has, would begin a single step at t = 1.
+    """
+    scheduler = pipeline.scheduler
+    if isinstance(scheduler, DDIMScheduler):
+        pipeline.scheduler = DDIMScheduler.from_config(scheduler.config, timestep_spacing="trailing")
+    pipeline.defaults = replace(pipeline.defaults, steps=1, start="zeros")
 
 
 def _features(pipeline: DepthPipeline, photo: Tensor) -> Tensor | None:

@@ -9,7 +9,7 @@ import csv
 import importlib
 import json
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -315,8 +315,8 @@ class RunFolder:
         beside.replace(path)
 
 
-def save_checkpoint(pipeline: DepthPipeline, folder: Path, *, end_to_end: bool, init: Path) -> None:
-    """Write a checkpoint folder in float16, set to start from zeros in one step where it was trained so.
+def save_checkpoint(pipeline: DepthPipeline, folder: Path, *, init: Path) -> None:
+    """Write a checkpoint folder in float16.
 
     The text encoder of `init`, where it has one, comes along, so that diffusers' pipeline loads the folder.
     It replaces a folder of that name at the very end.
@@ -325,8 +325,6 @@ def save_checkpoint(pipeline: DepthPipeline, folder: Path, *, end_to_end: bool, 
     for network in (halved.unet, halved.vae, halved.image_encoder):
         if network is not None:
             nn.Module.to(network, "cpu", torch.float16)  # diffusers' own `to` warns of what does not apply
-    if end_to_end:
-        halved.defaults = replace(pipeline.defaults, steps=1, start="zeros")
     fresh, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
     save_pipeline(halved, fresh)
     _add_text_encoder(fresh, init=init)

@@ -262,8 +262,7 @@ def train(settings: TrainSettings, on_progress: OnProgress) -> Path:
     _run_stages(plans, settings=settings, run=run, accelerator=accelerator, on_progress=on_progress)
     if accelerator.is_main_process:
         _keep_of_init(pipeline, settings)
-        end_to_end = settings.end_to_end_steps > 0
-        save_checkpoint(pipeline, run.checkpoint, end_to_end=end_to_end, init=Path(settings.init))
+        save_checkpoint(pipeline, run.checkpoint, init=Path(settings.init))
     return run.checkpoint
 
 
