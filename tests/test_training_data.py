@@ -119,6 +119,35 @@ def test_photo_and_depth_stay_together_through_crop_and_mirror(seed: int, size: 
     assert np.abs(cut.photo[..., 0] / 80 - cut.depth).max() < 0.12
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("size", [(24, 18), (32, 24), (56, 40), (100, 76)])
+def test_depth_lies_in_register_with_its_photo(size: tuple[int, int], axis: int) -> None:
+    """Red is a ramp across and green one down; so is depth: on average both show the same places."""
+    ramps = np.mgrid[0:45, 0:60].astype(np.float32)[::-1]  # across, down
+    everywhere = np.ones((45, 60), bool)
+    photo = np.stack([4 * ramps[0], 4 * ramps[1], 0 * ramps[0]], axis=2).astype(np.uint8)
+    sample = Sample(photo=photo, depth=1000 + ramps[axis], valid=everywhere, sky=~everywhere)
+    offsets = []  # in pixels of the output; 8 bits of the photo round each a little
+    for seed in range(100):
+        cut = crop_and_resize(sample, size=size, rng=np.random.default_rng(seed))
+        step = abs(float(np.gradient(cut.depth, axis=1 - axis).mean()))
+        offsets.append((cut.depth - 1000 - cut.photo[..., axis] / 4)[4:-4, 4:-4].mean() / step)
+    assert abs(np.mean(offsets)) <= 0.02
+    assert np.abs(offsets).max() <= 0.3
+
+
+def test_no_depth_is_made_up_between_what_is_near_and_what_is_far() -> None:
+    columns = np.broadcast_to(np.arange(120), (80, 120))
+    depth = np.where(columns > 50, np.float32(9), np.float32(2))
+    valid = (columns < 20) | (columns > 24)
+    sample = Sample(
+        photo=np.zeros((80, 120, 3), np.uint8), depth=np.where(valid, depth, 5), valid=valid, sky=~valid
+    )
+    for seed in range(5):
+        cut = crop_and_resize(sample, size=(200, 136), rng=np.random.default_rng(seed))
+        assert set(np.unique(cut.depth[cut.valid].round(3)).tolist()) <= {2.0, 9.0}
+
+
 @settings(max_examples=20)
 @given(seed=st.integers(0, 10**6))
 def test_a_disturbed_photo_keeps_its_size_and_type_and_the_original(seed: int) -> None:

@@ -22,6 +22,7 @@ from marigold_demo.training.data import Mixture, Sample
 Light = NDArray[np.float32]
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 SMALLEST_CROP = 0.6
+LARGEST_STEP = 1.1  # ratio of the depths of neighbors that are still one surface
 QUANTILES = (0.02, 0.98)  # of depth, which go to -1 and 1
 
 
@@ -46,19 +47,45 @@ def _cut(
 ) -> Sample:
     step = -1 if mirror else 1
     photo = Image.fromarray(sample.photo).resize(size, Image.Resampling.BICUBIC, box=box)
-    columns = np.clip(
-        np.linspace(box[0], box[2], size[0], endpoint=False).astype(int), 0, sample.depth.shape[1] - 1
-    )
-    rows = np.clip(
-        np.linspace(box[1], box[3], size[1], endpoint=False).astype(int), 0, sample.depth.shape[0] - 1
-    )
-    grid = np.ix_(rows, columns[::step])
+    height, width = sample.depth.shape
+    columns = _centers(box[0], box[2], size[0])[::step]
+    rows = _centers(box[1], box[3], size[1])
+    grid = np.ix_(_nearest(rows, height), _nearest(columns, width))
     return Sample(
         photo=np.ascontiguousarray(np.asarray(photo)[:, ::step]),
-        depth=sample.depth[grid],
+        depth=_depth_between(sample, rows, columns, nearest=grid),
         valid=sample.valid[grid],
         sky=sample.sky[grid],
     )
+
+
+def _centers(start: float, end: float, count: int) -> NDArray[np.float64]:
+    """Return where the centers of `count` pixels from start to end lie: 0 is the center of the first one."""
+    return start + (np.arange(count) + 0.5) * (end - start) / count - 0.5
+
+
+def _nearest(places: NDArray[np.float64], count: int) -> NDArray[np.intp]:
+    return np.clip(np.floor(places + 0.5).astype(np.intp), 0, count - 1)
+
+
+def _depth_between(
+    sample: Sample, rows: NDArray[np.float64], columns: NDArray[np.float64], *, nearest: Any
+) -> NDArray[np.float32]:
+    """Interpolate depth at places [rows, columns] within a surface; at a jump take the nearest pixel's."""
+    height, width = sample.depth.shape
+    top, left = (
+        np.clip(np.floor(x).astype(np.intp), 0, n - 1) for x, n in ((rows, height), (columns, width))
+    )
+    down, right = np.minimum(top + 1, height - 1), np.minimum(left + 1, width - 1)
+    v = np.clip(rows - top, 0, 1).astype(np.float32)[:, None]
+    u = np.clip(columns - left, 0, 1).astype(np.float32)[None]
+    corners = [np.ix_(y, x) for y in (top, down) for x in (left, right)]
+    a, b, c, d = (sample.depth[corner] for corner in corners)  # each [rows, columns]
+    known = np.logical_and.reduce([sample.valid[corner] for corner in corners])
+    smallest = np.minimum(np.minimum(a, b), np.minimum(c, d))
+    is_surface = known & (np.maximum(np.maximum(a, b), np.maximum(c, d)) < LARGEST_STEP * smallest)
+    between: NDArray[np.float32] = (1 - v) * ((1 - u) * a + u * b) + v * ((1 - u) * c + u * d)
+    return np.where(is_surface, between, sample.depth[nearest])
 
 
 def disturb(photo: NDArray[np.uint8], *, rng: np.random.Generator) -> NDArray[np.uint8]:
