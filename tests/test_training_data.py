@@ -22,6 +22,7 @@ from marigold_demo.training.batches import (
 )
 from marigold_demo.training.data import (
     FolderSource,
+    Mixture,
     Sample,
     SceneSource,
     hide_far,
@@ -308,6 +309,38 @@ def test_depth_that_cannot_be_used_is_named_before_training(
     with pytest.raises(DataError, match=told) as error:
         open_pairs(tmp_path)
     assert "one" in str(error.value)
+
+
+def test_a_frame_without_depth_is_skipped_counted_and_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(120):
+        write_pair(tmp_path, f"{number:03d}", size=(8, 8))
+    source = open_pairs(tmp_path)
+    np.save(tmp_path / "depth" / "007.npy", np.zeros((8, 8), np.float32))
+    plan = BatchPlan(data=Mixture((source,), (1.0,)), size=64, shapes=((8, 8),), fresh=1, seed=0)
+    batches = [make_batch(plan, number) for number in range(8)]  # 512 draws of 120 pairs
+    assert all(batch.valid.all() for batch in batches)
+    assert [path.name for path in source.unusable] == ["007.jpg"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Skipped, 1 of 120 pairs so far: {tmp_path / 'depth' / '007.npy'} holds no depth that is known"
+        " (finite and above 0); leave this pair out."
+    ]
+    assert np.array_equal(make_batch(plan, 3).photo, batches[3].photo)  # the same number, the same batch
+    (tmp_path / "depth" / "050.npy").write_bytes(b"cut off")
+    with pytest.raises(DataError, match=r"2 of 120 pairs cannot be used; at most 1%"):
+        for number in range(8, 40):
+            make_batch(plan, number)
+
+
+def test_a_few_frames_without_depth_do_not_keep_a_large_folder_from_opening(tmp_path: Path) -> None:
+    for number in range(120):
+        write_pair(tmp_path, f"{number:03d}", size=(8, 8))
+    np.save(tmp_path / "depth" / "007.npy", np.zeros((8, 8), np.float32))
+    assert len(open_pairs(tmp_path).unusable) == 1
+    np.save(tmp_path / "depth" / "008.npy", np.zeros((8, 8), np.float32))
+    with pytest.raises(DataError, match=r"00[78]\.npy holds no depth .* 2 of 120"):
+        open_pairs(tmp_path)
 
 
 def test_of_a_large_folder_pairs_from_all_over_are_read_first(

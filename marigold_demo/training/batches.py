@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from marigold_demo.training.data import Mixture, Sample
+from marigold_demo.training.data import FolderSource, Mixture, Sample
 
 Light = NDArray[np.float32]
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
@@ -197,8 +197,8 @@ def make_batch(plan: BatchPlan, number: int) -> Batch:
 def _pick(plan: BatchPlan, number: int, *, rng: np.random.Generator) -> Sample:
     """Take a sample: from a folder any, from an endless source a new one or one met before."""
     source = plan.data.sources[plan.data.choose(rng)]
-    if source.count is not None:
-        return source.read(int(rng.integers(source.count)))
+    if isinstance(source, FolderSource):
+        return source.draw(rng)
     newest = int(number * plan.fresh)
     is_new = int((number + 1) * plan.fresh) > newest or newest == 0
     return source.read(newest if is_new else int(rng.integers(newest)))

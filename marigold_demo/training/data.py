@@ -4,10 +4,11 @@ A folder is looked through when it is opened, so that a wrong file stops the tra
 photo has its depth, and up to 256 pairs from all over the folder are read.
 """
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +21,8 @@ from marigold_demo.errors import DataError, SettingsError
 if TYPE_CHECKING:
     from synthetic.store import SceneStore
 
+logger = logging.getLogger(__name__)
+MOST_UNUSABLE = 0.01  # of the pairs of a folder; more is a broken copy and ends the training
 FAR_CAP_M = 80.0  # Virtual KITTI's far plane in Ke et al. 2024
 FAR_MEDIANS, LEAST_FAR_MEDIANS = 4.0, 2.0  # a picture ends at so many medians of its depth, ...
 FAR_LIMITS_M = 25.0, 100.0  # ... within these limits, which give way to the lower number of medians
@@ -86,12 +89,14 @@ class FolderSource:
         read_depth: Depth file -> float32 [H, W], 0 or NaN where unknown, infinite where sky.
         far: Depth beyond this is unknown.
         crop: Width and height cut out at the middle of the lower edge, None: all.
+        unusable: Photos of the pairs that turned out not to be usable; shared with what is split off.
     """
 
     pairs: tuple[tuple[Path, Path], ...]
     read_depth: DepthReader
     far: float = np.inf
     crop: tuple[int, int] | None = None
+    unusable: set[Path] = field(default_factory=set)
 
     @property
     def count(self) -> int:
@@ -106,6 +111,25 @@ class FolderSource:
         return replace(self, pairs=self.pairs[:first_held_out]), replace(
             self, pairs=self.pairs[first_held_out:]
         )
+
+    def draw(self, rng: np.random.Generator) -> Sample:
+        """Read a random pair; one that cannot be used is logged, counted and replaced by another.
+
+        Raises:
+            DataError: More than `MOST_UNUSABLE` of the pairs cannot be used.
+        """
+        while True:
+            index = int(rng.integers(self.count))
+            try:
+                return self.read(index)
+            except DataError as error:
+                self._skip(self.pairs[index][0], error)
+
+    def _skip(self, photo: Path, error: DataError) -> None:
+        if photo not in self.unusable:
+            self.unusable.add(photo)
+            logger.warning("Skipped, %d of %d pairs so far: %s", len(self.unusable), self.count, error)
+        check_share(len(self.unusable), self.count, error)
 
     def read(self, index: int) -> Sample:
         """Read one pair.
@@ -210,12 +234,40 @@ def _partner(photo: Path, depth: Path, layout: str) -> Path:
 
 
 def _checked(source: FolderSource) -> FolderSource:
-    """Read pairs spread evenly over the folder, so that wrong files are known before training."""
+    """Read pairs spread evenly over the folder, so that wrong files are known before training.
+
+    Raises:
+        DataError: More than `MOST_UNUSABLE` of them cannot be used.
+    """
+
+    def look(index: int) -> DataError | None:
+        try:
+            source.read(index)
+        except DataError as error:
+            return error
+        return None
+
     looked_at = range(0, source.count, -(-source.count // MOST_READ_FIRST))
     with ThreadPoolExecutor() as pool:
-        for _ in pool.map(source.read, looked_at):
-            pass
+        errors = {
+            index: error for index, error in zip(looked_at, pool.map(look, looked_at), strict=True) if error
+        }
+    for index, error in errors.items():
+        check_share(len(errors), len(looked_at), error)
+        source._skip(source.pairs[index][0], error)
     return source
+
+
+def check_share(unusable: int, count: int, error: DataError) -> None:
+    """Check that few enough pairs of a folder cannot be used.
+
+    Raises:
+        DataError: They are more than `MOST_UNUSABLE` of it; `error` is what is wrong with one of them.
+    """
+    if unusable > MOST_UNUSABLE * count:
+        raise DataError(
+            f"{error} {unusable} of {count} pairs cannot be used; at most {MOST_UNUSABLE:.0%} may be so."
+        ) from error
 
 
 def _hypersim_depth(photo: Path) -> Path:
