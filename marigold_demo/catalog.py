@@ -124,25 +124,35 @@ OTHER_METHODS: tuple[KnownCheckpoint, ...] = (
         "Depth Anything V2 Small, meters indoors",
         "metric_depth",
         99,
-        "Distances in meters, for rooms (up to 20 m).",
+        "Distances in meters, for rooms (up to 20 m). License: see its model card.",
     ),
     _other(
         "depth-anything/Depth-Anything-V2-Metric-Outdoor-Small-hf",
         "Depth Anything V2 Small, meters outdoors",
         "metric_depth",
         99,
-        "Distances in meters, for streets (up to 80 m).",
+        "Distances in meters, for streets (up to 80 m). License: see its model card.",
     ),
     _other(
-        "Intel/dpt-large", "DPT Large", "affine_disparity", 1370, "MiDaS 3.0, the DPT of the paper's table."
+        "Intel/dpt-large",
+        "DPT Large",
+        "affine_disparity",
+        1370,
+        "MiDaS 3.0, the DPT of the paper's table. Apache-2.0.",
     ),
-    _other("vinvino02/glpn-nyu", "GLPN", "metric_depth", 245, "Distances in meters, for rooms (up to 10 m)."),
+    _other(
+        "vinvino02/glpn-nyu",
+        "GLPN",
+        "metric_depth",
+        245,
+        "Distances in meters, for rooms (up to 10 m). Apache-2.0.",
+    ),
     _other(
         "Intel/zoedepth-nyu-kitti",
         "ZoeDepth",
         "metric_depth",
         1380,
-        "Distances in meters, for rooms and streets.",
+        "Distances in meters, for rooms and streets. MIT.",
     ),
     _other(
         "apple/DepthPro-hf",
@@ -150,7 +160,7 @@ OTHER_METHODS: tuple[KnownCheckpoint, ...] = (
         "metric_depth",
         1900,
         "Distances in meters and the field of view, with fine outlines; minutes without a GPU.",
-        "The weights are under Apple's research license: no commercial use.",
+        "The weights are under Apple's license for machine learning research (AMLR): read it before any use.",
     ),
 )
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 # Even steps to the eye first, then the vivid ones; Spectral (near red, far blue) is how Marigold shows depth.
 COLORMAPS = ("viridis", "magma", "inferno", "plasma", "cividis", "gray", "turbo", "Spectral")
 DEFAULT_COLORMAP = "Spectral"
+DIVERGING = "PuOr_r"  # below and above a middle, each in a color that everybody can tell from the other
 MOST_CONTOURS = 40
 _LEVELS = 1024
 _LINE_PX = 1.3  # width of a contour on a image for the screen
@@ -29,7 +30,7 @@ def colorize(
 
     Args:
         values: [H, W]; depth 0 near .. 1 far, or anything else on one scale. NaN is colored as near.
-        colormap: One of `COLORMAPS`.
+        colormap: One of `COLORMAPS`, or `DIVERGING`.
         near: Value of the first color.
         far: Value of the last color; greater than `near`.
         invert: Run through the colors backwards.
@@ -96,7 +97,7 @@ def _coverage(
 
 @cache
 def _table(colormap: str) -> NDArray[np.uint8]:
-    if colormap not in COLORMAPS:
+    if colormap not in (*COLORMAPS, DIVERGING):
         raise ValueError(f"colormap is {colormap!r}; it must be one of {', '.join(COLORMAPS)}")
     steps = matplotlib.colormaps[colormap].resampled(_LEVELS)(np.arange(_LEVELS), bytes=True)
     table: NDArray[np.uint8] = np.ascontiguousarray(steps[:, :3])

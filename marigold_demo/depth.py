@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,9 @@ from marigold_demo.settings import DepthSettings
 
 Depth = NDArray[np.float32]
 FAR_NEAR = 10.0  # far : near of disparity that is shown as depth, whose shift no one knows
+_FIT_PIXELS = 40_000
+# Those that are tried of a depth whose own is not known.
+_FAR_NEARS = np.geomspace(1.1, 100, 60).tolist()
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +82,47 @@ def invert(values: Depth) -> Depth:
     """
     c = np.float32(1 / (FAR_NEAR - 1))
     return c * (1 - values) / (values + c)
+
+
+def align(depth: DepthMap, onto: DepthMap) -> Depth:
+    """Return a depth [H, W] on the scale of another one of the same photo, by least squares.
+
+    It is scaled and shifted as its kind allows: disparity as 1 / distance, all else as depth. Where the
+    far : near of `onto` is not known, disparity takes the one at which both agree best.
+
+    Args:
+        depth: Of the same shape as `onto`.
+        onto: Its values in [0, 1] are the scale.
+    """
+    step = max(1, int((onto.values.size / _FIT_PIXELS) ** 0.5))
+    some = (slice(step // 2, None, step),) * 2
+    target, few = (one.values[some].astype(np.float64) for one in (onto, depth))
+    if depth.prediction != "affine_disparity":
+        scale, shift = _fit(few, target)
+        return (scale * depth.values + shift).astype(np.float32)
+    tried = _FAR_NEARS if onto.far_near is None else [max(onto.far_near, 1.01)]
+    few = invert(depth.values[some]).astype(np.float64)
+    found = [(far_near, *_fit(few, 1 / (1 + (far_near - 1) * target))) for far_near in tried]
+    far_near, scale, shift = min(
+        found, key=lambda fit: float(np.mean((_from_inverse(fit[1] * few + fit[2], fit[0]) - target) ** 2))
+    )
+    return _from_inverse(scale * invert(depth.values) + shift, far_near).astype(np.float32)
+
+
+def _fit(values: NDArray[np.float64], target: NDArray[np.float64]) -> tuple[float, float]:
+    """Return scale > 0 and shift; where least squares would turn near and far, of equal spread."""
+    centered, wanted = values - values.mean(), target - target.mean()
+    power, product = float((centered**2).mean()), float((centered * wanted).mean())
+    scale = product / power if power > 0 else 0.0
+    if scale <= 0 and power > 0:
+        scale = (float((wanted**2).mean()) / power) ** 0.5
+    return scale, float(target.mean() - scale * values.mean())
+
+
+def _from_inverse(inverse: NDArray[Any], far_near: float) -> NDArray[Any]:
+    """Return depth of 1 / distance, where depth 0 is at distance 1 and depth 1 at `far_near`."""
+    depth: NDArray[Any] = (1 / np.maximum(inverse, 0.5 / far_near) - 1) / (far_near - 1)
+    return depth
 
 
 def _frozen(array: Depth, name: str) -> Depth:

@@ -10,9 +10,17 @@ import trimesh
 from PIL import Image
 from playwright.sync_api import Page, expect
 
+from marigold_demo.depth import DepthMap
 from marigold_demo.examples import load_examples
 from marigold_demo.geometry.rendering import GROUND
+from marigold_demo.io.photo import Photo, load_photo
+from marigold_demo.network.checkpoint import load_pipeline
+from marigold_demo.settings import DepthSettings
+from marigold_demo.ui import layers
+from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.photo_tab import GAVE_WAY
+from marigold_demo.ui.session_store import DepthResult, OtherDepth
+from tests import other_methods
 from tests.pages import app_running, ball, draw_photo
 from tests.test_phone_depth import RAMP, gdepth
 from tests.visits import BROWSER, Visit, choose, type_number, wait_until
@@ -42,8 +50,52 @@ def test_the_whole_journey_on_the_embedded_checkpoint(browser, folder):
             assert depth.shape[::-1] == image.size
         assert 0 <= depth.min() < depth.max() <= 1
         assert trimesh.load(seen.download("#stl")).is_volume
+        compare_with_a_toy(seen, load_photo(photo), DepthMap(depth), folder)
         seen.context.close()
         assert seen.faults == []
+
+
+def compare_with_a_toy(seen: Visit, photo: Photo, first: DepthMap, folder: Path) -> None:
+    """Run a second network beside the embedded one; look at both pictures and at their difference."""
+    toy = other_methods.save("depth_anything", folder / "toy")
+    page, links = (
+        seen.page,
+        [seen.page.locator(name).get_attribute("href") for name in ("#stl", "#preview a")],
+    )
+    seen.open("Depth")
+    for name, words in (("owner/nowhere", "choose the embedded checkpoint"), (str(toy), "")):
+        field = page.locator("#compare-method input")
+        field.fill(name)
+        field.press("Enter")
+        page.locator("#compare-run").click()
+        if words:
+            expect(page.locator("#status .alert")).to_contain_text(words)
+            expect(page.locator("#compare-run")).to_be_enabled()
+    expect(page.locator("#legend [data-side]")).to_have_text(["Depth of Draft", "Depth of toy"])
+    expect(page.locator("#status")).to_contain_text("Done")
+    made = DepthResult(photo, first, None).beside(
+        OtherDepth("", load_pipeline(str(toy))(photo, DepthSettings()))
+    )
+
+    def differs(side: int, layer: str) -> float:
+        shown = picture(page, page.locator("#compare img").nth(side))
+        return float(np.abs(shown - layers.render(made, layer, DepthStyle())).mean())
+
+    wait_until(page, lambda: differs(0, layers.DEPTH) < 1)
+    assert differs(1, layers.OTHER) < 1 and differs(1, layers.DEPTH) > 20
+    choose(page, "#right-side", "Difference to toy")
+    expect(page.locator("#legend [data-side]").nth(1)).to_have_text("Difference to toy")
+    wait_until(page, lambda: differs(1, layers.DIFFERENCE) < 1)
+    bar = shot(page.locator("#legend .legend i").nth(1))
+    middle = bar.shape[0] // 2, bar.shape[1] // 2
+    assert bar[middle].min() > 220 and bar[middle[0], 6].min() < 180  # white in the middle, violet at an end
+    np.testing.assert_array_equal(np.load(seen.download("#download-npy")), first.values)
+    assert links == [page.locator(name).get_attribute("href") for name in ("#stl", "#preview a")]
+    page.reload()
+    expect(page.locator("#legend [data-side]")).to_have_text(["Depth of Draft", "Difference to toy"])
+    seen.upload(draw_photo(folder, "another.png", size=(120, 90)))
+    seen.wait_for_depth()
+    expect(page.locator("#legend [data-side]")).to_have_text(["Colored depth", "Colored depth"])
 
 
 def test_a_photo_becomes_depth_files_and_a_printable_relief(built):

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from marigold_demo.catalog import CATALOG
+from marigold_demo.catalog import CATALOG, OTHER_METHODS
 from marigold_demo.depth import CheckpointStatus, DepthMap
 from marigold_demo.examples import load_examples
 from marigold_demo.geometry.print_report import build_report
@@ -49,7 +49,7 @@ def turns(kind, group, **to):
 
 
 # In this order: some options have an effect only after another one was changed.
-MODELS = gr.Dropdown([(f"{known.title} · ready", known.name) for known in CATALOG])
+MODELS = gr.Dropdown([(f"{known.title} · ready", known.name) for known in (*CATALOG, *OTHER_METHODS)])
 DEPTH = [("depth-checkpoint", "checkpoint", MODELS, CATALOG[3].name)]
 DEPTH += turns(DepthSettings, "depth", steps="7", ensemble="3", resolution="512", seed=5)
 DEPTH += turns(DepthSettings, "depth", quality=("draft", "full"), outlines=("network", "photo", "auto"))
@@ -282,7 +282,7 @@ def test_settings_of_depth_reach_the_price_and_then_the_network(start, photo, pr
     assert predict.asked == settings
 
 
-@uses("depth-tab-button", "Left side", "Right side", "more-files", "download-colored", turned=LOOK)
+@uses("depth-tab-button", "left-side", "right-side", "more-files", "download-colored", turned=LOOK)
 def test_colors_and_sides_reach_the_pictures(start, result, monkeypatch):
     seen, hand = start(shared=True)
 
@@ -309,7 +309,7 @@ def test_colors_and_sides_reach_the_pictures(start, result, monkeypatch):
     monkeypatch.setattr(layers, "render", lambda *what, **how: may_go_on.wait(20) and render(*what, **how))
     for sides in [(layers.GRAY, layers.SHADED), (layers.RELIEF, layers.UNCERTAINTY)]:
         may_go_on.clear()  # the second side is chosen before the picture of the first one is there
-        for name, side in zip(("Left side", "Right side"), sides, strict=True):
+        for name, side in zip(("left-side", "right-side"), sides, strict=True):
             turn(hand, name, gr.Dropdown([side]), to=side, holds=lambda _: None)
         may_go_on.set()
         shows(sides, look)
@@ -586,8 +586,8 @@ def test_examples_wait_in_the_box_where_nothing_is_to_start_at_once(start):
     seen.wait_for_depth()
 
 
-@uses("cancel", "depth-tab-button", "run", "refine")
-def test_a_run_is_stopped_begun_again_and_refined(start, folder, predict):
+@uses("cancel", "depth-tab-button", "run", "refine", "compare-method", "compare-run")
+def test_a_run_is_stopped_begun_again_refined_and_compared(start, folder, predict):
     predict.may_go_on.clear()
     seen, hand = start()
     seen.upload(draw_photo(folder, "slow.png", size=(160, 120)))
@@ -604,6 +604,31 @@ def test_a_run_is_stopped_begun_again_and_refined(start, folder, predict):
     )
     expect(seen.page.locator("#refine")).to_have_count(0)
     assert predict.asked.checkpoint == REFINER.name
+    predict.may_go_on.clear()
+    method = OTHER_METHODS[1]
+    turn(hand, "compare-method", MODELS, to=method.name, holds=lambda _: None)
+    expect(seen.page.locator("#compare-row")).to_contain_text("no commercial use")
+    hand("compare-run").click()
+    expect(seen.page.locator("#status")).to_contain_text("Step 1 of 3")
+    expect(seen.page.locator("#run")).to_be_disabled()
+    hand("cancel").click()
+    expect(seen.page.locator("#status")).to_contain_text("Stopped")
+    predict.may_go_on.set()
+    hand("compare-run").click()
+    titles = [f"Depth of {known.short_title}" for known in (REFINER, method)]
+    expect(seen.page.locator("#legend [data-side]")).to_have_text(titles)
+    expect(seen.page.locator("#run")).to_be_enabled()
+    assert predict.asked == DepthSettings(checkpoint=method.name)
+    predict.may_go_on.clear()
+    turn(hand, "compare-method", MODELS, to=OTHER_METHODS[0].name, holds=lambda _: None)
+    hand("compare-run").click()
+    expect(seen.page.locator("#status")).to_contain_text("Step 1 of 3")
+    seen.upload(draw_photo(folder, "overtakes.png", size=(120, 160)))  # a comparison that is overtaken
+    expect(seen.page.locator("#file-name")).to_have_text("overtakes")
+    predict.may_go_on.set()
+    seen.wait_for_depth()
+    expect(seen.page.locator("#legend [data-side]")).to_have_text(["Colored depth", "Colored depth"])
+    assert predict.asked == DepthSettings()
 
 
 @uses("Use via API")

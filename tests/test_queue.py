@@ -295,7 +295,7 @@ class KnowsAll:
 
     def result(self, key):
         class DepthResult:
-            depth, previous = DepthMap(np.zeros((4, 4), np.float32), None), None
+            depth, others = DepthMap(np.zeros((4, 4), np.float32), None), ()
 
         return DepthResult()
 

@@ -8,15 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marigold_demo.catalog import OTHER_METHODS
 from marigold_demo.colormap import MOST_CONTOURS
-from marigold_demo.depth import DepthMap
-from marigold_demo.errors import SettingsError
+from marigold_demo.depth import DepthMap, align, invert
+from marigold_demo.errors import DemoError, SettingsError
 from marigold_demo.geometry.textured_mesh import build_surface
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.ui import layers
 from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.points import use_length
-from marigold_demo.ui.session_store import DepthResult, SessionStore
+from marigold_demo.ui.session_store import DepthResult, OtherDepth, SessionStore
 from marigold_demo.workflow import Workflow
 from tests.conftest import make_photo
 from tests.pages import LENIENT, Ball, ball, make_tabs
@@ -53,14 +54,17 @@ def test_a_result_counts_all_that_it_holds_the_copies_for_the_screen_too():
 def test_the_depth_before_stays_beside_the_new_one(store):
     photo_key = store.add_photo(result().photo)
     first = store.result(store.add_result(result(settings=DepthSettings()), photo_key=photo_key))
-    assert first.previous is None and layers.PREVIOUS not in layers.available(first)
+    assert not first.others and layers.OTHER not in layers.available(first)
     finer = result(settings=DepthSettings(checkpoint="prs-eth/marigold-depth-v1-1"), shift=0.1)
     second = store.result(store.add_result(finer, photo_key=photo_key))
-    assert second.previous is first.depth
-    assert second.previous_name == first.name != second.name
-    assert layers.title(second, layers.PREVIOUS) == first.name
+    assert second.others[0].depth is first.depth
+    assert second.others[0].name == first.name != second.name
+    assert layers.title(second, layers.OTHER) == first.name
     own = store.result(store.add_result(result(), photo_key=photo_key))
-    assert own.previous is second.depth and own.name == "Your own depth"
+    assert [other.depth for other in own.others] == [
+        second.depth,
+        first.depth,
+    ] and own.name == "Your own depth"
 
 
 def test_the_same_request_again_keeps_what_it_was_compared_with(store):
@@ -68,20 +72,20 @@ def test_the_same_request_again_keeps_what_it_was_compared_with(store):
     made = result(settings=DepthSettings(seed=1), shift=0.1)
     for one in (draft, made, replace(made)):
         key = store.add_result(one, photo_key=photo_key)
-    assert store.result(key).previous is draft.depth
+    assert [other.depth for other in store.result(key).others] == [draft.depth]
 
 
 def test_another_photo_has_no_depth_before(store):
     store.add_result(result(settings=DepthSettings()), photo_key="a")
-    assert store.result(store.add_result(result(settings=DepthSettings()), photo_key="b")).previous is None
+    assert store.result(store.add_result(result(settings=DepthSettings()), photo_key="b")).others == ()
     other = replace(result(settings=DepthSettings()), photo=make_photo(48, 64, seed=9))
-    assert store.result(store.add_result(other, photo_key="a")).previous is None
+    assert store.result(store.add_result(other, photo_key="a")).others == ()
 
 
 def test_each_side_has_its_own_caption_and_scale():
-    made = replace(result(settings=DepthSettings()), previous=ball_map(), previous_name="Depth of A <b>")
+    made = replace(result(settings=DepthSettings()), others=(OtherDepth("Depth of A <b>", ball_map()),))
     style = DepthStyle(colormap="viridis")
-    shown = layers.legend(made, (layers.PREVIOUS, layers.GRAY), style)
+    shown = layers.legend(made, (layers.OTHER, layers.GRAY), style)
     left, right = shown.split("</div><div><span data-side>", 1)
     assert "Depth of A &lt;b&gt;" in left and "rgb(68 1 84)" in left  # viridis begins so
     assert "Gray depth" in right and "rgb(255 255 255)" in right and "rgb(68 1 84)" not in right
@@ -96,7 +100,7 @@ def ball_map() -> DepthMap:
 def test_a_side_that_is_not_there_says_what_would_give_it(store):
     key, depth = store.add_result(result()), make_tabs(store).depth
     with pytest.raises(SettingsError, match="no other depth of this photo yet"):
-        depth.show_layers(key, layers.PHOTO, layers.PREVIOUS)
+        depth.show_layers(key, layers.PHOTO, layers.OTHER)
     with pytest.raises(SettingsError, match="is no picture of depth"):
         depth.show_layers(key, layers.PHOTO, ["x"])
 
@@ -107,11 +111,131 @@ def test_an_uploaded_depth_file_is_beside_the_predicted_one(store, tmp_path):
     np.save(tmp_path / "mine.npy", ball(48, 64)[::-1].copy())
     depth = make_tabs(store).depth
     shown = depth.take_depth_file(
-        "auto", False, "", str(tmp_path / "mine.npy"), photo_key, layers.PREVIOUS, layers.DEPTH
+        "auto", False, "", str(tmp_path / "mine.npy"), photo_key, layers.OTHER, layers.DEPTH
     )
     made = store.result(shown[depth.key])
-    np.testing.assert_array_equal(made.previous.values, ball(48, 64))
-    assert layers.available(made).count(layers.PREVIOUS) == 1
+    np.testing.assert_array_equal(made.others[0].depth.values, ball(48, 64))
+    assert layers.available(made).count(layers.OTHER) == 1
+
+
+# A second method
+
+
+def slanted(height: int, width: int, far_near: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the depth of a bumpy slope and its disparity, both [H, W] in [0, 1]."""
+    rows, columns = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    values = 1 - rows + 0.1 * np.sin(9 * columns)
+    values = (values - values.min()) / np.ptp(values)
+    inverse = 1 / (1 + (far_near - 1) * values)
+    inverse = (inverse - inverse.min()) / np.ptp(inverse)
+    return values.astype(np.float32), inverse.astype(np.float32)
+
+
+@pytest.mark.parametrize("far_near", [1.5, 4.0, 25.0])
+@pytest.mark.parametrize("known", [False, True])
+def test_disparity_is_aligned_as_disparity_and_all_else_as_depth(far_near, known):
+    values, inverse = slanted(120, 90, far_near)
+    first = DepthMap(values)
+    if known:
+        first = DepthMap(values, prediction="metric_depth", meters=(2.0, 2.0 * far_near))
+    second = DepthMap(invert(inverse), prediction="affine_disparity")
+    assert np.abs(second.values - values).max() > 0.04  # as it comes it is another depth
+    assert np.abs(align(second, first) - values).max() < 0.01
+    assert (
+        np.abs(align(second, DepthMap(second.values, prediction="affine_disparity")) - second.values).max()
+        < 1e-4
+    )
+    other = DepthMap(0.2 + 0.5 * values, prediction="metric_depth", meters=(1.0, 3.0))
+    assert np.abs(align(other, first) - values).max() < 1e-5
+
+
+def test_near_and_far_are_never_turned_and_flat_depth_stays_flat():
+    values, _ = slanted(60, 80, 3)
+    turned = align(DepthMap(1 - values), DepthMap(values))
+    assert np.corrcoef(turned.ravel(), values.ravel())[0, 1] < -0.99
+    assert turned.std() == pytest.approx(values.std(), rel=1e-3)
+    for kind in ("affine_depth", "affine_disparity"):
+        flat = align(DepthMap(np.full_like(values, 0.5), prediction=kind), DepthMap(values))
+        assert np.ptp(flat) == 0 and np.isfinite(flat).all()
+        assert np.isfinite(align(DepthMap(values, prediction=kind), DepthMap(np.zeros_like(values)))).all()
+
+
+def test_the_second_is_seen_in_the_colors_of_the_first_and_the_difference_is_what_is_left():
+    values, _ = slanted(96, 128, 10)
+    moved = values.copy()
+    moved[20:40, 20:40] += 0.2  # what the second method sees otherwise
+    second = DepthMap(0.5 * moved[::2, ::2] + 0.1)  # half as large, on another scale
+    made = DepthResult(make_photo(96, 128), DepthMap(values), DepthSettings())
+    made = made.beside(OtherDepth("Depth of B", second))
+    style = DepthStyle(colormap="gray")
+    shown, first = (layers.render(made, name, style).astype(int) for name in (layers.OTHER, layers.DEPTH))
+    away = np.ones((96, 128), bool)
+    away[12:48, 12:48] = False
+    assert np.abs(shown - first)[away].max() < 12 and (shown - first)[24:36, 24:36].mean() > 30
+    difference = layers.render(made, layers.DIFFERENCE, style).astype(int)
+    assert np.abs(difference[away] - 245).max() < 40  # white where both agree
+    assert (
+        np.ptp(difference[30, 30]) > 100 and difference[30, 30, 0] > difference[30, 30, 2]
+    )  # farther is orange
+    told = layers.legend(made, (layers.OTHER, layers.DIFFERENCE), style)
+    assert "Depth of B" in told and "Difference to B" in told and "farther" in told
+
+
+def test_a_second_method_stands_beside_the_first_for_its_own_visitor_only(store):
+    photo_key = store.add_photo(result().photo)
+    first = result(settings=DepthSettings())
+    key = store.add_result(first, photo_key=photo_key)
+    link, own = store.remember(photo_key, key), store.remember(photo_key, store.branch_result(key))
+    names = [f"Depth of {letter}" for letter in "ABCDB"]
+    for name in names:
+        store.compare(key, OtherDepth(name, ball_map()))
+    others = [other.name for other in store.result(key).others]
+    assert others == ["Depth of B", "Depth of D", "Depth of C"]  # each once, the oldest gone
+    assert store.result(key).depth is first.depth and store.result(key).settings == DepthSettings()
+    recalled = store.recall(link).depth_key  # a reload
+    assert [other.name for other in store.result(recalled).others] == others
+    assert store.result(store.recall(own, shared=True).depth_key).others == ()  # a link made before
+    again = store.result(store.add_result(result(shift=0.1), photo_key=photo_key))  # another run
+    assert [other.name for other in again.others] == [first.name, "Depth of B", "Depth of D"]
+    assert layers.available(again)[-3:] == layers.DIFFERENCES
+
+
+def test_a_comparison_runs_the_second_method_and_leaves_the_first_alone(store):
+    compare, photo = (tabs := make_tabs(store)).depth.compare, result().photo
+    photo_key = store.add_photo(photo)
+    key = store.add_result(result(settings=DepthSettings()), photo_key=photo_key)
+    name = OTHER_METHODS[0].name
+    request = compare.start(f" {name} ", None, photo_key, key)[compare.request]
+    assert store.is_running(request)
+    *steps, last = compare.run(request, name, photo_key, key)
+    assert len(steps) == 3 and not store.is_running(request)
+    assert all(tabs.depth.key not in one for one in (*steps, last)) and last[compare.found] == request
+    assert store.result(key).others[0].name == f"Depth of {OTHER_METHODS[0].short_title}"
+    shown = compare.show(key, *DepthStyle().__dict__.values())
+    assert (shown[tabs.depth.left].value, shown[tabs.depth.right].value) == (layers.DEPTH, layers.OTHER)
+
+
+def test_what_cannot_be_compared_says_what_would_help(store):
+    compare, photo_key = make_tabs(store).depth.compare, store.add_photo(result().photo)
+    key = store.add_result(result(settings=DepthSettings()), photo_key=photo_key)
+    another = store.add_photo(make_photo(48, 64, seed=3))
+    for name, chosen, depth_key, words in (
+        ("embedded", photo_key, key, "choose another one"),
+        ("", photo_key, key, "checkpoint is empty"),
+        (OTHER_METHODS[0].name, None, key, "press “Estimate depth” first"),
+        (
+            OTHER_METHODS[0].name,
+            another,
+            key,
+            "press “Estimate depth” first",
+        ),
+        (OTHER_METHODS[0].name, photo_key, None, "choose a photo first"),
+    ):
+        with pytest.raises(DemoError, match=words):
+            compare.start(name, None, chosen, depth_key)
+    store.begin_run("run")
+    with pytest.raises(DemoError, match="compare it when it is there"):
+        compare.start(OTHER_METHODS[0].name, "run", photo_key, key)
 
 
 # Styles
@@ -250,7 +374,7 @@ def test_a_remembered_result_is_found_again_under_keys_that_meet_no_others(tmp_p
     assert not store.is_preview_outdated(depth_key, ReliefSettings())
     store.add_result(DepthResult(photo, DepthMap(ball(20, 20) / 2), None), photo_key=linked.photo_key)
     again = DepthResult(photo, DepthMap(ball(20, 20) / 3), None)
-    assert store.result(store.add_result(again, photo_key=photo_key)).previous is made.depth
+    assert store.result(store.add_result(again, photo_key=photo_key)).others[0].depth is made.depth
 
 
 @pytest.mark.parametrize("key", ["", "x", "a" * 22, "../../etc/passwd", None, 7])

@@ -22,7 +22,7 @@ from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.messages import ProgressText, size_in_words, status, user_errors
 from marigold_demo.ui.object_tab import build_zip
 from marigold_demo.ui.page import Tabs
-from marigold_demo.ui.session_store import DepthResult, SessionStore
+from marigold_demo.ui.session_store import DepthResult, OtherDepth, SessionStore
 from marigold_demo.ui.widgets import MAX_NETWORK
 from marigold_demo.workflow import PeriodicTask, Workflow
 from tests.conftest import make_photo
@@ -300,11 +300,9 @@ def test_a_word_where_a_number_belongs_gets_a_sentence():
 
 @pytest.mark.parametrize("name", layers.LAYERS)
 def test_every_side_has_the_shape_of_the_photo(name):
-    made = replace(result(uncertain=True), previous=DepthMap(ball(96, 128)))
-    assert layers.render(made, name, DepthStyle()).shape[2] == 3
-    assert layers.render(made, name, DepthStyle()).shape[:2] == (
-        (96, 128) if name == layers.PREVIOUS else (48, 64)
-    )
+    others = tuple(OtherDepth(f"{number}", DepthMap(ball(96, 128))) for number in range(3))
+    made = replace(result(uncertain=True), others=others)
+    assert layers.render(made, name, DepthStyle()).shape == (48, 64, 3)
 
 
 def test_the_relief_lies_on_the_photo_and_follows_its_settings():
@@ -430,5 +428,5 @@ def test_only_the_three_endpoints_are_public(store):
 def test_all_that_uses_the_network_shares_one_place(store):
     page = build_page(Workflow(Ball()))
     network = [fn for fn in page.fns.values() if fn.concurrency_id == "network"]
-    assert len(network) == 2  # the page's run and the endpoint
+    assert len(network) == 3  # the page's run, its comparison and the endpoint
     assert {fn.concurrency_limit for fn in network} == {MAX_NETWORK}  # the workflow lets one run at a time

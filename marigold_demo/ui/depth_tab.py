@@ -22,6 +22,7 @@ from marigold_demo.io.isolated import read_depth_file
 from marigold_demo.io.photo import Photo, safe_stem
 from marigold_demo.settings import DepthSettings, ReliefSettings
 from marigold_demo.ui import layers, points, widgets
+from marigold_demo.ui.compare import Compare
 from marigold_demo.ui.layers import ALWAYS, DEPTH, PHOTO, RELIEF, DepthStyle
 from marigold_demo.ui.messages import Handler, ProgressText, status, user_errors
 from marigold_demo.ui.model_picker import ModelPicker, refinement
@@ -72,6 +73,7 @@ class DepthTab:
 
     def __init__(self, store: SessionStore, models: ModelPicker, opening: Opening | None = None) -> None:
         self.store, self.models, self.opening = store, models, opening
+        self.compare = Compare(store, models)
         self.key = gr.State(None)
         self.started = gr.Textbox(visible="hidden", elem_id="started")  # request whose run has begun
 
@@ -99,8 +101,9 @@ class DepthTab:
         """Add what the slider shows, and its colors."""
         style = DepthStyle()
         with gr.Row():
-            self.left = gr.Dropdown(list(ALWAYS), value=PHOTO, label="Left side")
-            self.right = gr.Dropdown(list(ALWAYS), value=DEPTH, label="Right side")
+            self.left = gr.Dropdown(list(ALWAYS), value=PHOTO, label="Left side", elem_id="left-side")
+            self.right = gr.Dropdown(list(ALWAYS), value=DEPTH, label="Right side", elem_id="right-side")
+        self.compare.add_controls(ready=self.opening is not None)
         maps = [(name.capitalize(), name) for name in COLORMAPS]
         self.colormap = gr.Dropdown(maps, value=style.colormap, label="Colors, near to far", elem_id="colors")
         with gr.Row():
@@ -135,6 +138,7 @@ class DepthTab:
     def connect_run(self, photo: PhotoTab, objects: "ObjectTab") -> Dependency:
         """Start a run whenever the request changes; return the event that uses the network."""
         self.photo, self.objects = photo, objects
+        compared = self.compare.connect(photo, self)
         emptied = [self.key, self.slider, self.points.reading, *self.files.values(), *objects.buttons]
         offer = [self.models.refine, self.models.offer]
         run = self.started.change(
@@ -150,7 +154,7 @@ class DepthTab:
             self.begin_run,
             [photo.request, self.key],
             [self.started, *photo.run_outputs, *offer, self.stage, *emptied, objects.preview],
-            cancels=[run],  # that of another photo
+            cancels=[run, compared],  # that of another photo
             queue=False,
             **QUIET,
         )
@@ -166,23 +170,24 @@ class DepthTab:
         self.follow(run)
         photo.cancel.click(
             self.cancel_run,
-            [photo.request, photo.key, self.key],
+            [photo.request, self.compare.request, photo.key, self.key],
             photo.run_outputs,
-            cancels=[run],
+            cancels=[run, compared],
             queue=False,
             **QUIET,
         )
+        self.runs = [run, compared]
         return run
 
-    def connect(self, run: Dependency) -> None:
+    def connect(self) -> None:
         """Connect what takes the place of a run, the colors and the points."""
-        self._connect_depth_file(run)
+        self._connect_depth_file()
         self._connect_style()
         self.points.connect(self, self.objects)
 
     def follow(self, depth_is_there: Dependency) -> None:
         """Do all that needs a finished depth: bring it into view, build the object, write the files."""
-        depth_is_there.success(None, js=_SHOW_DEPTH)
+        self.bring_into_view(depth_is_there)
         # Before its preview is made: a Model3D that is filled while it is not there stays empty.
         self.objects.rebuild(self.points.forget_after(depth_is_there, self.objects).success)
         exact, colored = [self.files["npy"], self.files["png16"]], [self.files["colored"]]
@@ -193,11 +198,15 @@ class DepthTab:
         ):
             depth_is_there.success(self.of_this(handler), [self.key, *style], outputs, **WORK, **RAW)
 
+    def bring_into_view(self, there: Dependency) -> None:
+        """Scroll to the result where the visitor has scrolled away from it."""
+        there.success(None, js=_SHOW_DEPTH)
+
     def of_this(self, handler: Handler) -> Handler:
         """Wrap a handler of the depth on screen, so that what it returns late never meets the next depth."""
         return unless_replaced(self.key, user_errors(handler))
 
-    def _connect_depth_file(self, run: Dependency) -> None:
+    def _connect_depth_file(self) -> None:
         """Let a depth file, or the depth inside a photo, take the place of a run.
 
         When its options change later, the depth file is read again.
@@ -217,7 +226,7 @@ class DepthTab:
             user_errors(self.take_depth_file),
             [*photo.depth_file_options, photo.depth_file, photo.key, *sides],
             [photo.status, *shown],
-            cancels=[run],
+            cancels=self.runs,
             **READING,
         )
         self.follow(from_file)
@@ -225,7 +234,7 @@ class DepthTab:
             user_errors(self.take_phone_depth),
             [photo.key, *sides],
             [*photo.run_outputs, *shown],
-            cancels=[run],
+            cancels=self.runs,
             **WORK | ONCE,
         )
         self.follow(from_phone)
@@ -324,9 +333,12 @@ class DepthTab:
         under_way = "<progress" in str(line) and not self.store.has_ended(request)
         return self.photo.run_state(ready=bool(photo_key), words="Stopped" if under_way else None)
 
-    def cancel_run(self, request: str, photo_key: str | None, depth_key: str | None) -> Outputs:
-        """Forget the run, which this event cancels, and put the buttons back."""
-        self.store.end_run(request, stopped=True)
+    def cancel_run(
+        self, request: str, compared: str | None, photo_key: str | None, depth_key: str | None
+    ) -> Outputs:
+        """Forget the run or the comparison, which this event cancels, and put the buttons back."""
+        for one in (request, compared):
+            self.store.end_run(one, stopped=True)
         words = "Stopped"
         with suppress(DemoError):  # the depth is gone, or there is none
             shown = self.store.result(depth_key).photo

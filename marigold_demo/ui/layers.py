@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from marigold_demo.colormap import COLORMAPS, DEFAULT_COLORMAP, MOST_CONTOURS, colorize
+from marigold_demo.colormap import COLORMAPS, DEFAULT_COLORMAP, DIVERGING, MOST_CONTOURS, colorize
+from marigold_demo.depth import Depth
 from marigold_demo.errors import SettingsError
 from marigold_demo.geometry import rendering
 from marigold_demo.settings import ReliefSettings, check, option
-from marigold_demo.ui.session_store import DepthResult
+from marigold_demo.ui.session_store import MOST_OTHERS, DepthResult
 from marigold_demo.workflow import Workflow
 
 RGB = NDArray[np.uint8]  # [H, W, 3]
@@ -24,16 +25,22 @@ PHOTO, DEPTH, GRAY, SHADED, RELIEF, UNCERTAINTY = (
     "Relief",
     "Uncertainty",
 )
-PREVIOUS = "Another depth"
+# Those of other depths of the photo, the newest first, and how far each is from the one on screen.
+OTHERS = ("Another depth", *(f"Another depth {number}" for number in range(2, MOST_OTHERS + 1)))
+DIFFERENCES = ("Difference", *(f"Difference {number}" for number in range(2, MOST_OTHERS + 1)))
+OTHER, DIFFERENCE = OTHERS[0], DIFFERENCES[0]
 ALWAYS = (PHOTO, DEPTH, GRAY, SHADED, RELIEF)
-LAYERS = (*ALWAYS, UNCERTAINTY, PREVIOUS)
+LAYERS = (*ALWAYS, UNCERTAINTY, *OTHERS, *DIFFERENCES)
 RELIEF_PX = 768  # samples of the relief along the long side
 SHADED_DEPTH = 0.1  # how deep a scene is for the light, as a share of its long side
 _LEGEND_STOPS = 12
 _MISSING = {
     UNCERTAINTY: "One prediction knows no uncertainty; set “Predictions to combine” to 3 or more.",
-    PREVIOUS: "There is no other depth of this photo yet; take another checkpoint, or bring a depth file.",
-}
+} | dict.fromkeys(
+    (*OTHERS, *DIFFERENCES),
+    "There is no other depth of this photo yet; compare it with another method, or bring a depth file.",
+)
+_LEAST_DIFFERENCE = 0.01  # what less than this is colored with
 
 
 @dataclass(frozen=True)
@@ -74,8 +81,11 @@ class DepthStyle:
 
 def available(result: DepthResult) -> tuple[str, ...]:
     """Return the names of the layers that exist for this depth."""
-    missing = {UNCERTAINTY: result.depth.uncertainty is None, PREVIOUS: result.previous is None}
-    return tuple(name for name in LAYERS if not missing.get(name))
+    count = len(result.others)
+    missing = {*OTHERS[count:], *DIFFERENCES[count:]}
+    if result.depth.uncertainty is None:
+        missing.add(UNCERTAINTY)
+    return tuple(name for name in LAYERS if name not in missing)
 
 
 def check_layers(result: DepthResult, wanted: Sequence[str]) -> None:
@@ -92,9 +102,12 @@ def check_layers(result: DepthResult, wanted: Sequence[str]) -> None:
 
 def title(result: DepthResult, name: str) -> str:
     """Return the title of one layer."""
-    if result.previous is None:
-        return name
-    return {DEPTH: result.name, PREVIOUS: result.previous_name}.get(name, name)
+    if name in OTHERS:
+        return result.others[OTHERS.index(name)].name
+    if name in DIFFERENCES:
+        other = result.others[DIFFERENCES.index(name)].name.removeprefix("Depth of ")
+        return f"{name.partition(' ')[0]} to {other}"
+    return result.name if name == DEPTH and result.others else name
 
 
 def render(result: DepthResult, name: str, style: DepthStyle, *, relief: ReliefSettings | None = None) -> RGB:
@@ -110,9 +123,12 @@ def render(result: DepthResult, name: str, style: DepthStyle, *, relief: ReliefS
         SettingsError: There is no such layer for this depth, or the relief's settings contradict the photo.
     """
     check_layers(result, (name,))
-    depth, other = result.screen_depth, result.screen_previous
-    if name == PREVIOUS and other is not None:
-        return style.colored(other.values)
+    depth = result.screen_depth
+    if name in OTHERS:
+        return style.colored(result.screen_others[OTHERS.index(name)])
+    if name in DIFFERENCES:
+        values, most = _difference(result, name)
+        return colorize(values, colormap=DIVERGING, near=-most, far=most)
     if name == UNCERTAINTY and depth.uncertainty is not None:
         return _heat(depth.uncertainty, most=max(float(depth.uncertainty.max()), 1e-6))
     if name == PHOTO:
@@ -140,6 +156,12 @@ def _lit(result: DepthResult, settings: ReliefSettings) -> RGB:
     return rendering.ramp(settings)[rendering.resized(levels, columns, rows)]
 
 
+def _difference(result: DepthResult, name: str) -> tuple[Depth, float]:
+    """Return how much farther another depth is, [h, w], and the amount of the end colors."""
+    values = result.screen_others[DIFFERENCES.index(name)] - result.screen_depth.values
+    return values, max(float(np.quantile(np.abs(values), 0.99)), _LEAST_DIFFERENCE)
+
+
 def legend(result: DepthResult, shown: tuple[str, ...], style: DepthStyle) -> str:
     """Return the titles of the two layers, each with its scale if it has one, as HTML."""
     cells = "".join(
@@ -151,7 +173,12 @@ def legend(result: DepthResult, shown: tuple[str, ...], style: DepthStyle) -> st
 
 def _scale(result: DepthResult, name: str, style: DepthStyle) -> str:
     ramp = np.linspace(style.near, style.far, _LEGEND_STOPS, dtype=np.float32)[None]
-    if name in (DEPTH, PREVIOUS):
+    if name in DIFFERENCES:
+        most = _difference(result, name)[1]
+        between = np.linspace(-1, 1, _LEGEND_STOPS, dtype=np.float32)[None]
+        colors = colorize(between, colormap=DIVERGING, near=-1, far=1)
+        return _bar(colors, f"{most:.2f} nearer", f"{most:.2f} farther")
+    if name in (DEPTH, *OTHERS):
         return _bar(style.ramp(ramp), "near", "far")
     if name == GRAY:
         return _bar(_gray(ramp, style), "near", "far")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.events import Dependency
 
-from marigold_demo.catalog import CATALOG, EMBEDDED, KnownCheckpoint, find
+from marigold_demo.catalog import CATALOG, EMBEDDED, OTHER_METHODS, KnownCheckpoint, find
 from marigold_demo.depth import CheckpointStatus, StatusSource
 from marigold_demo.errors import DemoError
 from marigold_demo.settings import DepthSettings
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from marigold_demo.ui.depth_tab import DepthTab
     from marigold_demo.ui.photo_tab import PhotoTab
 
-_ABOUT_OTHERS = "A folder in diffusers' layout, or a repository on the Hugging Face hub."
+_ABOUT_OTHERS = "A folder with a Marigold or another depth network, or a repository on the Hugging Face hub."
 
 
 class ModelPicker:
@@ -28,11 +28,12 @@ class ModelPicker:
 
     def __init__(self, store: SessionStore, status_of: StatusSource | None) -> None:
         self.store, self.status_of = store, status_of
+        self.choices = model_choices(None)
 
     def add_choice(self, defaults: DepthSettings) -> None:
         """Add the dropdown, the line below it, and what a refinement would cost."""
         self.choice = gr.Dropdown(
-            model_choices(None),
+            self.choices,
             value=defaults.checkpoint,
             label="Model",
             allow_custom_value=True,
@@ -48,10 +49,10 @@ class ModelPicker:
 
     def connect(self, page: gr.Blocks, photo: "PhotoTab", depth: "DepthTab", run: Dependency) -> None:
         """Show the status whenever it changes; offer the refinement of each draft."""
-        self.photo = photo
+        self.photo, self.second = photo, depth.compare.method
         if self.status_of is not None:
             for moment in (page.load, run.success):  # a run may have fetched a checkpoint
-                moment(self.show_choices, None, [self.choice], queue=False, **QUIET)
+                moment(self.show_choices, None, [self.choice, depth.compare.method], queue=False, **QUIET)
         chosen = [page.load, photo.key.change, *(field.change for field in photo.fields.values())]
         shown: dict[str, Any] = {
             "fn": self.show_status,
@@ -73,8 +74,9 @@ class ModelPicker:
         self.refine.click(lambda: new_request(refine=True), None, [photo.request], **WORK | ONCE)
 
     def show_choices(self) -> dict[Any, Any]:
-        """Fill the dropdown with what is known of each checkpoint now."""
-        return {self.choice: gr.Dropdown(choices=model_choices(self.status_of))}
+        """Fill the dropdowns with what is known of each checkpoint now."""
+        choices = model_choices(self.status_of)
+        return {choice: gr.Dropdown(choices=choices) for choice in (self.choice, self.second)}
 
     def show_status(self, *chosen: Any) -> dict[Any, Any]:
         """Fill the line below the dropdown."""
@@ -107,9 +109,10 @@ class ModelPicker:
 
 def model_choices(status_of: StatusSource | None) -> list[tuple[str, str]]:
     """Return title and name of each known checkpoint; the title says whether it has to be downloaded."""
+    every = (*CATALOG, *OTHER_METHODS)
     if status_of is None:
-        return [(known.title, known.name) for known in CATALOG]
-    return [(f"{known.title} · {_presence(status_of, known)}", known.name) for known in CATALOG]
+        return [(known.title, known.name) for known in every]
+    return [(f"{known.title} · {_presence(status_of, known)}", known.name) for known in every]
 
 
 def _presence(status_of: StatusSource, known: KnownCheckpoint) -> str:
@@ -137,10 +140,14 @@ def about_model(status_of: StatusSource | None, settings: DepthSettings) -> str:
     Raises:
         DemoError: There is no such checkpoint.
     """
-    known = find(settings.checkpoint)
-    about = known.about if known else _ABOUT_OTHERS
     cost = status_text(status_of(settings)) if status_of else ""
-    return _line(about, cost)
+    return _line(method_hint(settings.checkpoint), cost)
+
+
+def method_hint(name: object) -> str:
+    """Return a sentence or two on a method, its license where that restricts the use."""
+    known = find(name) if isinstance(name, str) else None
+    return f"{known.about} {known.terms}".strip() if known else _ABOUT_OTHERS
 
 
 def _line(about: str, cost: str = "", *, alert: bool = False) -> str:

@@ -97,8 +97,8 @@ class Tabs:
         """Connect the events of all tabs."""
         self.objects.connect(self.depth)
         run = self.depth.connect_run(self.photo, self.objects)
-        self.depth.connect(run)
-        self.photo.connect(self.depth, self.objects, run)
+        self.depth.connect()
+        self.photo.connect(self.depth, self.objects)
         self.models.connect(page, self.photo, self.depth, run)
         begun = self.restore.connect(page)
         if self.opening is not None:

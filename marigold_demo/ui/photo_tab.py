@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import gradio as gr
 import numpy as np
-from gradio.events import Dependency
 from PIL import Image, ImageOps
 
 from marigold_demo.errors import DemoError, PhotoError
@@ -100,6 +99,7 @@ class PhotoTab:
         self.run = gr.Button(
             "Estimate depth", variant="primary", elem_id="run", interactive=self.opening is not None
         )
+        self.run_buttons = [self.run]  # that start a run, and wait while there is one
         self.phone_depth = gr.Button(PHONE_DEPTH, visible=False, elem_id="phone-depth")
         names = [field.name for field in fields(defaults) if field.name != "checkpoint"]
         with gr.Accordion("Settings", open=False, elem_id="depth-settings"):
@@ -146,26 +146,27 @@ class PhotoTab:
     @property
     def run_outputs(self) -> list[gr.components.Component]:
         """What `run_state` fills."""
-        return [self.run, self.cancel, self.status]
+        return [*self.run_buttons, self.cancel, self.status]
 
     def run_state(
         self, *, ready: bool, busy: bool = False, words: str | None = "", alert: bool = False
     ) -> Outputs:
         """Return run button, cancel button and status line; words of None leave the line as it is."""
-        shown: Outputs = {self.run: gr.Button(interactive=ready), self.cancel: gr.Button(interactive=busy)}
+        shown: Outputs = {button: gr.Button(interactive=ready) for button in self.run_buttons}
+        shown[self.cancel] = gr.Button(interactive=busy)
         if words is not None:
             shown[self.status] = status(words, share=0 if busy else None, alert=alert)
         return shown
 
-    def connect(self, depth: "DepthTab", objects: "ObjectTab", run: Dependency) -> None:
+    def connect(self, depth: "DepthTab", objects: "ObjectTab") -> None:
         """Connect what brings in a photo, an example or a recipe.
 
         Args:
             depth: The tab whose depth a new photo takes away.
             objects: The tab that is folded, and whose settings examples and recipes change.
-            run: The event that uses the network; a new photo cancels it.
         """
         self.depth, self.objects = depth, objects
+        runs = depth.runs  # a new photo cancels them
         words = [self.name, self.notes, *self.run_outputs]
         taken = [self.key, self.request, *words, depth.stage, depth.key, objects.stage]
         self.key.change(
@@ -181,7 +182,7 @@ class PhotoTab:
             **READING,
         )
         self.say.change(None, [self.say], [self.status], js="(line) => line", **QUIET)
-        self.drop.input(self.empty, [self.intake, self.newest], taken, cancels=[run, took], **WORK)
+        self.drop.input(self.empty, [self.intake, self.newest], taken, cancels=[*runs, took], **WORK)
         self.gallery.select(
             user_errors(self.take_chosen_example),
             [self.at_once, objects.history, objects.preset, *objects.all_fields],
@@ -193,7 +194,7 @@ class PhotoTab:
                 objects.preset,
                 *objects.relief.fields.values(),
             ],
-            cancels=[run, took],  # what came before is not shown after it
+            cancels=[*runs, took],  # what came before is not shown after it
             **WORK | EACH,
             **RAW,
         )

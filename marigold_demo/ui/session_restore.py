@@ -72,7 +72,7 @@ class SessionRestore:
         keys, fields = [photo.key, depth.key, objects.chosen], list(self.fields.values())
         names = json.dumps(list(self.fields))
         gr.on(
-            [photo.key.change, depth.key.change, objects.chosen.change],
+            [photo.key.change, depth.key.change, depth.compare.found.change, objects.chosen.change],
             user_errors(self.keep),
             keys,
             [self.ticket, photo.link],
@@ -149,6 +149,7 @@ class SessionRestore:
             DemoError: There is no depth, or it is gone.
         """
         self.store.result(depth_key)
+        depth_key = self.store.branch_result(depth_key)  # as it is now
         settings = {"kind": kind, "settings": dict(zip(self.fields, values, strict=True))}
         return {self.link_key: self.store.remember(photo_key, depth_key, settings=settings)}
 

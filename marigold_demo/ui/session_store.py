@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from marigold_demo.catalog import find
-from marigold_demo.depth import DepthMap
+from marigold_demo.depth import Depth, DepthMap, align
 from marigold_demo.errors import DemoError
 from marigold_demo.io import export
 from marigold_demo.io.cache_folder import CacheFolder, disk_full_errors
@@ -34,6 +34,7 @@ from marigold_demo.workflow import IdleCache, PeriodicTask, Workflow, size_bytes
 MAX_BYTES = 2**30
 TTL_S = 2 * 3600.0
 SCREEN_PX = 1280
+MOST_OTHERS = 3  # other depths of a photo beside the one on screen
 _KEPT_BYTES = 2**23  # of what `remember` keeps
 _SHARED = "~"  # how the second part of a key begins that came by a link
 _REFINE = "refine-"  # how the id of a refinement begins
@@ -60,6 +61,14 @@ class Kept:
 
 
 @dataclass(frozen=True, eq=False)
+class OtherDepth:
+    """Another depth of the same photo, and what the visitor reads of it, such as "Depth of Marigold LCM"."""
+
+    name: str
+    depth: DepthMap
+
+
+@dataclass(frozen=True, eq=False)
 class DepthResult:
     """One finished depth map with all that is made from it.
 
@@ -68,16 +77,14 @@ class DepthResult:
         depth: Depth at the photo's size.
         settings: What made it; None when the visitor brought the depth.
         own_name: What the visitor reads of a depth that no settings made.
-        previous: An earlier depth of the same photo, to compare with.
-        previous_name: What the visitor reads of it, for instance "Depth of Marigold LCM".
+        others: Other depths of the same photo to compare with, the newest first.
     """
 
     photo: Photo
     depth: DepthMap
     settings: DepthSettings | None
     own_name: str = "Your own depth"
-    previous: DepthMap | None = None
-    previous_name: str = ""
+    others: tuple[OtherDepth, ...] = ()
 
     @property
     def name(self) -> str:
@@ -85,12 +92,12 @@ class DepthResult:
         if self.settings is None:
             return self.own_name
         known = find(self.settings.checkpoint)
-        return f"Depth of {known.short_title if known else self.settings.checkpoint}"
+        return f"Depth of {known.short_title if known else self.settings.checkpoint.rpartition('/')[2]}"
 
     @property
     def size_bytes(self) -> int:
         """Bytes of photo and depths, with the smaller copies that the screen asks for."""
-        maps = [depth for depth in (self.depth, self.previous) if depth is not None]
+        maps = [self.depth, *(other.depth for other in self.others)]
         whole = self.photo.rgb.nbytes + sum(size_bytes(depth) for depth in maps)
         share = SCREEN_PX / max(self.photo.size)
         return whole + round(whole * share**2) if share < 1 else whole
@@ -100,9 +107,15 @@ class DepthResult:
         if earlier is None or earlier.photo.digest != self.photo.digest:
             return self
         if earlier.depth is self.depth:  # the same request again
-            return replace(self, previous=earlier.previous, previous_name=earlier.previous_name)
+            return replace(self, others=earlier.others)
         name = earlier.name if earlier.name != self.name else f"{earlier.name}, before"
-        return replace(self, previous=earlier.depth, previous_name=name)
+        before = tuple(other for other in earlier.others if other.name != self.name)
+        return replace(self, others=before).beside(OtherDepth(name, earlier.depth))
+
+    def beside(self, other: OtherDepth) -> "DepthResult":
+        """Return the result with one more other depth; one of the same name goes, or else the oldest."""
+        older = [one for one in self.others if one.name != other.name]
+        return replace(self, others=(other, *older)[:MOST_OTHERS])
 
     def recipe(self, settings: ObjectSettings | None = None) -> Recipe:
         """Return what a file made from this depth was made with."""
@@ -129,9 +142,10 @@ class DepthResult:
         return _small(self.depth)
 
     @cached_property
-    def screen_previous(self) -> DepthMap | None:
-        """The other depth as large as a screen needs it."""
-        return None if self.previous is None else _small(self.previous)
+    def screen_others(self) -> tuple[Depth, ...]:
+        """The other depths, as large as `screen_depth` and on its scale; beyond [0, 1] is possible."""
+        depth = self.screen_depth
+        return tuple(align(_resized(other.depth, depth.size), depth) for other in self.others)
 
 
 class SessionStore:
@@ -220,7 +234,7 @@ class SessionStore:
         """
         key = secrets.token_urlsafe(16)
         if photo_key:
-            result = result.compared_with(self._results.get(_entry(self._latest.get(photo_key))))
+            result = result.compared_with(self._find(self._latest.get(photo_key)))
             self._latest.put(photo_key, key, size_bytes=len(key))
         self._results.put(key, result, size_bytes=result.size_bytes)
         return key
@@ -241,10 +255,25 @@ class SessionStore:
         """
         if not key:
             raise DemoError("There is no depth yet; choose a photo first.")
-        result = self._results.get(_entry(key))
+        result = self._find(key)
         if result is None:
             raise DemoError("This depth has left the server's memory; press “Estimate depth” again.")
         return result
+
+    def _find(self, key: str | None) -> DepthResult | None:
+        result = self._results.get(_entry(key))
+        return result and (self._results.get(_compared(key)) or result)
+
+    def compare(self, key: str | None, other: OtherDepth) -> None:
+        """Keep another depth beside a result, for the owner of this key alone.
+
+        Raises:
+            DemoError: As `result`.
+        """
+        self._keep_compared(key, self.result(key).beside(other))
+
+    def _keep_compared(self, key: str | None, result: DepthResult) -> None:
+        self._results.put(_compared(key), result, size_bytes=result.size_bytes)
 
     def is_own_depth(self, key: str | None) -> bool:
         """Return whether a kept depth map was brought by the visitor."""
@@ -273,10 +302,20 @@ class SessionStore:
         depth = kept.depth_key if self._results.get(_entry(kept.depth_key)) else None
         if photo is None and depth is None:
             return None
-        photo, depth = _branch(photo, shared=shared), _branch(depth, shared=shared)
+        photo, depth = _branch(photo, shared=shared), self._branch_result(depth, shared=shared)
         if photo and depth:
             self._latest.put(photo, depth, size_bytes=_NOTE_BYTES)
         return replace(kept, photo_key=photo, depth_key=depth)
+
+    def branch_result(self, key: str | None) -> str | None:
+        """Return another key to a result as it is now; later comparisons are of one key only."""
+        return self._branch_result(key, shared=False)
+
+    def _branch_result(self, key: str | None, *, shared: bool) -> str | None:
+        branch, compared = _branch(key, shared=shared), self._results.get(_compared(key))
+        if compared is not None:
+            self._keep_compared(branch, compared)
+        return branch
 
     def is_shared(self, key: str | None) -> bool:
         """Return whether an entry came by a link and not from this visitor."""
@@ -318,6 +357,11 @@ def _entry(key: str | None) -> str | None:
     return key and key.partition(".")[0]
 
 
+def _compared(key: str | None) -> str:
+    """Return under which key a result lies with what its owner compared it with."""
+    return f"compared {key}"
+
+
 def _branch(key: str | None, *, shared: bool) -> str | None:
     """Return a key of one's own to an entry."""
     return key and f"{_entry(key)}.{_SHARED if shared else ''}{secrets.token_urlsafe(8)}"
@@ -352,7 +396,18 @@ def _small(depth: DepthMap) -> DepthMap:
     if _fits(depth.values):
         return depth
     spread = depth.uncertainty
-    return DepthMap(_shrink(depth.values), None if spread is None else _shrink(spread))
+    return replace(
+        depth, values=_shrink(depth.values), uncertainty=None if spread is None else _shrink(spread)
+    )
+
+
+def _resized(depth: DepthMap, size: tuple[int, int]) -> DepthMap:
+    """Return a depth at a size, width and height, without its uncertainty."""
+    values = _small(depth).values
+    if values.shape[::-1] != size:
+        image = Image.fromarray(values).resize(size, Image.Resampling.BILINEAR)  # mode F
+        values = np.asarray(image, dtype=np.float32)
+    return replace(depth, values=values, uncertainty=None)
 
 
 def _shrink(values: NDArray[np.float32]) -> NDArray[np.float32]:
