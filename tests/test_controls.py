@@ -136,19 +136,31 @@ def start(visit, request):
     assert used == request.function.uses
 
 
-def turn_all(hand, turned, settings, shown):
-    """Change options one after the other; `shown` waits for what settings give, which differs after each."""
-    last = shown(settings)
+def turn_all(hand, turned, settings, tell, see, *, at_once=6):
+    """Change options one after the other.
 
-    def holds(field, value):
+    Args:
+        hand: Finds a control by its name.
+        turned: Name, field, widget and new value of each.
+        settings: What the page has at first.
+        tell: Returns what settings give; differs after each change.
+        see: Waits until the page shows that.
+        at_once: Number of options that are changed before the page is looked at.
+    """
+    last = tell(settings)
+    see(last)
+
+    def follows(field, value):
         nonlocal settings, last
         settings = widgets.read(type(settings), asdict(settings) | {field: value})
-        before, last = last, shown(settings)
+        before, last = last, tell(settings)
         assert last != before, f"{field} {value} does nothing"
 
-    for name, field, widget, value in turned:
+    for number, (name, field, widget, value) in enumerate(turned, 1):
         share = SHARES.get(name, 0.35)
-        turn(hand, name, widget, to=value, holds=partial(holds, field), share=share)
+        turn(hand, name, widget, to=value, holds=partial(follows, field), share=share)
+        if number in (len(turned), *range(at_once, len(turned), at_once)):
+            see(last)
     return settings
 
 
@@ -272,11 +284,10 @@ def test_settings_of_depth_reach_the_price_and_then_the_network(start, photo, pr
     hand("model").click()
     hand("Depth: Settings").click()
 
-    def price(settings):
-        expect(seen.page.locator("#about-model")).to_contain_text(f"took {minutes(settings)} min last time")
-        return minutes(settings)
+    def see(price):
+        expect(seen.page.locator("#about-model")).to_contain_text(f"took {price} min last time")
 
-    settings = turn_all(hand, DEPTH, DepthSettings(), price)
+    settings = turn_all(hand, DEPTH, DepthSettings(), minutes, see)
     seen.upload(photo)
     seen.wait_for_depth()
     assert predict.asked == settings
@@ -292,13 +303,20 @@ def test_colors_and_sides_reach_the_pictures(start, result, monkeypatch):
             if name != layers.PHOTO:
                 wait_until(seen.page, partial(same, image, rgb))
         expect(seen.page.locator("#legend [data-side]")).to_have_text(list(sides))
-        return rgb.tobytes()
 
     def same(image, rgb):
         return np.array_equal(pixels(fetched(seen.page, image)), rgb)
 
     hand("depth-tab-button").click()
-    look = turn_all(hand, LOOK, DepthStyle(), lambda look: shows((layers.PHOTO, layers.DEPTH), look))
+    drawn, depth = seen.page.locator("#compare img").nth(1), partial(layers.render, result, layers.DEPTH)
+    look = turn_all(
+        hand,
+        LOOK,
+        DepthStyle(),
+        lambda look: depth(look).tolist(),
+        lambda rgb: wait_until(seen.page, partial(same, drawn, rgb)),
+    )
+    shows((layers.PHOTO, layers.DEPTH), look)
     hand("more-files").click()
     hand("download-colored")
     colored = look.colored(result.depth.values)
@@ -453,24 +471,23 @@ def test_settings_of_the_relief_reach_its_report(start, result, monkeypatch):
     def report(settings):
         relief = CoarseWorkflow.relief(result.depth, settings, photo=result.photo)
         told = build_report(relief, *formats_of("relief")["stl"].write(relief, "lawn"))
-        text = "".join([*map("".join, told.lines()), *told.warnings])
-        expect(seen.page.locator("#relief-report .report")).to_have_text(text)
-        return text
+        return "".join([*map("".join, told.lines()), *told.warnings])
 
+    see = expect(seen.page.locator("#relief-report .report")).to_have_text
     hand("relief-tab-button").click()
     unfolded(hand("Relief: Fine tuning"))
-    last = turn_all(hand, RELIEF, ReliefSettings(), report)
+    last = turn_all(hand, RELIEF, ReliefSettings(), report, see)
     chosen = [*reversed(STYLES.items())]  # the first of the page is marked already, if changed
     for name, words in chosen:
         assert last != RELIEF_PRESETS.get(name, ReliefSettings())
         hand(f"preset: {words}").check()
-        report(RELIEF_PRESETS.get(name, ReliefSettings()))
+        see(report(RELIEF_PRESETS.get(name, ReliefSettings())))
     for _, words in [*chosen[-2::-1], chosen[-1]]:
         hand("undo").click()
         expect(hand(f"preset: {words}")).to_be_checked()
-    report(last)
+    see(report(last))
     hand("reset-all").click()
-    report(ReliefSettings())
+    see(report(ReliefSettings()))
 
 
 @uses("relief-tab-button", "mesh-tab-button", "Mesh: Fine tuning", turned=MESH)
@@ -487,13 +504,16 @@ def test_settings_of_the_mesh_reach_its_preview(start, result, monkeypatch):
     def mesh(settings):
         aspect = aspect_of(SimpleNamespace(aspect=seen.page.evaluate(CANVAS_ASPECT)))
         surface = CoarseWorkflow.surface(result.depth, result.photo, settings.preview())
-        made = in_glb(export.eye_glb(surface, aspect=aspect))
-        wait_until(seen.page, lambda: in_glb(fetched(seen.page, shown, "href")) == made)
-        return made, settings.near_m  # of which the screen shows nothing
+        return in_glb(
+            export.eye_glb(surface, aspect=aspect)
+        ), settings.near_m  # of which the screen shows nothing
+
+    def see(told):
+        wait_until(seen.page, lambda: in_glb(fetched(seen.page, shown, "href")) == told[0])
 
     hand("mesh-tab-button").click()
     unfolded(hand("Mesh: Fine tuning"))
-    settings = turn_all(hand, MESH, MeshSettings(), mesh)
+    settings = turn_all(hand, MESH, MeshSettings(), mesh, see, at_once=3)
     assert settings == last
     file = in_glb(export.glb(CoarseWorkflow.surface(result.depth, result.photo, settings)))
     wait_until(seen.page, lambda: in_glb(seen.download("#glb").read_bytes()) == file)

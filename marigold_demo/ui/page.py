@@ -100,8 +100,9 @@ class Tabs:
         self.depth.connect()
         self.photo.connect(self.depth, self.objects)
         self.models.connect(page, self.photo, self.depth, run)
-        begun = self.restore.connect(page)
-        if self.opening is not None:
+        for begun in self.restore.connect(page):
+            if self.opening is None:
+                break
             begun.success(
                 self.depth.of_this(self.write_opening),
                 [self.depth.key],

@@ -51,6 +51,7 @@ class SessionRestore:
         self.ticket = gr.Textbox(visible="hidden", elem_id="ticket")  # what the browser is to keep, as JSON
         self.link_key = gr.Textbox(visible="hidden", elem_id="link-key")
         self.turned = gr.Textbox(visible="hidden", elem_id="turned")  # the visitor has turned the object
+        self.asked = gr.State(None)  # what is to be restored
         self.reopened = gr.State(None)  # a depth was restored when it changes
         self.kinds = objects.tabs["relief"].parent  # Gradio forgets it once the page is built
         self.fields = {
@@ -66,8 +67,8 @@ class SessionRestore:
             "frame": photo.frame,
         }
 
-    def connect(self, page: gr.Blocks) -> Dependency:
-        """Restore when the page is loaded, keep what changes, and make links; return the first event."""
+    def connect(self, page: gr.Blocks) -> list[Dependency]:
+        """Restore when the page is loaded, keep what changes, and make links; return the first events."""
         photo, depth, objects = self.photo, self.depth, self.objects
         keys, fields = [photo.key, depth.key, objects.chosen], list(self.fields.values())
         names = json.dumps(list(self.fields))
@@ -87,9 +88,19 @@ class SessionRestore:
             **QUIET,
         )
         pictures = [photo.drop, photo.name, photo.notes, *depth.pictures, depth.stage, self.kinds]
+        # Gradio's page updates every component that an event ever filled at each event that follows. So the
+        # page fills all of them only where there is something to restore.
         begun = page.load(
-            user_errors(self.restore),
+            self.begin,
             [self.kept],
+            [self.asked, photo.key, depth.key, self.reopened],
+            js="(kept) => waysIn.recall(kept)",
+            **WORK,
+            **RAW,
+        )
+        restored = self.asked.change(
+            user_errors(self.restore),
+            [self.asked],
             list(
                 dict.fromkeys(
                     [
@@ -103,7 +114,6 @@ class SessionRestore:
                     ]
                 )
             ),
-            js="(kept) => waysIn.recall(kept)",
             **WORK,
             **RAW,
         )
@@ -116,7 +126,7 @@ class SessionRestore:
             user_errors(self.make_link), [*keys, *fields], [self.link_key], **WORK | ONCE, **RAW
         )
         made.success(None, [self.link_key], None, js=_COPY, **QUIET)
-        return begun
+        return [begun, restored]
 
     # Handlers: what they return is component -> value; components that are not named stay as they are.
 
@@ -152,6 +162,10 @@ class SessionRestore:
         depth_key = self.store.branch_result(depth_key)  # as it is now
         settings = {"kind": kind, "settings": dict(zip(self.fields, values, strict=True))}
         return {self.link_key: self.store.remember(photo_key, depth_key, settings=settings)}
+
+    def begin(self, asked: object) -> Outputs:
+        """Note what is asked of `restore`; a new visitor gets the first example."""
+        return {self.asked: asked} if isinstance(asked, dict) else self._begin()
 
     def restore(self, asked: object) -> Outputs:
         """Show again what the browser has a key for, or what a link leads to; else the first example.
