@@ -16,7 +16,7 @@ from benchmarks.attack_watch import ATTACKS, SECTIONS, Outcome, judged
 from benchmarks.attacks import shown
 from tests.pages import ROOT
 
-EXIF = hostile.exif_pointers(size=5_000, tags=20)
+EXIF = hostile.exif_pointers(size=5_000, tags=5)
 
 
 @pytest.mark.parametrize(
@@ -121,8 +121,8 @@ def test_readers_find_the_exif_in_each_format(data):
     pillow_heif.register_heif_opener()
     with Image.open(io.BytesIO(data)) as image:
         exif = image.getexif()
-        assert len(exif) == 21
-        assert sum(len(value) for value in exif.values() if isinstance(value, bytes)) > 20 * 4_000
+        assert len(exif) == 6
+        assert sum(len(value) for value in exif.values() if isinstance(value, bytes)) > 5 * 4_000
 
 
 def test_the_scans_of_a_jpeg_are_all_read():

@@ -5,13 +5,16 @@ import resource
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from benchmarks.hostile_files import exif_in, exif_in_jpeg, exif_in_png, exif_pointers
 from marigold_demo.errors import PhotoError
 from marigold_demo.io import jpeg
 from marigold_demo.io.photo import Photo, decode_photo, field_of_view
@@ -251,6 +254,17 @@ def test_an_odd_focal_length_does_not_cost_the_orientation(focal, length_mm):
     photo = read(encoded(stored, "JPEG", exif=b"Exif\0\0" + exif, quality=95, subsampling=0))
     assert_shows_quarters(photo)
     assert photo.fov_deg == (None if length_mm is None else pytest.approx(field_of_view(length_mm, 144, 96)))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "HEIF"])
+def test_exif_whose_tags_name_the_same_bytes_takes_no_more_memory_than_other_exif(kind):
+    exif = exif_pointers(size=200_000)  # 380 MB
+    data = {"JPEG": exif_in_jpeg, "PNG": exif_in_png}.get(kind, partial(exif_in, kind))(exif)
+    tracemalloc.start()
+    read(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8_000_000
 
 
 def test_a_tiff_with_damaged_exif_and_text_is_read():

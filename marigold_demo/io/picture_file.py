@@ -6,10 +6,11 @@ first frame without comments first: Pillow joins comments piece by piece, which 
 them, and counts frames by reading every one.
 """
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from PIL import (
     AvifImagePlugin,
@@ -19,6 +20,7 @@ from PIL import (
     ImageFile,
     Jpeg2KImagePlugin,
     PpmImagePlugin,
+    TiffImagePlugin,
     WebPImagePlugin,
 )
 from pillow_heif.as_plugin import HeifImageFile
@@ -76,6 +78,38 @@ _PROLOG = ((b"<?xml", b"?>"), (b"<!--", b"-->"), (b"<!doctype", b">"))
 # Blocks of a GIF.
 _GIF_END, _GIF_IMAGE, _GIF_EXTENSION, _GIF_CONTROL = b";", b",", b"!", 0xF9
 _MOST_FRAMES = 10_000
+
+
+class _BoundedReader:
+    """Reads a file until some times its length have been read in all."""
+
+    def __init__(self, file: IO[bytes], times: int = 8) -> None:
+        begin = file.tell()
+        self._left = times * file.seek(0, os.SEEK_END)
+        self.seek, self.tell, self._file = file.seek, file.tell, file
+        file.seek(begin)
+
+    def read(self, count: int = -1) -> bytes:
+        data = self._file.read(count)
+        self._left -= len(data)
+        if self._left < 0:
+            raise OSError("The tags name the same bytes again and again.")
+        return data
+
+
+_load_tags = TiffImagePlugin.ImageFileDirectory_v2.load
+
+
+def _load_some_tags(directory: TiffImagePlugin.ImageFileDirectory_v2, file: IO[bytes]) -> None:
+    """Read tags as Pillow does, and end where they name the same bytes again and again.
+
+    Pillow keeps the bytes of each tag, and reads all of them while it opens a JPEG or an AVIF: 1 MB of EXIF
+    would take 1.8 GB.
+    """
+    _load_tags(directory, _BoundedReader(file))  # type: ignore[arg-type]
+
+
+TiffImagePlugin.ImageFileDirectory_v2.load = _load_some_tags  # type: ignore[method-assign]
 
 
 def decode(file: BinaryIO) -> tuple[Picture, PhoneDepth | None]:
