@@ -109,7 +109,7 @@ def _load_some_tags(directory: TiffImagePlugin.ImageFileDirectory_v2, file: IO[b
     _load_tags(directory, _BoundedReader(file))  # type: ignore[arg-type]
 
 
-TiffImagePlugin.ImageFileDirectory_v2.load = _load_some_tags  # type: ignore[method-assign]
+TiffImagePlugin.ImageFileDirectory_v2.load = _load_some_tags  # type: ignore[method-assign, assignment]
 
 
 def decode(file: BinaryIO) -> tuple[Picture, PhoneDepth | None]:
