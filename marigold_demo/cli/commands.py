@@ -36,7 +36,7 @@ from marigold_demo.workflow import Predictor, Workflow, check_same_shape, phone_
 if TYPE_CHECKING:
     from marigold_demo.evaluation.datasets import Sample
     from marigold_demo.evaluation.evaluate import Score
-    from marigold_demo.training.train import TrainProgress
+    from marigold_demo.training.stage_run import TrainProgress
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,15 @@ class TrainSettings:
     precision: Precision = option(
         "float32", "Number format of the networks' work", choices=get_args(Precision)
     )
-    save_every: int = option(500, "Steps from one saved state to the next", limits=(1, 1_000_000))
+    save_every: int = option(
+        100,
+        "Steps from one saved state to the next, from which the same command goes on",
+        limits=(1, 1_000_000),
+    )
+    checkpoint_every: int = option(
+        500, "Steps from one numbered checkpoint to the next", limits=(1, 1_000_000)
+    )
+    keep_checkpoints: int = option(3, "Numbered checkpoints that stay, the newest ones", limits=(1, 1000))
     validate_every: int = option(250, "Steps from one validation to the next", limits=(1, 1_000_000))
     validation_batches: int = option(4, "Batches that are held out for validation", limits=(1, 1000))
     workers: int = option(2, "Threads that prepare pictures", limits=(1, 64))

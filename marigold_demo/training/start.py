@@ -1,27 +1,16 @@
-"""What a training starts from, and the folder of its run: state, log, curves and finished checkpoint.
+"""What a training starts from: new small networks, a Stable Diffusion 2 folder, or a Marigold checkpoint."""
 
-It starts from new small networks, a Stable Diffusion 2 folder, or a Marigold checkpoint. A state is written
-beside the old one and renamed, so that a full disk or an interruption leaves the old one.
-"""
-
-import copy
-import csv
 import importlib
-import json
-import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DConditionModel
-from matplotlib.figure import Figure
 from torch import nn
 
 from marigold_demo.errors import CheckpointError, SettingsError
 from marigold_demo.network.checkpoint import open_pipeline
-from marigold_demo.network.checkpoint_folder import save_pipeline
 from marigold_demo.network.image_encoder import EfficientNetLite, from_published_weights
 from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.network.plan import CheckpointDefaults
@@ -32,8 +21,6 @@ SD_RESOLUTION = 768
 SD_STEPS = 4
 LATENT_CHANNELS = 4
 VIEWS = 4  # of a photo, whose mean is the depth
-FIXED = ("init", "data", "image_encoder", "batch", "accumulate", "shapes", "fresh", "seed")
-COLUMNS = ("stage", "step", "lr", "loss", "validation", "seconds")
 
 
 def open_init(settings: TrainSettings) -> DepthPipeline:
@@ -212,136 +199,3 @@ def load_published_encoder(variant: str) -> EfficientNetLite | None:
     file = getattr(module, f"Efficientnet{variant.capitalize()}ModelFile")
     weights = torch.load(file.get_model_file_path(), weights_only=True, map_location="cpu")
     return from_published_weights(weights, variant=variant)
-
-
-@dataclass(frozen=True)
-class LogRow:
-    """One line of the log; validation is None between validations."""
-
-    stage: str
-    step: int
-    lr: float
-    loss: float
-    validation: float | None
-    seconds: float
-
-
-class RunFolder:
-    """Files of one run."""
-
-    def __init__(self, folder: Path, settings: TrainSettings) -> None:
-        """Open or start a run.
-
-        Raises:
-            SettingsError: The folder holds a run with other data, networks or seed.
-        """
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._check_settings(settings)
-
-    @property
-    def checkpoint(self) -> Path:
-        """Where the finished weights go."""
-        return self.folder / "checkpoint"
-
-    def load_state(self) -> dict[str, Any] | None:
-        """Return the last saved state, None at the start.
-
-        Raises:
-            CheckpointError: The state is damaged.
-        """
-        path = self.folder / "state.pt"
-        if not path.exists():
-            return None
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
-        except (OSError, RuntimeError, ValueError, EOFError, KeyError, UnpicklingError) as error:
-            raise CheckpointError(f"{path} is damaged; delete it to start the run anew.") from error
-
-    def save_state(self, state: dict[str, Any]) -> None:
-        """Keep a state in place of the last one."""
-        beside = self.folder / ".state.pt.new"
-        torch.save(state, beside)
-        beside.replace(self.folder / "state.pt")
-
-    def log(self, row: LogRow) -> None:
-        """Add a line to log.csv."""
-        path = self.folder / "log.csv"
-        is_new = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.writer(file)
-            if is_new:
-                writer.writerow(COLUMNS)
-            validation = "" if row.validation is None else f"{row.validation:.5f}"
-            writer.writerow(
-                [row.stage, row.step, f"{row.lr:.3g}", f"{row.loss:.5f}", validation, f"{row.seconds:.1f}"]
-            )
-
-    def draw_curves(self) -> None:
-        """Draw log.csv as curves.png, one panel a stage."""
-        with (self.folder / "log.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        stages = list(dict.fromkeys(row["stage"] for row in rows))
-        figure = Figure(figsize=(5 * len(stages), 3.2), layout="constrained")
-        for panel, stage in zip(figure.subplots(1, len(stages), squeeze=False)[0], stages, strict=True):
-            mine = [row for row in rows if row["stage"] == stage]
-            checked = [row for row in mine if row["validation"]]
-            panel.plot([int(r["step"]) for r in mine], [float(r["loss"]) for r in mine], label="training")
-            panel.plot(
-                [int(r["step"]) for r in checked],
-                [float(r["validation"]) for r in checked],
-                label="validation",
-            )
-            panel.set(title=stage, xlabel="step", ylabel="loss", yscale="log")
-            panel.legend()
-        beside = self.folder / ".curves.png"
-        figure.savefig(beside, format="png", dpi=100)
-        beside.replace(self.folder / "curves.png")
-
-    def _check_settings(self, settings: TrainSettings) -> None:
-        path = self.folder / "settings.json"
-        mine = asdict(settings)
-        if path.exists():
-            theirs = json.loads(path.read_text())
-            changed = [name for name in FIXED if theirs.get(name) != mine[name]]
-            if changed:
-                name = changed[0]
-                raise SettingsError(
-                    f"{self.folder} holds a run with {name} = {theirs.get(name)!r}, not {mine[name]!r}; "
-                    "give another out folder, or the same settings to go on."
-                )
-        beside = self.folder / ".settings.json"
-        beside.write_text(json.dumps(mine, indent=2) + "\n")
-        beside.replace(path)
-
-
-def save_checkpoint(pipeline: DepthPipeline, folder: Path, *, init: Path) -> None:
-    """Write a checkpoint folder in float16.
-
-    The text encoder of `init`, where it has one, comes along, so that diffusers' pipeline loads the folder.
-    It replaces a folder of that name at the very end.
-    """
-    halved = copy.deepcopy(pipeline)
-    for network in (halved.unet, halved.vae, halved.image_encoder):
-        if network is not None:
-            nn.Module.to(network, "cpu", torch.float16)  # diffusers' own `to` warns of what does not apply
-    fresh, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
-    save_pipeline(halved, fresh)
-    _add_text_encoder(fresh, init=init)
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _add_text_encoder(folder: Path, *, init: Path) -> None:
-    parts = {"text_encoder": "CLIPTextModel", "tokenizer": "CLIPTokenizer"}
-    if not all((init / part).is_dir() for part in parts):
-        return
-    path = folder / "model_index.json"
-    index = json.loads(path.read_text())
-    for part, kind in parts.items():
-        shutil.copytree(init / part, folder / part)
-        index[part] = ["transformers", kind]
-    path.write_text(json.dumps(index, indent=2) + "\n")

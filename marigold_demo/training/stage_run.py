@@ -1,0 +1,325 @@
+"""One stage under way: optimizer, average, log, saved states; an interrupt loses no step that was done."""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from marigold_demo.training import TrainSettings
+from marigold_demo.training.batches import Batch, BatchPlan, batches_from, make_batch
+from marigold_demo.training.run_folder import LogRow, RunFolder
+from marigold_demo.training.stages import Stage, VaeStage
+
+LARGEST_GRADIENT = 1.0
+LOG_EVERY = 10
+
+
+class Average:
+    """Averaged copies of weights; young averages forget faster, so that the start does not linger."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], *, decay: float) -> None:
+        self.decay = decay
+        self.parameters = list(parameters)
+        self.values = [parameter.detach().clone() for parameter in self.parameters]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move the average towards the weights after step 1, 2, ..."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self.values, [p.detach() for p in self.parameters], 1 - decay)
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Put the average in the place of the weights for a while."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for parameter, value in zip(self.parameters, self.values, strict=True):
+            weight = parameter.clone()  # one at a time, for the memory
+            parameter.copy_(value)
+            value.copy_(weight)
+
+    @torch.no_grad()
+    def write_back(self) -> None:
+        """Leave the average in the place of the weights."""
+        for parameter, value in zip(self.parameters, self.values, strict=True):
+            parameter.copy_(value)
+
+
+@dataclass(frozen=True)
+class TrainProgress:
+    """One moment of a training.
+
+    Attributes:
+        stage: Its name.
+        step: Steps done.
+        steps: Steps in all.
+        loss: Mean loss since the last moment.
+        seconds_left: For this stage; None while unknown.
+    """
+
+    stage: str
+    step: int
+    steps: int
+    loss: float
+    seconds_left: float | None
+
+
+OnProgress = Callable[[TrainProgress], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one stage does.
+
+    Attributes:
+        steps: Optimizer steps.
+        rates: Largest learning rate of each trained network.
+        training: Pictures to learn from.
+        validation: Pictures held out.
+    """
+
+    steps: int
+    rates: tuple[float, ...]
+    training: BatchPlan
+    validation: BatchPlan
+
+
+def learning_rate_share(step: int, *, steps: int, warmup: int, final: float) -> float:
+    """Return the share of the largest learning rate at a step: linear rise times exponential decay."""
+    rise = min(1.0, (step + 1) / max(1, min(warmup, steps)))
+    return rise * math.exp(math.log(final) * min(1.0, step / max(1, steps)))
+
+
+class Interrupt:
+    """Ctrl-C, or the end of a job, as a wish that is looked at between batches; the second one stops at once.
+
+    Used as a context manager; outside the main thread, where no signal can be caught, nothing is.
+    """
+
+    def __init__(self) -> None:
+        self.wished = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "Interrupt":
+        if threading.current_thread() is threading.main_thread():
+            self._before = {one: signal.signal(one, self._wish) for one in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one, handler in self._before.items():
+            signal.signal(one, handler)
+        self._before = {}
+
+    def _wish(self, number: int, frame: FrameType | None) -> None:
+        self.wished = True
+        self.__exit__()
+
+
+class StageRun:
+    """One stage under way: networks, optimizer and average, which are saved and restored together."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        plan: Plan,
+        *,
+        settings: TrainSettings,
+        accelerator: Accelerator,
+        interrupt: Interrupt | None = None,
+    ) -> None:
+        self.stage, self.plan, self.settings, self.accelerator = stage, plan, settings, accelerator
+        self.interrupt = interrupt or Interrupt()
+        stage.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.parameters = [p for network in stage.trained for p in network.parameters()]
+        groups = [
+            {"params": list(network.parameters()), "lr": rate, "peak": rate}
+            for network, rate in zip(stage.trained, plan.rates, strict=True)
+        ]
+        optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), foreach=True)
+        self.module, self.optimizer = accelerator.prepare(stage, optimizer)
+        self.average = Average(self.parameters, decay=settings.ema)
+        self.step = 0
+        self.seconds = 0.0
+        self.losses: list[float] = []
+        self.best: float | None = None  # validation
+        self._saved_step, self._is_moving = 0, False
+
+    def state(self) -> dict[str, Any]:
+        """Return all that has to be kept to go on exactly here; all random numbers follow from the step."""
+        return {
+            "stage": self.stage.name,
+            "step": self.step,
+            "seconds": self.seconds,
+            "losses": self.losses,
+            "best": self.best,
+            "networks": self.stage.networks_state(),
+            "average": self.average.values,
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a state of this stage, whose networks are in place already."""
+        with torch.no_grad():
+            for mine, value in zip(self.average.values, state["average"], strict=True):
+                mine.copy_(value)
+        self.optimizer.load_state_dict(state["optimizer"])
+        for group, peak in zip(self.optimizer.param_groups, self.plan.rates, strict=True):
+            group["peak"] = peak  # the rate of now, not of when the state was saved
+        self.step, self.seconds, self.losses = (
+            int(state["step"]),
+            float(state["seconds"]),
+            list(state["losses"]),
+        )
+        self.best, self._saved_step = state.get("best"), self.step
+
+    def go(self, run: RunFolder, *, on_progress: OnProgress) -> None:
+        """Train to the last step, then leave the averaged weights in the networks.
+
+        Raises:
+            KeyboardInterrupt: `interrupt` was wished; like any other error after the state was saved.
+        """
+        started, seconds_before, first = time.monotonic(), self.seconds, self.step
+        with closing(self._batches()) as batches, self._saved_on_failure(run):
+            while self.step < self.plan.steps:
+                self.losses.append(self._move(batches))
+                spent = time.monotonic() - started
+                self.seconds = seconds_before + spent
+                left = spent / (self.step - first) * (self.plan.steps - self.step)
+                self._tell(run, on_progress, seconds_left=left)
+        if self.settings.ema:
+            self.average.write_back()
+
+    @contextmanager
+    def _saved_on_failure(self, run: RunFolder) -> Iterator[None]:
+        """Save the last whole step when training is broken off, unless the weights were just being moved."""
+        try:
+            yield
+        except BaseException:
+            if self.step > self._saved_step and not self._is_moving:
+                self._save(run)
+            raise
+
+    def _save(self, run: RunFolder) -> None:
+        if self.accelerator.is_main_process:
+            run.save_state(self.state())
+        self._saved_step = self.step
+
+    def _check_interrupt(self, *, all_processes: bool) -> None:
+        """Stop here where that is wished; several processes stop at the same step."""
+        wished = self.interrupt.wished
+        if self.accelerator.num_processes > 1:
+            if not all_processes:
+                return
+            wish = torch.tensor([float(wished)], device=self.accelerator.device)
+            wished = bool(self.accelerator.gather(wish).sum() > 0)
+        if wished:
+            raise KeyboardInterrupt
+
+    def _batches(self) -> Generator[Batch, None, None]:
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        numbers = count(self.step * self.settings.accumulate * world + rank, world)
+        return batches_from(self.plan.training, numbers, workers=self.settings.workers)
+
+    def _move(self, batches: Iterator[Batch]) -> float:
+        """Move the weights once; return the mean loss of its batches."""
+        settings, total = self.settings, 0.0
+        self._set_rates()
+        for micro in range(settings.accumulate):
+            self._check_interrupt(all_processes=micro == 0)
+            is_last = micro == settings.accumulate - 1
+            with nullcontext() if is_last else self.accelerator.no_sync(self.module):
+                loss: Tensor = self.module(next(batches).to(self.accelerator.device), self._noise_seed(micro))
+                self.accelerator.backward(loss / settings.accumulate)
+            total += float(loss.detach())
+        self.accelerator.clip_grad_norm_(self.parameters, LARGEST_GRADIENT)
+        self._is_moving = True
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        self.average.update(self.step)
+        self._is_moving = False
+        return total / settings.accumulate
+
+    def _set_rates(self) -> None:
+        warmup, final = self.settings.warmup_steps, self.settings.final_lr
+        share = learning_rate_share(self.step, steps=self.plan.steps, warmup=warmup, final=final)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * share
+
+    def _noise_seed(self, micro: int) -> int:
+        world, rank = int(self.accelerator.num_processes), int(self.accelerator.process_index)
+        return self.settings.seed + (self.step * self.settings.accumulate + micro) * world + rank
+
+    def _tell(self, run: RunFolder, on_progress: OnProgress, *, seconds_left: float) -> None:
+        """Report, validate and save where it is time for it."""
+        settings, is_last = self.settings, self.step == self.plan.steps
+        is_check = is_last or self.step % settings.validate_every == 0
+        loss = None
+        if is_check or self.step % LOG_EVERY == 0:
+            loss = sum(self.losses) / len(self.losses)
+            self._log(run, loss, validation=self._check(run) if is_check else None)
+            self.losses.clear()
+        if self.step % settings.checkpoint_every == 0:
+            with self._averaged():
+                self._write(run.save_numbered)
+        if is_last or self.step % settings.save_every == 0:
+            self._save(run)
+            self.accelerator.wait_for_everyone()
+        if loss is not None:
+            name, steps = self.stage.name, self.plan.steps
+            on_progress(TrainProgress(name, self.step, steps, loss=loss, seconds_left=seconds_left))
+
+    def _check(self, run: RunFolder) -> float:
+        """Validate the averaged weights, and keep them where they are the best so far."""
+        with self._averaged():
+            found = self.validate()
+            if self.best is None or found < self.best:
+                self.best = found
+                self._write(partial(run.save_best, validation=found))
+        return found
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        return self.average.shown() if self.settings.ema else nullcontext()
+
+    def _write(self, save: Callable[..., None]) -> None:
+        """Write a checkpoint of a stage whose networks predict depth."""
+        if self.accelerator.is_main_process and not isinstance(self.stage, VaeStage):
+            save(self.stage.pipeline, stage=self.stage.name, step=self.step)
+
+    def _log(self, run: RunFolder, loss: float, *, validation: float | None) -> None:
+        if self.accelerator.is_main_process:
+            lr = float(self.optimizer.param_groups[0]["lr"])
+            run.log(
+                LogRow(self.stage.name, self.step, lr, loss=loss, validation=validation, seconds=self.seconds)
+            )
+            if validation is not None:
+                run.draw_curves()
+
+    @torch.no_grad()
+    def validate(self) -> float:
+        """Return the mean loss of the held-out batches."""
+        batches = self.settings.validation_batches
+        self.module.eval()
+        losses = [
+            float(self.module(make_batch(self.plan.validation, n).to(self.accelerator.device), n))
+            for n in range(batches)
+        ]
+        self.module.train()
+        return sum(losses) / batches
