@@ -63,7 +63,7 @@ class Limits:
     """
 
     processes: int = 4
-    seconds: float = 10.0
+    seconds: float = 9.0  # answered within 10
     memory_bytes: int = 1_500_000_000
     waiting: int = 2
 
