@@ -208,7 +208,13 @@ def test_below_a_path_of_a_proxy_the_card_is_there_too(root_path):
 
 
 @on_server
-def test_the_icon_is_the_marigold_and_the_colors_are_those_of_the_page(http):
+def test_the_icon_is_the_marigold_the_colors_are_those_of_the_page_and_the_tiles_are_kept(http):
+    tile = http.get("/example_tiles/astronaut_tile.webp")
+    assert (tile.headers["content-type"], tile.headers["cache-control"]) == (
+        "image/webp",
+        "public, max-age=86400",
+    )
+    assert http.get("/example_tiles/manifest.json").status_code == 404
     head = Head(http.get("/").text)
     icon = http.get(urljoin("/", head.links["icon"]))
     assert icon.headers["content-type"] == "image/svg+xml"

@@ -49,6 +49,7 @@ _KEPT = {
     "/svelte/": "public, max-age=86400",
     "/favicon.ico": "public, max-age=86400",
     "/share_card.jpg": "public, max-age=86400",
+    "/example_tiles/": "public, max-age=86400",
     "/robots.txt": "public, max-age=86400",
     "/gradio_api/": "no-store",  # visits; files say for themselves
 }

@@ -57,7 +57,7 @@ MCP = r"/gradio_api/mcp(/.*)?"
 PATHS = {
     "GET": (
         r"/|/config|/theme\.css|/robots\.txt|/favicon\.ico|/share_card\.jpg"
-        r"|/(assets|static|svelte)/.+"
+        r"|/(assets|static|svelte|example_tiles)/.+"
         r"|/gradio_api/(info|openapi\.json|theme\.css|startup-events|app_id|upload_progress|heartbeat/.+)"
         rf"|/gradio_api/(queue/(data|status)|call/.+|file=.+|file/.+)|{MCP}"
     ),

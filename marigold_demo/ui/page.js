@@ -114,14 +114,6 @@
     asked.dispatchEvent(new Event("input", { bubbles: true }));
   });
 
-  function labelExamples() {
-    for (const button of document.querySelectorAll('#examples button[aria-label^="Thumbnail"]')) {
-      const image = button.querySelector("img");
-      button.setAttribute("aria-label", `Example: ${image?.alt ?? ""}`);
-      if (image) image.alt = ""; // or a screen reader says it twice
-    }
-  }
-
   // Gradio calls the buttons that set a slider back all the same.
   function labelResets() {
     for (const button of document.querySelectorAll("#settings .reset-button:not([data-named])")) {
@@ -235,5 +227,5 @@
     if (/of null/.test(words) && /Canvas3D|postProcessManager/.test(words)) event.preventDefault();
   });
 
-  new MutationObserver(() => { labelComparison(); labelExamples(); labelResets(); fixRoles(); labelPreview(); }).observe(document, { childList: true, subtree: true });
+  new MutationObserver(() => { labelComparison(); labelResets(); fixRoles(); labelPreview(); }).observe(document, { childList: true, subtree: true });
 })();

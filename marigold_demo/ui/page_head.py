@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from marigold_demo.examples import load_examples
 from marigold_demo.serving.http import route
 
 TITLE = "Marigold: photo to depth to print"
@@ -25,6 +26,10 @@ DESCRIPTION = (
 FAVICON = Path(__file__).with_name("favicon.svg")
 CARD = Path(__file__).with_name("share_card.jpg")  # by scripts/make_examples.py
 CARD_PATH, CARD_PX = "/share_card.jpg", (1200, 630)
+TILES_PATH = "/example_tiles/"  # and the name of a file
+_PICTURES = {CARD_PATH: CARD} | {
+    f"{TILES_PATH}{example.tile.name}": example.tile for example in load_examples() if example.tile
+}
 CARD_ALT = "A photo of dandelions, and beside it the same as a relief in raking light"
 # What Gradio's template says of the page, and the manifest of an app that is not offered. Its configuration
 # stands in the page as well, but with each "<" as an escape.
@@ -76,7 +81,7 @@ def with_head(page: str, tags: str) -> str:
 
 
 class PageHead:
-    """ASGI middleware that completes the head of the page and sends the picture of its share card."""
+    """ASGI middleware that completes the head of the page, and sends its share card and the example tiles."""
 
     def __init__(self, app: ASGIApp, *, tags: Callable[[str], str]) -> None:
         """Wrap an app.
@@ -88,10 +93,10 @@ class PageHead:
         self._app, self._tags = app, tags
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer for the picture, complete the page, or pass the request on."""
+        """Answer for a picture, complete the page, or pass the request on."""
         path = route(scope) if scope["type"] == "http" and scope["method"] in ("GET", "HEAD") else ""
-        if path == CARD_PATH:
-            await FileResponse(CARD)(scope, receive, send)
+        if path in _PICTURES:
+            await FileResponse(_PICTURES[path])(scope, receive, send)
         elif path == "/":
             await self._app(scope, receive, self._completed(scope, send))
         else:

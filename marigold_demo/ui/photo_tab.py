@@ -2,16 +2,15 @@
 
 import html
 import json
-import tempfile
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import gradio as gr
-import numpy as np
 from PIL import Image, ImageOps
 
 from marigold_demo.errors import DemoError, PhotoError
+from marigold_demo.examples import FOLDER as EXAMPLES_FOLDER
 from marigold_demo.examples import Example
 from marigold_demo.io import export, isolated
 from marigold_demo.io.depth_arrays import ZIP
@@ -24,6 +23,8 @@ from marigold_demo.ui import widgets
 from marigold_demo.ui.messages import message, status, user_errors
 from marigold_demo.ui.model_picker import ModelPicker
 from marigold_demo.ui.opening import Opening
+from marigold_demo.ui.page_head import TILES_PATH
+from marigold_demo.ui.preview import picture_address
 from marigold_demo.ui.queue import visitor
 from marigold_demo.ui.session_store import SessionStore, new_request, shrink_photo, write_file
 from marigold_demo.ui.widgets import EACH, ONCE, QUIET, RAW, READING, WORK
@@ -382,23 +383,39 @@ def _recipe_words(recipe: Recipe, photo: Photo | None) -> str:
     return "The settings are those of the recipe."
 
 
-def _gallery(examples: tuple[Example, ...]) -> gr.Gallery:
-    """Return thumbnails of the examples; the `select` event has the index of the example."""
-    with tempfile.TemporaryDirectory() as folder:  # gradio takes copies of its own
-        return gr.Gallery(
-            [(str(example.tile or _thumbnail(example, Path(folder))), example.title) for example in examples],
-            label="Examples",
-            show_label=False,
-            columns=4,
-            object_fit="cover",
-            allow_preview=False,
-            interactive=False,
-            buttons=[],
-            elem_id="examples",
-            visible=bool(examples),
+_TILE = """<button type="button" data-index="{index}" aria-label="Example: {title}">
+<img alt="" src="{address}" width="{size[0]}" height="{size[1]}" decoding="async">
+<span>{title}</span></button>"""
+_CHOSE = """element.addEventListener("click", ({ target }) => {
+  const tile = target.closest("button");
+  if (!tile) return;
+  element.querySelector(".selected")?.classList.remove("selected");
+  tile.classList.add("selected");
+  trigger("select", { index: Number(tile.dataset.index) });
+});"""
+
+
+def _gallery(examples: tuple[Example, ...]) -> gr.HTML:
+    """Return tiles of the examples; the `select` event has the index of the example.
+
+    Not gr.Gallery, which loads a player of videos.
+    """
+    tiles = [
+        _TILE.format(
+            index=index, title=html.escape(example.title), address=_tile_address(example), size=THUMBNAIL_PX
         )
+        for index, example in enumerate(examples)
+    ]
+    return gr.HTML(
+        f'<div role="group" aria-label="Examples">{"".join(tiles)}</div>',
+        js_on_load=_CHOSE,
+        elem_id="examples",
+        visible=bool(examples),
+    )
 
 
-def _thumbnail(example: Example, folder: Path) -> Path:
-    image = ImageOps.fit(Image.fromarray(load_photo(example.path).rgb), THUMBNAIL_PX)
-    return export.save(folder, f"{example.path.stem}.jpg", export.jpeg(np.asarray(image)))
+def _tile_address(example: Example) -> str:
+    if example.tile is not None and example.tile.parent == EXAMPLES_FOLDER:
+        return f".{TILES_PATH}{example.tile.name}"
+    with Image.open(example.tile) if example.tile else Image.fromarray(load_photo(example.path).rgb) as tile:
+        return picture_address(ImageOps.fit(tile.convert("RGB"), THUMBNAIL_PX))

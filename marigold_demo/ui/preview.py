@@ -185,15 +185,16 @@ def drag_picture(result: DepthResult, settings: ReliefSettings) -> str:
 
 def image(rgb: NDArray[np.uint8]) -> str:
     """Return a picture [H, W, 3] as an image in HTML."""
-    return f'<img alt="" src="{html.escape(_address(Image.fromarray(rgb)))}">'
+    return f'<img alt="" src="{html.escape(picture_address(Image.fromarray(rgb)))}">'
 
 
 def _chip(result: DepthResult, name: str) -> str:
     picture = Image.fromarray(lit_picture(result, preset(name), longest_px=CHIP_PX))
-    return _address(ImageOps.fit(picture, CHIP_SIZE))
+    return picture_address(ImageOps.fit(picture, CHIP_SIZE))
 
 
-def _address(picture: Image.Image) -> str:
+def picture_address(picture: Image.Image) -> str:
+    """Return a picture as an address that holds it as JPEG."""
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
