@@ -400,8 +400,9 @@ def test_evaluate_takes_sources_and_every_nth_image(tmp_path, capsys):
 def test_train_passes_its_flags_on_and_prints_the_checkpoint(tmp_path, capsys, monkeypatch):
     seen: list[TrainSettings] = []
 
-    def quick(settings: TrainSettings, on_progress) -> Path:
+    def quick(settings: TrainSettings, on_progress, on_note) -> Path:
         seen.append(settings)
+        on_note("diffusion: 13.7 GiB")
         on_progress(SimpleNamespace(stage="diffusion", step=1, steps=2, loss=0.5))
         return Path(settings.out) / "checkpoint"
 

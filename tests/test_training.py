@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import MarigoldDepthPipeline
+from diffusers import AutoencoderKL, MarigoldDepthPipeline, UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
@@ -23,12 +23,16 @@ from marigold_demo.io.photo import Photo
 from marigold_demo.network.checkpoint_folder import read_pipeline
 from marigold_demo.network.image_encoder import EfficientNetLite
 from marigold_demo.network.pipeline import DepthPipeline
+from marigold_demo.network.plan import CheckpointDefaults
 from marigold_demo.settings import DepthSettings
-from marigold_demo.training import TrainSettings, run_folder, stage_run, start, train
+from marigold_demo.training import TrainSettings, run_folder, start, train
 from marigold_demo.training.batches import BatchPlan, make_batch
 from marigold_demo.training.data import Mixture, open_pairs
-from marigold_demo.training.stage_run import TrainProgress, learning_rate_share
+from marigold_demo.training.memory import GIB, count_memory
+from marigold_demo.training.optimizer import Average, learning_rate_share
+from marigold_demo.training.stage_run import TrainProgress
 from marigold_demo.training.stages import (
+    DiffusionStage,
     EndToEndStage,
     affine_invariant_loss,
     align,
@@ -92,6 +96,21 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(photo).save(root / "rgb" / f"{number}.png")
         np.savez(root / "depth" / f"{number}.npz", depth=depth.astype(np.float32), valid=depth < 6.5)
     return root
+
+
+STABLE_DIFFUSION_2_UNET = {
+    "in_channels": 8,
+    "attention_head_dim": [5, 10, 20, 20],
+    "cross_attention_dim": 1024,
+    "use_linear_projection": True,
+}
+STABLE_DIFFUSION_2_VAE = {
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "latent_channels": 4,
+}
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -347,7 +366,7 @@ def test_weights_that_are_half_moved_do_not_replace_the_last_whole_state(
         if step == 3:
             raise StopError
 
-    monkeypatch.setattr(stage_run.Average, "update", update)
+    monkeypatch.setattr(Average, "update", update)
     settings = replace(SETTINGS, data=f"pairs:{pairs}", out=str(tmp_path), vae_steps=0, save_every=1)
     with pytest.raises(StopError):
         train.train(settings, quiet)
@@ -421,6 +440,59 @@ def test_a_damaged_state_is_named(tmp_path: Path, pairs: Path) -> None:
 def test_shapes_that_cannot_be_used_are_refused(shapes: str) -> None:
     with pytest.raises(SettingsError, match="shape"):
         TrainSettings(shapes=shapes)
+
+
+# --- memory
+
+
+def test_gradient_checkpointing_gives_the_same_gradients_for_less_memory(pairs: Path) -> None:
+    plan = BatchPlan(data=Mixture((open_pairs(pairs),), (1.0,)), size=1, shapes=((64, 64),), fresh=1, seed=0)
+    batch = make_batch(plan, 0)
+    counts, gradients = [], []
+    for choice in ("off", "on"):
+        pipeline = toys.make_pipeline()
+        settings = replace(SETTINGS, gradient_checkpointing=choice, ema=0, batch=1)
+        counts.append(count_memory(pipeline, EndToEndStage, settings, size=(256, 192)))
+        stage = EndToEndStage(pipeline)
+        if choice == "on":
+            stage.checkpoint_gradients()
+        stage(batch, 0).backward()
+        gradients.append(torch.cat([weight.grad.flatten() for weight in pipeline.unet.parameters()]))
+    assert torch.allclose(*gradients, rtol=1e-4, atol=1e-6)
+    assert counts[1].work < 0.75 * counts[0].work
+    assert [getattr(counts[0], name) for name in ("networks", "optimizer", "average")] == [
+        getattr(counts[1], name) for name in ("networks", "optimizer", "average")
+    ]
+
+
+def test_memory_of_weights_optimizer_and_average_is_counted_to_the_byte() -> None:
+    pipeline = toys.make_pipeline()
+    trained = 4 * sum(weight.numel() for weight in pipeline.unet.parameters())
+    whole = trained + 4 * sum(weight.numel() for weight in pipeline.vae.parameters())
+    for settings, moments, average in (
+        (SETTINGS, 2 * trained, trained),
+        (replace(SETTINGS, ema=0, optimizer="adam8bit"), trained // 2, 0),
+    ):
+        count = count_memory(pipeline, DiffusionStage, settings, size=(64, 64))
+        assert (count.networks, count.optimizer, count.average) == (whole, moments, average)
+        assert count.work > trained  # the gradients
+    assert Average(list(pipeline.unet.parameters()), decay=0).values == []
+
+
+@pytest.mark.slow
+def test_the_papers_batch_fits_a_card_of_24_gb() -> None:
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**STABLE_DIFFUSION_2_UNET)
+        vae = AutoencoderKL(**STABLE_DIFFUSION_2_VAE)
+    prompt = torch.zeros(1, 2, 1024)
+    defaults = CheckpointDefaults(steps=4, resolution=768)
+    pipeline = DepthPipeline(
+        unet=unet, vae=vae, scheduler=start.make_scheduler(), empty_prompt=prompt, defaults=defaults
+    )
+    settings = replace(SETTINGS, ema=0, batch=2)
+    for make_stage, most in ((DiffusionStage, 20), (EndToEndStage, 24)):
+        count = count_memory(pipeline, make_stage, settings, size=(640, 480))
+        assert 12 < count.total / GIB < most
 
 
 @pytest.mark.slow

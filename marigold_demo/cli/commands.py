@@ -262,7 +262,7 @@ def train(args: argparse.Namespace, predict: Predictor | None) -> None:
         def on_progress(moment: "TrainProgress") -> None:
             shown.show(f"{moment.stage}, loss {moment.loss:.4f},", moment.step, moment.steps)
 
-        checkpoint = run_training(settings, on_progress)
+        checkpoint = run_training(settings, on_progress, print_err)
     print_out(checkpoint)
 
 

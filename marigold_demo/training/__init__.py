@@ -9,6 +9,8 @@ from marigold_demo.settings import check, option
 
 Encoder = Literal["none", "lite0", "lite1", "lite2"]
 Precision = Literal["float32", "bf16", "fp16"]
+Optimizer = Literal["adam", "adamw", "adam8bit", "adamw8bit"]
+Recompute = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,13 @@ class TrainSettings:
     decoder_lr: float = option(
         0.0, "Learning rate of the VAE's decoder, end to end; 0: frozen", limits=(0, 1)
     )
+    optimizer: Optimizer = option(
+        "adam",
+        "Adam, also with 8 bits (bitsandbytes, CUDA); fused on CUDA",
+        choices=get_args(Optimizer),
+    )
+    beta2: float = option(0.99, "Adam's second decay", limits=(0, 0.99999))
+    weight_decay: float = option(0.0, "Weight decay", limits=(0, 1))
     warmup_steps: int = option(100, "Steps in which the learning rate rises", limits=(0, 1_000_000))
     final_lr: float = option(0.01, "Learning rate at the end as a share of the largest", limits=(1e-6, 1))
     ema: float = option(
@@ -55,6 +64,11 @@ class TrainSettings:
     fresh: float = option(1.0, "Share of every batch that is a scene never seen before", limits=(0.01, 1))
     precision: Precision = option(
         "float32", "Number format of the networks' work", choices=get_args(Precision)
+    )
+    gradient_checkpointing: Recompute = option(
+        "auto",
+        "Less memory for a third more time: blocks are worked out again for gradients; auto: in large networks",
+        choices=get_args(Recompute),
     )
     save_every: int = option(
         100,

@@ -169,30 +169,36 @@ def save_checkpoint(pipeline: DepthPipeline, folder: Path, *, init: Path) -> Non
 
 def _halved(pipeline: DepthPipeline) -> DepthPipeline:
     """Return a copy in float16 on the CPU; nothing more is taken of a GPU's memory."""
-
-    def half(network: Any) -> Any:
-        if network is None:
-            return None
+    halved = empty_copy(pipeline, device="meta")
+    for empty, network in zip(halved.networks, pipeline.networks, strict=True):
         weights = {
             name: weight.detach().to("cpu", torch.float16) if weight.is_floating_point() else weight.cpu()
             for name, weight in network.state_dict().items()
         }
+        empty.load_state_dict(weights, assign=True)
+    return halved
+
+
+def empty_copy(pipeline: DepthPipeline, *, device: str) -> DepthPipeline:
+    """Return a pipeline of the same networks with other weights: new ones on a device, none on "meta"."""
+
+    def again(network: Any) -> Any:
+        if network is None:
+            return None
         # Without diffusers' own entries: what they list as defaults would be set back to them.
         known = {name: value for name, value in network.config.items() if name[:1] != "_"}
         if isinstance(network, AutoencoderTiny):
             known.pop("block_out_channels", None)  # it sets them itself, and warns
-        with torch.device("meta"):
-            copy = type(network).from_config(known)
-        copy.load_state_dict(weights, assign=True)
-        return copy
+        with torch.device(device):
+            return type(network).from_config(known)
 
     return DepthPipeline(
-        unet=half(pipeline.unet),
-        vae=half(pipeline.vae),
-        scheduler=pipeline.scheduler,
+        unet=again(pipeline.unet),
+        vae=again(pipeline.vae),
+        scheduler=type(pipeline.scheduler).from_config(pipeline.scheduler.config),
         empty_prompt=pipeline.empty_prompt,
         defaults=pipeline.defaults,
-        image_encoder=half(pipeline.image_encoder),
+        image_encoder=again(pipeline.image_encoder),
     )
 
 

@@ -1,11 +1,10 @@
 """One stage under way: optimizer, average, log, saved states; an interrupt loses no step that was done."""
 
-import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -14,52 +13,17 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
+from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.training import TrainSettings
 from marigold_demo.training.batches import Batch, BatchPlan, batches_from, make_batch
+from marigold_demo.training.optimizer import Average, learning_rate_share, make_optimizer
 from marigold_demo.training.run_folder import LogRow, RunFolder
 from marigold_demo.training.stages import Stage, VaeStage
 
 LARGEST_GRADIENT = 1.0
 LOG_EVERY = 10
-
-
-class Average:
-    """Averaged copies of weights; young averages forget faster, so that the start does not linger."""
-
-    def __init__(self, parameters: Sequence[nn.Parameter], *, decay: float) -> None:
-        self.decay = decay
-        self.parameters = list(parameters)
-        self.values = [parameter.detach().clone() for parameter in self.parameters]
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Move the average towards the weights after step 1, 2, ..."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.values, [p.detach() for p in self.parameters], 1 - decay)
-
-    @contextmanager
-    def shown(self) -> Iterator[None]:
-        """Put the average in the place of the weights for a while."""
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
-
-    @torch.no_grad()
-    def _swap(self) -> None:
-        for parameter, value in zip(self.parameters, self.values, strict=True):
-            weight = parameter.clone()  # one at a time, for the memory
-            parameter.copy_(value)
-            value.copy_(weight)
-
-    @torch.no_grad()
-    def write_back(self) -> None:
-        """Leave the average in the place of the weights."""
-        for parameter, value in zip(self.parameters, self.values, strict=True):
-            parameter.copy_(value)
 
 
 @dataclass(frozen=True)
@@ -81,6 +45,7 @@ class TrainProgress:
     seconds_left: float | None
 
 
+StageMaker = Callable[[DepthPipeline], Stage]
 OnProgress = Callable[[TrainProgress], None]
 
 
@@ -89,22 +54,20 @@ class Plan:
     """What one stage does.
 
     Attributes:
+        name: Of the stage.
+        make_stage: Makes it of a pipeline.
         steps: Optimizer steps.
         rates: Largest learning rate of each trained network.
         training: Pictures to learn from.
         validation: Pictures held out.
     """
 
+    name: str
+    make_stage: StageMaker
     steps: int
     rates: tuple[float, ...]
     training: BatchPlan
     validation: BatchPlan
-
-
-def learning_rate_share(step: int, *, steps: int, warmup: int, final: float) -> float:
-    """Return the share of the largest learning rate at a step: linear rise times exponential decay."""
-    rise = min(1.0, (step + 1) / max(1, min(warmup, steps)))
-    return rise * math.exp(math.log(final) * min(1.0, step / max(1, steps)))
 
 
 class Interrupt:
@@ -152,7 +115,7 @@ class StageRun:
             {"params": list(network.parameters()), "lr": rate, "peak": rate}
             for network, rate in zip(stage.trained, plan.rates, strict=True)
         ]
-        optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), foreach=True)
+        optimizer = make_optimizer(groups, settings, device=accelerator.device)
         self.module, self.optimizer = accelerator.prepare(stage, optimizer)
         self.average = Average(self.parameters, decay=settings.ema)
         self.step = 0
@@ -203,8 +166,7 @@ class StageRun:
                 self.seconds = seconds_before + spent
                 left = spent / (self.step - first) * (self.plan.steps - self.step)
                 self._tell(run, on_progress, seconds_left=left)
-        if self.settings.ema:
-            self.average.write_back()
+        self.average.write_back()
 
     @contextmanager
     def _saved_on_failure(self, run: RunFolder) -> Iterator[None]:
@@ -277,7 +239,7 @@ class StageRun:
             self._log(run, loss, validation=self._check(run) if is_check else None)
             self.losses.clear()
         if self.step % settings.checkpoint_every == 0:
-            with self._averaged():
+            with self.average.shown():
                 self._write(run.save_numbered)
         if is_last or self.step % settings.save_every == 0:
             self._save(run)
@@ -288,15 +250,12 @@ class StageRun:
 
     def _check(self, run: RunFolder) -> float:
         """Validate the averaged weights, and keep them where they are the best so far."""
-        with self._averaged():
+        with self.average.shown():
             found = self.validate()
             if self.best is None or found < self.best:
                 self.best = found
                 self._write(partial(run.save_best, validation=found))
         return found
-
-    def _averaged(self) -> AbstractContextManager[None]:
-        return self.average.shown() if self.settings.ema else nullcontext()
 
     def _write(self, save: Callable[..., None]) -> None:
         """Write a checkpoint of a stage whose networks predict depth."""

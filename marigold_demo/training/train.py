@@ -1,26 +1,30 @@
 """Train a checkpoint: open the data, make the networks, run the stages, save."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 
 from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.training import TrainSettings
 from marigold_demo.training.batches import BatchPlan, make_batch
 from marigold_demo.training.data import Mixture, open_data
+from marigold_demo.training.memory import count_memory, recomputes
 from marigold_demo.training.run_folder import RunFolder
-from marigold_demo.training.stage_run import Interrupt, OnProgress, Plan, StageRun
+from marigold_demo.training.stage_run import Interrupt, OnProgress, Plan, StageMaker, StageRun
 from marigold_demo.training.stages import DiffusionStage, EndToEndStage, Stage, VaeStage, load_networks
 from marigold_demo.training.start import open_init
 
+OnNote = Callable[[str], None]
 VAE_LR = 2e-3
 VAE_SHRINK = 2  # a VAE sees only what is near, so small pictures teach it as much
 MIXED = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
-def train(settings: TrainSettings, on_progress: OnProgress) -> Path:
+def train(settings: TrainSettings, on_progress: OnProgress, on_note: OnNote | None = None) -> Path:
     """Train, or go on with a run that was interrupted, and save the checkpoint.
 
     An interrupt or an error saves the last whole step first.
@@ -28,6 +32,7 @@ def train(settings: TrainSettings, on_progress: OnProgress) -> Path:
     Args:
         settings: What to train on what.
         on_progress: Called every few steps how far it has come; an exception from it stops the training.
+        on_note: Called with sentences about the run before it starts, such as the memory that it takes.
 
     Returns:
         The checkpoint folder.
@@ -41,56 +46,63 @@ def train(settings: TrainSettings, on_progress: OnProgress) -> Path:
     out = Path(settings.out)
     data, validation = open_data(settings.data, scenes_folder=out.parent / "scenes", seed=settings.seed)
     run = RunFolder(out, settings)
-    accelerator = Accelerator(mixed_precision=MIXED[settings.precision])
+    shared = DistributedDataParallelKwargs(gradient_as_bucket_view=True)  # not a second copy of the gradients
+    accelerator = Accelerator(mixed_precision=MIXED[settings.precision], kwargs_handlers=[shared])
     pipeline = open_init(settings)
     plans = _plans(settings, pipeline, data=data, validation=validation)
+    if accelerator.is_main_process and on_note is not None:
+        for note in _memory_notes(plans, settings, pipeline):
+            on_note(note)
     with Interrupt() as interrupt:
 
         def start_stage(stage: Stage, plan: Plan) -> StageRun:
+            if recomputes(settings, pipeline):
+                stage.checkpoint_gradients()
             return StageRun(stage, plan, settings=settings, accelerator=accelerator, interrupt=interrupt)
 
-        _run_stages(plans, start_stage, run=run, on_progress=on_progress)
+        _run_stages(plans, pipeline, start_stage, run=run, on_progress=on_progress)
     if accelerator.is_main_process:
         _keep_of_init(pipeline, settings)
         run.save_finished(pipeline)
     return run.checkpoint
 
 
+def _memory_notes(plans: Sequence[Plan], settings: TrainSettings, pipeline: DepthPipeline) -> Iterator[str]:
+    for plan in plans:
+        width, height = max(plan.training.shapes, key=lambda shape: shape[0] * shape[1])
+        count = count_memory(pipeline, plan.make_stage, settings, size=(width, height))
+        yield count.as_text(f"{plan.name}, {settings.batch} x {width}x{height}")
+
+
 def _plans(
     settings: TrainSettings, pipeline: DepthPipeline, *, data: Mixture, validation: Mixture
-) -> list[tuple[Callable[[], Stage], Plan]]:
+) -> list[Plan]:
     """Say which stages come in which order, each with its steps, rates and pictures."""
-    rate = settings.peak_lr
-    tune_encoder = settings.encoder_lr > 0 and pipeline.image_encoder is not None
-    tune_decoder = settings.decoder_lr > 0
+    tunes_encoder = settings.encoder_lr > 0 and pipeline.image_encoder is not None
+    tunes_decoder = settings.decoder_lr > 0
+    rates = [settings.peak_lr]
+    rates += [settings.encoder_lr] * tunes_encoder + [settings.decoder_lr] * tunes_decoder
 
-    def end_to_end() -> Stage:
-        return EndToEndStage(pipeline, train_encoder=tune_encoder, train_decoder=tune_decoder)
-
-    rates = [rate] + [settings.encoder_lr] * tune_encoder + [settings.decoder_lr] * tune_decoder
-    stages: list[tuple[Callable[[], Stage], int, tuple[float, ...], int]] = [
-        (
-            lambda: VaeStage(pipeline),
-            settings.vae_steps if settings.init == "tiny" else 0,
-            (VAE_LR,),
-            VAE_SHRINK,
-        ),
-        (lambda: DiffusionStage(pipeline), settings.diffusion_steps, (rate,), 1),
-        (end_to_end, settings.end_to_end_steps, tuple(rates), 1),
-    ]
-    return [
-        (
-            make,
-            Plan(
-                steps=steps,
-                rates=rates,
-                training=_batch_plan(settings, data, seed=settings.seed + number, shrink=shrink),
-                validation=_batch_plan(settings, validation, augment=False, shrink=shrink),
-            ),
+    def plan(
+        number: int, make: StageMaker, name: str, steps: int, rates: Sequence[float], shrink: int = 1
+    ) -> Plan:
+        return Plan(
+            name=name,
+            make_stage=make,
+            steps=steps,
+            rates=tuple(rates),
+            training=_batch_plan(settings, data, seed=settings.seed + number, shrink=shrink),
+            validation=_batch_plan(settings, validation, augment=False, shrink=shrink),
         )
-        for number, (make, steps, rates, shrink) in enumerate(stages)
-        if steps
+
+    end_to_end = partial(EndToEndStage, train_encoder=tunes_encoder, train_decoder=tunes_decoder)
+    vae_steps = settings.vae_steps if settings.init == "tiny" else 0
+    plans = [
+        plan(0, VaeStage, VaeStage.name, vae_steps, [VAE_LR], VAE_SHRINK),
+        plan(1, DiffusionStage, DiffusionStage.name, settings.diffusion_steps, rates[:1]),
+        plan(2, end_to_end, EndToEndStage.name, settings.end_to_end_steps, rates),
     ]
+    return [one for one in plans if one.steps]
 
 
 def _batch_plan(
@@ -105,7 +117,8 @@ def _batch_plan(
 
 
 def _run_stages(
-    plans: list[tuple[Callable[[], Stage], Plan]],
+    plans: Sequence[Plan],
+    pipeline: DepthPipeline,
     start_stage: Callable[[Stage, Plan], StageRun],
     *,
     run: RunFolder,
@@ -113,12 +126,12 @@ def _run_stages(
 ) -> None:
     """Run the stages in order, the ones that a saved state says are done left out."""
     state = run.load_state()
-    for make_stage, plan in plans:
-        stage = make_stage()
-        if state is not None and state["stage"] != stage.name:
+    for plan in plans:
+        if state is not None and state["stage"] != plan.name:
             continue  # done before the state was saved
+        stage = plan.make_stage(pipeline)
         if state is not None:
-            load_networks(stage.pipeline, state["networks"])
+            load_networks(pipeline, state["networks"])
         stage_run = start_stage(stage, plan)
         if state is not None:
             stage_run.restore(state)
