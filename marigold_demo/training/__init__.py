@@ -67,7 +67,7 @@ class TrainSettings:
     )
     gradient_checkpointing: Recompute = option(
         "auto",
-        "Less memory for a third more time: blocks are worked out again for gradients; auto: in large networks",
+        "Less memory for a third more time: blocks are worked out twice; auto: in large networks",
         choices=get_args(Recompute),
     )
     save_every: int = option(
