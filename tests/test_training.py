@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, MarigoldDepthPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, MarigoldDepthPipeline, PNDMScheduler, UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
@@ -27,7 +28,8 @@ from marigold_demo.network.plan import CheckpointDefaults
 from marigold_demo.settings import DepthSettings
 from marigold_demo.training import TrainSettings, run_folder, start, train
 from marigold_demo.training.batches import BatchPlan, make_batch
-from marigold_demo.training.data import Mixture, open_pairs
+from marigold_demo.training.data import Mixture
+from marigold_demo.training.folders import open_pairs
 from marigold_demo.training.memory import GIB, count_memory
 from marigold_demo.training.optimizer import Average, learning_rate_share
 from marigold_demo.training.stage_run import TrainProgress
@@ -257,7 +259,7 @@ def test_a_stable_diffusion_folder_becomes_a_checkpoint_that_diffusers_loads(
     folder = tmp_path / "sd"
     for name in ("unet", "vae", "text_encoder", "tokenizer"):
         parts[name].save_pretrained(folder / name)
-    settings = replace(ONE_STEP, init=str(folder), data=f"pairs:{pairs}", out=str(tmp_path / "run"))
+    settings = replace(ONE_STEP, init=str(tmp_path / "sd"), data=f"pairs:{pairs}", out=str(tmp_path / "run"))
     checkpoint = train.train(replace(settings, end_to_end_steps=0, lr=1e-3), quiet)
     loaded = MarigoldDepthPipeline.from_pretrained(checkpoint)
     assert loaded.unet.config.in_channels == 8
@@ -329,6 +331,49 @@ def test_a_share_of_the_weights_it_started_from_stays_in_the_result(
     assert torch.allclose(trained(0.25), torch.lerp(after, before, 0.25), atol=2e-3)  # float16 on disk
     with pytest.raises(SettingsError, match="keep_init"):
         replace(SETTINGS, keep_init=0.5)
+
+
+@pytest.mark.parametrize("by", ["folder", "folder around it", "hub name"])
+@pytest.mark.parametrize("predicts", ["v_prediction", "epsilon", "sample"])
+def test_stable_diffusion_starts_a_training_by_every_name_and_keeps_what_it_predicts(
+    by: str,
+    predicts: str,
+    tmp_path: Path,
+    toy_parts: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder, name = tmp_path / "sd", str(tmp_path / "sd")
+    if by == "folder around it":
+        folder = tmp_path / "sd" / "stable-diffusion-2"
+    if by == "hub name":
+        name, cache = "toys/stable-diffusion-2", tmp_path / "models--toys--stable-diffusion-2"
+        folder = cache / "snapshots" / ("a" * 40)
+        (cache / "refs").mkdir(parents=True)
+        (cache / "refs" / "main").write_text("a" * 40)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    parts = toy_parts() | {"unet": toys.make_unet(in_channels=4)}
+    config = {**toys.BETAS, "prediction_type": predicts}
+    parts["scheduler"] = PNDMScheduler(**{key: config[key] for key in config if key != "clip_sample"})
+    for part, network in parts.items():
+        network.save_pretrained(folder / part)
+    (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    settings = replace(ONE_STEP, init=name)
+    if predicts == "sample":
+        with pytest.raises(CheckpointError, match="predicts 'sample'"):
+            start.open_init(settings)
+        return
+    scheduler = start.open_init(settings).scheduler
+    assert scheduler.config.prediction_type == predicts
+    assert (float(scheduler.alphas_cumprod[-1]) < 1e-6) == (predicts == "v_prediction")  # zero terminal SNR
+    assert start.init_folder(settings) == folder
+
+
+def test_a_marigold_that_predicts_samples_is_refused(tmp_path: Path, toy_folder: Path) -> None:
+    shutil.copytree(toy_folder, tmp_path / "toy")
+    path = tmp_path / "toy" / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": "sample"}))
+    with pytest.raises(CheckpointError, match="predicts 'sample'"):
+        start.open_init(replace(SETTINGS, init=str(tmp_path / "toy")))
 
 
 def test_what_is_no_stable_diffusion_folder_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Where training pictures come from, how they are changed, and which error a wrong folder gives."""
 
 import sys
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from marigold_demo.errors import DataError, SettingsError
+from marigold_demo.evaluation.datasets import DataFiles
 from marigold_demo.training.batches import (
     BatchPlan,
     batches_from,
@@ -20,17 +22,15 @@ from marigold_demo.training.batches import (
     make_batch,
     normalize_depth,
 )
-from marigold_demo.training.data import (
+from marigold_demo.training.data import Mixture, SceneSource, open_data
+from marigold_demo.training.folders import (
     FolderSource,
-    Mixture,
-    Sample,
-    SceneSource,
-    hide_far,
-    open_data,
     open_hypersim,
     open_pairs,
     open_vkitti,
+    read_any_depth,
 )
+from marigold_demo.training.sample import Sample, hide_far
 from synthetic.store import SHARD, SceneStore
 
 
@@ -223,9 +223,9 @@ def test_an_endless_source_gives_as_many_new_scenes_as_asked(tmp_path: Path) -> 
 # --- folders
 
 
-def write_hypersim(root: Path) -> None:
+def write_hypersim(root: Path, scene: str = "ai_001_002") -> None:
     h5py = pytest.importorskip("h5py")
-    images = root / "ai_001_002" / "images"
+    images = root / scene / "images"
     photos, depths = images / "scene_cam_00_final_preview", images / "scene_cam_00_geometry_hdf5"
     photos.mkdir(parents=True)
     depths.mkdir()
@@ -260,6 +260,89 @@ def test_virtual_kitti_reads_centimetres_sky_and_the_benchmark_crop(tmp_path: Pa
     assert not sample.valid[200 - 23, 600 - 13]  # beyond 80 m
 
 
+def write_png(path: Path, levels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(levels).save(path)
+
+
+def write_processed(root: Path, scene: str, *, millimeters: int) -> None:
+    for frame in range(2):
+        name = f"cam_00_fr{frame:04d}.png"
+        write_png(root / scene / f"rgb_{name}", np.full((48, 64, 3), 90, np.uint8))
+        write_png(root / scene / f"depth_plane_{name}", np.full((48, 64), millimeters, np.uint16))
+
+
+def tar_of(folder: Path) -> Path:
+    with tarfile.open(folder.with_suffix(".tar"), "w") as tar:
+        tar.add(folder, arcname=".")
+    return folder.with_suffix(".tar")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_hypersim_as_marigolds_authors_process_it_is_read(tmp_path: Path, packed: bool) -> None:
+    root = tmp_path / "processed"
+    write_processed(root, "ai_001_001", millimeters=2500)
+    write_processed(root, "ai_001_002", millimeters=65001)  # beyond 65 m: unknown
+    first = root / "ai_001_002" / "depth_plane_cam_00_fr0000.png"
+    write_png(first, np.where(np.arange(64) < 32, 1500, 65001).astype(np.uint16)[None].repeat(48, 0))
+    (root / "ai_001_002" / "rgb_cam_00_fr0001.png").unlink()
+    place = tar_of(root) if packed else root
+    source = open_hypersim(place)
+    assert [photo for photo, _ in source.pairs] == [
+        "ai_001_001/rgb_cam_00_fr0000.png",
+        "ai_001_001/rgb_cam_00_fr0001.png",
+        "ai_001_002/rgb_cam_00_fr0000.png",
+    ]
+    assert (source.read(0).depth == 2.5).all()
+    assert np.array_equal(source.read(2).valid, np.broadcast_to(np.arange(64) < 32, (48, 64)))
+    listed = tmp_path / "list.txt"
+    listed.write_text("ai_001_002/rgb_cam_00_fr0000.png ai_001_002/depth_plane_cam_00_fr0000.png\n")
+    data, _ = open_data(f"hypersim:{place}:{listed}@0.9", **scenes(tmp_path))
+    assert data.sources[0].read(0).depth[0, 0] == 1.5
+    listed.write_text("ai_001_009/rgb_cam_00_fr0000.png ai_001_009/depth_plane_cam_00_fr0000.png\n")
+    with pytest.raises(DataError, match="ai_001_009"):
+        open_hypersim(place, listed)
+
+
+def test_training_and_validation_scenes_are_those_of_the_authors(tmp_path: Path) -> None:
+    write_processed(tmp_path / "processed" / "train", "ai_001_001", millimeters=2000)
+    write_processed(tmp_path / "processed" / "val", "ai_003_001", millimeters=3000)
+    training, validation = open_hypersim(tmp_path / "processed").split()
+    assert (training.count, validation.count) == (2, 2)
+    assert (training.read(0).depth[0, 0], validation.read(0).depth[0, 0]) == (2, 3)
+
+    raw = tmp_path / "raw"
+    write_hypersim(raw, "ai_001_002")
+    write_hypersim(raw, "ai_001_003")
+    write_hypersim(raw, "ai_001_004")
+    (raw / "metadata_images_split_scene_v1.csv").write_text(
+        "scene_name,camera_name,frame_id,included_in_public_release,exclude_reason,split_partition_name\n"
+        "ai_001_002,cam_00,7,True,,train\nai_001_003,cam_00,7,True,,val\nai_001_004,cam_00,7,False,x,train\n"
+    )
+    training, validation = open_hypersim(raw).split()
+    assert [[photo[:10] for photo, _ in part.pairs] for part in (training, validation)] == [
+        ["ai_001_002"],
+        ["ai_001_003"],
+    ]
+
+
+@pytest.mark.parametrize("roots", [("rgb", "depth"), ("vkitti_2.0.3_rgb", "vkitti_2.0.3_depth"), ("", "")])
+@pytest.mark.parametrize("packed", [False, True])
+def test_virtual_kitti_is_read_from_one_root_or_two(
+    tmp_path: Path, roots: tuple[str, str], packed: bool
+) -> None:
+    for number, scene in enumerate(("Scene01", "Scene02", "Scene20")):
+        for root, kind in zip(roots, ("rgb", "depth"), strict=True):
+            frames = tmp_path / "v" / root / scene / "fog" / "frames" / kind / "Camera_1"
+            if kind == "rgb":
+                write_png(frames / "rgb_00003.jpg", np.zeros((375, 1242, 3), np.uint8))
+            else:
+                write_png(frames / "depth_00003.png", np.full((375, 1242), 100 + number, np.uint16))
+    training, validation = open_vkitti(tar_of(tmp_path / "v") if packed else tmp_path / "v").split()
+    read = [[float(part.read(i).depth[0, 0]) for i in range(part.count)] for part in (training, validation)]
+    assert read == [[pytest.approx(1.01), pytest.approx(1.02)], [pytest.approx(1.0)]]
+
+
 def test_a_mixture_keeps_its_shares(tmp_path: Path) -> None:
     for root in ("a", "b"):
         write_pair(tmp_path / root, "photo")
@@ -270,7 +353,8 @@ def test_a_mixture_keeps_its_shares(tmp_path: Path) -> None:
 
 
 def test_some_pairs_are_held_out_of_training() -> None:
-    source = FolderSource(pairs=tuple((Path(f"{i}"), Path(f"{i}")) for i in range(100)), read_depth=np.load)
+    pairs = tuple((f"{i}", f"{i}") for i in range(100))
+    source = FolderSource(files=DataFiles(Path()), pairs=pairs, read_depth=read_any_depth)
     training, validation = source.split()
     assert len(validation.pairs) == 5
     assert not set(training.pairs) & set(validation.pairs)
@@ -321,7 +405,7 @@ def test_a_frame_without_depth_is_skipped_counted_and_logged(
     plan = BatchPlan(data=Mixture((source,), (1.0,)), size=64, shapes=((8, 8),), fresh=1, seed=0)
     batches = [make_batch(plan, number) for number in range(8)]  # 512 draws of 120 pairs
     assert all(batch.valid.all() for batch in batches)
-    assert [path.name for path in source.unusable] == ["007.jpg"]
+    assert source.unusable == {"rgb/007.jpg"}
     assert [record.getMessage() for record in caplog.records] == [
         f"Skipped, 1 of 120 pairs so far: {tmp_path / 'depth' / '007.npy'} holds no depth that is known"
         " (finite and above 0); leave this pair out."
@@ -348,7 +432,7 @@ def test_of_a_large_folder_pairs_from_all_over_are_read_first(
 ) -> None:
     read = []
     monkeypatch.setattr(FolderSource, "read", lambda self, index: read.append(index))
-    monkeypatch.setattr("marigold_demo.training.data.MOST_READ_FIRST", 4)
+    monkeypatch.setattr("marigold_demo.training.folders.MOST_READ_FIRST", 4)
     for number in range(10):
         write_pair(tmp_path, f"{number}")
     open_pairs(tmp_path)

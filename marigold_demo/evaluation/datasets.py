@@ -22,6 +22,7 @@ photo, depth and, for DIODE, mask, relative to the tar.
 
 import csv
 import io
+import re
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -61,6 +62,18 @@ class DataFiles:
                 self._spans = {m.name.removeprefix("./"): (m.offset_data, m.size) for m in tar if m.isreg()}
         except (OSError, tarfile.TarError) as error:
             raise DataError(f"{place} is neither a folder nor a readable tar file; get it again.") from error
+
+    def names(self, pattern: str) -> tuple[str, ...]:
+        """Return the names of the files that match a pattern, in order; each * stands for no slash."""
+        if self.place.is_dir():
+            found = (path.relative_to(self.place).as_posix() for path in self.place.glob(pattern))
+            return tuple(sorted(found))
+        wanted = re.compile(r"[^/]*".join(re.escape(part) for part in pattern.split("*")))
+        return tuple(sorted(name for name in self._spans if wanted.fullmatch(name)))
+
+    def has(self, name: str) -> bool:
+        """Return whether there is a file of this name."""
+        return (self.place / name).is_file() if self.place.is_dir() else name in self._spans
 
     def read(self, name: str) -> bytes:
         """Return the content of one file.

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from marigold_demo.training.data import FolderSource, Mixture, Sample
+from marigold_demo.training.data import Mixture
+from marigold_demo.training.folders import FolderSource
+from marigold_demo.training.sample import Sample
 
 Light = NDArray[np.float32]
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)

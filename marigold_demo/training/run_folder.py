@@ -22,6 +22,7 @@ from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.training import TrainSettings
 
 FIXED = ("init", "data", "image_encoder", "batch", "accumulate", "shapes", "fresh", "seed")
+NOT_READ = ("*.bin", "*.ckpt", "*.msgpack", "*.h5")  # of a text encoder, beside its safetensors
 COLUMNS = ("stage", "step", "lr", "loss", "validation", "seconds")
 
 
@@ -42,17 +43,17 @@ class RunFolder:
 
     Attributes:
         folder: Holds them all.
-        init: What the training starts from; its text encoder comes along with every checkpoint.
+        init: Folder that training starts from, or None; its text encoder comes along with checkpoints.
         keep: How many numbered checkpoints stay.
     """
 
-    def __init__(self, folder: Path, settings: TrainSettings) -> None:
+    def __init__(self, folder: Path, settings: TrainSettings, *, init: Path | None = None) -> None:
         """Open or start a run.
 
         Raises:
             SettingsError: The folder holds a run with other data, networks or seed.
         """
-        self.folder, self.init, self.keep = folder, Path(settings.init), settings.keep_checkpoints
+        self.folder, self.init, self.keep = folder, init, settings.keep_checkpoints
         folder.mkdir(parents=True, exist_ok=True)
         self._check_settings(settings)
 
@@ -151,7 +152,7 @@ class RunFolder:
         beside.replace(path)
 
 
-def save_checkpoint(pipeline: DepthPipeline, folder: Path, *, init: Path) -> None:
+def save_checkpoint(pipeline: DepthPipeline, folder: Path, *, init: Path | None) -> None:
     """Write a checkpoint folder in float16.
 
     The text encoder of `init`, where it has one, comes along, so that diffusers' pipeline loads the folder.
@@ -202,13 +203,13 @@ def empty_copy(pipeline: DepthPipeline, *, device: str) -> DepthPipeline:
     )
 
 
-def _add_text_encoder(folder: Path, *, init: Path) -> None:
+def _add_text_encoder(folder: Path, *, init: Path | None) -> None:
     parts = {"text_encoder": "CLIPTextModel", "tokenizer": "CLIPTokenizer"}
-    if not all((init / part).is_dir() for part in parts):
+    if init is None or not all((init / part).is_dir() for part in parts):
         return
     path = folder / "model_index.json"
     index = json.loads(path.read_text())
     for part, kind in parts.items():
-        shutil.copytree(init / part, folder / part)
+        shutil.copytree(init / part, folder / part, ignore=shutil.ignore_patterns(*NOT_READ))
         index[part] = ["transformers", kind]
     path.write_text(json.dumps(index, indent=2) + "\n")

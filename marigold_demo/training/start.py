@@ -10,16 +10,20 @@ from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, UNet2DCondi
 from torch import nn
 
 from marigold_demo.errors import CheckpointError, SettingsError
-from marigold_demo.network.checkpoint import open_pipeline
+from marigold_demo.network.checkpoint import local_folder, open_pipeline
+from marigold_demo.network.checkpoint_files import SCHEDULER
+from marigold_demo.network.hub import fetch_checkpoint
 from marigold_demo.network.image_encoder import EfficientNetLite, from_published_weights
 from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.network.plan import CheckpointDefaults
-from marigold_demo.network.weights import encode_empty_prompt
+from marigold_demo.network.weight_files import read_json
+from marigold_demo.network.weights import encode_empty_prompt, read_network
 from marigold_demo.training import TrainSettings
 
 SD_RESOLUTION = 768
 SD_STEPS = 4
 LATENT_CHANNELS = 4
+PREDICTION_TYPES = ("v_prediction", "epsilon")
 VIEWS = 4  # of a photo, whose mean is the depth
 
 
@@ -32,41 +36,69 @@ def open_init(settings: TrainSettings) -> DepthPipeline:
     """
     if settings.init == "tiny":
         return make_tiny(image_encoder=load_published_encoder(settings.image_encoder), seed=settings.seed)
-    folder = Path(settings.init)
-    if _is_stable_diffusion(folder):
+    folder = init_folder(settings)
+    if folder is not None and _is_stable_diffusion(folder):
         return from_stable_diffusion(folder)
-    return open_pipeline(settings.init, dtype=torch.float32)
+    pipeline = open_pipeline(settings.init, dtype=torch.float32)
+    _check_prediction_type(pipeline.scheduler.config["prediction_type"], name=settings.init)
+    return pipeline
+
+
+def init_folder(settings: TrainSettings) -> Path | None:
+    """Return the folder that training starts from, fetched from the hub where it is not here; None for tiny.
+
+    Raises:
+        CheckpointError: There is no such folder, or the hub cannot give it.
+    """
+    if settings.init == "tiny":
+        return None
+    return local_folder(settings.init) or fetch_checkpoint(settings.init, half=False)
 
 
 def _is_stable_diffusion(folder: Path) -> bool:
     config = folder / "unet" / "config.json"
-    return config.is_file() and UNet2DConditionModel.load_config(config)["in_channels"] == 4
+    return config.is_file() and UNet2DConditionModel.load_config(config)["in_channels"] == LATENT_CHANNELS
 
 
 def from_stable_diffusion(folder: Path) -> DepthPipeline:
     """Make a Marigold of a Stable Diffusion folder: its UNet sees two latents instead of one.
 
+    What its UNet predicts stays as it is: velocity (Stable Diffusion 2) or noise (2-base). One that predicts
+    noise cannot start from pure noise, so its noise ends as it did; that of velocity ends at zero signal.
+
     Raises:
-        CheckpointError: A part is missing or damaged.
+        CheckpointError: A part is missing or damaged, or it predicts something else.
     """
+    name = str(folder)
     try:
-        unet = UNet2DConditionModel.from_pretrained(
-            folder / "unet", local_files_only=True, torch_dtype=torch.float32
-        )
-        vae = AutoencoderKL.from_pretrained(folder / "vae", local_files_only=True, torch_dtype=torch.float32)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        unet = read_network(UNet2DConditionModel, folder / "unet", name=name, dtype=torch.float32)
+        vae = read_network(AutoencoderKL, folder / "vae", name=name, dtype=torch.float32)
+        empty_prompt = encode_empty_prompt(folder, name=name)
+    except CheckpointError as error:
         raise CheckpointError(
-            f"{folder} is not a whole Stable Diffusion folder ({error}); "
-            "it needs unet, vae, text_encoder and tokenizer."
+            f"{folder} is not a whole Stable Diffusion folder, which has unet, vae, text_encoder and "
+            f"tokenizer: {error}"
         ) from error
+    predicts = "v_prediction"
+    if (folder / "scheduler" / SCHEDULER).is_file():
+        predicts = read_json(folder / "scheduler" / SCHEDULER, name=name).get("prediction_type", "epsilon")
+    _check_prediction_type(predicts, name=name)
     double_input(unet)
     return DepthPipeline(
         unet=unet,
         vae=vae,
-        scheduler=make_scheduler(),
-        empty_prompt=encode_empty_prompt(folder, name=str(folder)),
+        scheduler=make_scheduler(predicts),
+        empty_prompt=empty_prompt,
         defaults=CheckpointDefaults(steps=SD_STEPS, resolution=SD_RESOLUTION),
     )
+
+
+def _check_prediction_type(predicts: str, *, name: str) -> None:
+    if predicts not in PREDICTION_TYPES:
+        raise CheckpointError(
+            f"{name} predicts {predicts[:40]!r} (prediction_type of its scheduler), which cannot be trained "
+            f"here; start from a checkpoint with {' or '.join(PREDICTION_TYPES)}."
+        )
 
 
 def double_input(unet: Any) -> None:
@@ -161,15 +193,15 @@ def _make_unet(size: TinySize, *, features: int) -> Any:
     )
 
 
-def make_scheduler() -> Any:
-    """Make the scheduler of Marigold v1-1: v-prediction, zero terminal SNR, trailing timesteps."""
+def make_scheduler(predicts: str = "v_prediction") -> Any:
+    """Make the scheduler of Marigold v1-1: trailing timesteps, and for v-prediction zero terminal SNR."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
         num_train_timesteps=1000,
-        prediction_type="v_prediction",
-        rescale_betas_zero_snr=True,
+        prediction_type=predicts,
+        rescale_betas_zero_snr=predicts == "v_prediction",
         timestep_spacing="trailing",
         clip_sample=False,
         set_alpha_to_one=False,

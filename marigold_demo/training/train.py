@@ -16,7 +16,7 @@ from marigold_demo.training.memory import count_memory, recomputes
 from marigold_demo.training.run_folder import RunFolder
 from marigold_demo.training.stage_run import Interrupt, OnProgress, Plan, StageMaker, StageRun
 from marigold_demo.training.stages import DiffusionStage, EndToEndStage, Stage, VaeStage, load_networks
-from marigold_demo.training.start import open_init
+from marigold_demo.training.start import init_folder, open_init
 
 OnNote = Callable[[str], None]
 VAE_LR = 2e-3
@@ -45,7 +45,7 @@ def train(settings: TrainSettings, on_progress: OnProgress, on_note: OnNote | No
     """
     out = Path(settings.out)
     data, validation = open_data(settings.data, scenes_folder=out.parent / "scenes", seed=settings.seed)
-    run = RunFolder(out, settings)
+    run = RunFolder(out, settings, init=init_folder(settings))
     shared = DistributedDataParallelKwargs(gradient_as_bucket_view=True)  # not a second copy of the gradients
     accelerator = Accelerator(mixed_precision=MIXED[settings.precision], kwargs_handlers=[shared])
     pipeline = open_init(settings)
