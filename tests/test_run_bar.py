@@ -112,7 +112,7 @@ def test_a_draft_stays_until_the_finer_depth_is_there_and_beside_it_then(built, 
     expect(built.page.locator("#refine")).to_have_count(0)
     built.open("Depth")
     built.page.get_by_label("Left side").click()
-    expect(built.page.get_by_role("option", name="Depth of Draft")).to_be_visible()
+    expect(built.page.get_by_role("option", name="Depth of Draft", exact=True)).to_be_visible()
 
 
 def test_who_waits_moves_up_when_another_leaves_and_cancel_stops_a_run_within_a_step(visit, folder, predict):
