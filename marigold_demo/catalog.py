@@ -29,6 +29,7 @@ class KnownCheckpoint:
         prediction: What the network predicts.
         is_marigold: A diffusion checkpoint in diffusers' layout; all others give depth in one pass.
         terms: One sentence on a license that restricts the use; to be shown before a download.
+        cpu_s: Seconds that one prediction takes on two cores, where it was measured.
     """
 
     name: str
@@ -40,6 +41,7 @@ class KnownCheckpoint:
     prediction: Prediction = "affine_depth"
     is_marigold: bool = True
     terms: str = ""
+    cpu_s: float | None = None
 
     @property
     def short_title(self) -> str:
@@ -89,9 +91,17 @@ _NO_COMMERCE = "The weights are licensed CC-BY-NC-4.0: no commercial use."
 
 
 def _other(
-    name: str, title: str, prediction: Prediction, mb: int, about: str, terms: str = ""
+    name: str,
+    title: str,
+    prediction: Prediction,
+    mb: int,
+    about: str,
+    terms: str = "",
+    cpu_s: float | None = None,
 ) -> KnownCheckpoint:
-    return KnownCheckpoint(name, title, about, mb, prediction=prediction, is_marigold=False, terms=terms)
+    return KnownCheckpoint(
+        name, title, about, mb, prediction=prediction, is_marigold=False, terms=terms, cpu_s=cpu_s
+    )
 
 
 # Methods beside Marigold; the smallest first.
@@ -102,6 +112,7 @@ OTHER_METHODS: tuple[KnownCheckpoint, ...] = (
         "affine_disparity",
         99,
         "Fine outlines in about a second without a GPU. Apache-2.0.",
+        cpu_s=1.0,
     ),
     _other(
         "depth-anything/Depth-Anything-V2-Base-hf",
@@ -160,9 +171,12 @@ OTHER_METHODS: tuple[KnownCheckpoint, ...] = (
         "metric_depth",
         1900,
         "Distances in meters and the field of view, with fine outlines; minutes without a GPU.",
-        "The weights are under Apple's license for machine learning research (AMLR): read it before any use.",
+        "The weights are under Apple's license for research (AMLR): no commercial use.",
     ),
 )
+
+
+FINEST, SMALL = CATALOG[1], OTHER_METHODS[0]  # what refines a draft, with a GPU and without
 
 
 def find(name: str) -> KnownCheckpoint | None:

@@ -192,12 +192,16 @@ class CheckpointStatus:
         last_s: Seconds in the networks of the last prediction with the same settings; None: there was none.
         limit_s: Most seconds in the networks that this server gives one prediction; None: no limit.
         reachable: False where the weights are not on this machine and the hub does not answer.
+        permitted: False where this server does not run the checkpoint.
+        has_gpu: A GPU makes the prediction.
     """
 
     download_bytes: int | None = 0
     last_s: float | None = None
     limit_s: float | None = None
     reachable: bool = True
+    permitted: bool = True
+    has_gpu: bool = False
 
 
 # Returns the status for settings without a download; raises DemoError for a checkpoint that is not there.

@@ -20,8 +20,9 @@ NAMED = """() => {
     const part = e.matches("button") ? " reset" : { range: " range", radio: `: ${said(e)}` }[e.type] ?? "";
     return (block.id || first(block.querySelector("label, [data-testid=block-info]").innerText)) + part;
   };
-  const found = [...document.querySelectorAll(controls)].filter((e) => !e.closest("[aria-hidden=true]")
-    && e.checkVisibility({ visibilityProperty: true }) && e.getBoundingClientRect().width);
+  const found = [...document.querySelectorAll(controls)].filter((e) =>
+    !e.closest("[aria-hidden=true], #about a") && e.checkVisibility({ visibilityProperty: true })
+    && e.getBoundingClientRect().width);
   document.querySelectorAll("[data-control]").forEach((e) => e.removeAttribute("data-control"));
   return found.map((e) => (e.dataset.control = name(e)));
 }"""

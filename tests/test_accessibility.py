@@ -32,6 +32,8 @@ def test_axe_finds_nothing_serious_in_any_state_and_no_faint_words_in_the_dark(v
     predict.may_go_on.clear()
     seen.upload(draw_photo(folder, f"{width}.png", size=(200 + width // 40, 150)))
     expect(page.locator("#status")).to_contain_text("Step 1 of 3")
+    page.locator("#about summary").click()
+    assert is_lit(page, "denoise") and not is_lit(page, "decode")
     look("running")
     predict.may_go_on.set()
     seen.wait_for_object()
@@ -43,6 +45,9 @@ def test_axe_finds_nothing_serious_in_any_state_and_no_faint_words_in_the_dark(v
     if width == 1280:
         assert_a_focus_is_seen(page)
         look_at_high_contrast(page, found)
+    assert not is_lit(page, "denoise")
+    table = page.locator("#about .wide").bounding_box()
+    assert table["x"] >= 0 and table["x"] + table["width"] <= width
     seen.open("Mesh")
     expect(page.locator("#glb")).to_be_enabled()
     unfold(page)
@@ -60,6 +65,14 @@ def test_axe_finds_nothing_serious_in_any_state_and_no_faint_words_in_the_dark(v
     page.evaluate(SPOIL)
     assert "button-name" in str(findings(page))
     assert "color-contrast" in str(findings(page, "color-contrast"))
+
+
+def is_lit(page: Page, box: str) -> bool:
+    """Return whether a box of the drawing of a run has the color of the theme."""
+    rect = page.locator(f'#about [data-box="{box}"] rect')
+    rect.scroll_into_view_if_needed()
+    red, _, blue = np.median(shot(rect), axis=(0, 1))
+    return bool(red - blue > 100)
 
 
 def look_at_high_contrast(page: Page, found: dict[str, list[str]], *, boxes: bool = False) -> None:

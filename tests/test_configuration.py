@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marigold_demo.catalog import CATALOG
+from marigold_demo.catalog import CATALOG, OTHER_METHODS
 from marigold_demo.cli import main as cli
 from marigold_demo.errors import SettingsError
 from marigold_demo.serving.config import Configuration, read_configuration, shown, variables
 from tests.pages import ROOT
 
-CATALOG_NAMES = {known.name for known in CATALOG}
+CATALOG_NAMES = {known.name for known in (*CATALOG, *OTHER_METHODS) if not known.terms}
 NUMBERS = {name: about for name, about in variables().items() if about.limits}
 
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from marigold_demo.catalog import CATALOG, OTHER_METHODS
+from marigold_demo.catalog import CATALOG, OTHER_METHODS, SMALL
 from marigold_demo.depth import CheckpointStatus, DepthMap
 from marigold_demo.examples import load_examples
 from marigold_demo.geometry.print_report import build_report
@@ -27,6 +27,7 @@ from marigold_demo.io.formats import formats_of
 from marigold_demo.io.photo import load_photo
 from marigold_demo.settings import RELIEF_PRESETS, DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.ui import layers, widgets
+from marigold_demo.ui.about import BIBTEX
 from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.messages import size_in_words
 from marigold_demo.ui.object_tab import ObjectTab
@@ -103,7 +104,7 @@ SHARES = {"relief-far": 0.7, "relief-nozzle_mm": 0.6, "relief-resolution": 0.1}
 SHARES |= {"mesh-texture_px": 0.03, "mesh-resolution": 0.1}
 FILES = ("download-npy", "download-png16", "stl", "3mf", "picture", "heightmap", "glb", "obj")
 BUTTONS = ("Upload file", "Remove Image", "Paste from clipboard")
-REFINER = CATALOG[1]
+REFINER = SMALL
 CHIPS = [f"preset: {words}" for words in STYLES.values()]
 DROP, CAMERA = "photo: Drop an image file here to upload", "photo: Capture from camera"
 SHUTTER, CLOSE = "shutter", "Close the camera"
@@ -248,6 +249,7 @@ def test_every_control_that_the_page_shows_is_used_by_a_test(visit, folder, phot
     predict.may_go_on.set()
     seen.wait_for_object()
     unfold(page)
+    page.locator("#about summary").click()
     set_two_points(page)
     control(page, "preset: Coin").check()
     for name in ("clear-points", "relief-max_faces", "reset-all"):
@@ -336,7 +338,7 @@ def test_colors_and_sides_reach_the_pictures(start, result, monkeypatch):
 COMPARED = ("compare: Divider between the two pictures", "compare: Undo", "compare: Fullscreen")
 
 
-@uses(*COMPARED, "compare: Exit fullscreen mode", "compare: picture", "known-length", "clear-points")
+@uses(*COMPARED, "Copy", "compare: Exit fullscreen mode", "compare: picture", "known-length", "clear-points")
 def test_the_compared_pictures_are_parted_measured_enlarged_and_shown_on_the_whole_screen(start):
     seen, hand = start(shared=True)
     page, handle, undo, full = seen.page, *map(hand, COMPARED)
@@ -359,6 +361,10 @@ def test_the_compared_pictures_are_parted_measured_enlarged_and_shown_on_the_who
     expect(reading).to_contain_text("Click the picture to read its depth")
     expect(page.locator("#compare .dot")).to_have_count(0)
     expect(length).to_be_hidden()
+    page.locator("#about summary").click()
+    hand("Copy").click()
+    expect(page.locator("#about button")).to_have_text(re.compile("Copied|Marked: press Ctrl"))
+    assert page.evaluate("getSelection().toString()").strip() == BIBTEX
     whole.scroll_into_view_if_needed()
     box = image.bounding_box()
 
@@ -622,7 +628,7 @@ def test_a_run_is_stopped_begun_again_refined_and_compared(start, folder, predic
     expect(seen.page.locator("#legend [data-side]")).to_have_text(
         ["Photo", f"Depth of {REFINER.short_title}"]
     )
-    expect(seen.page.locator("#refine")).to_have_count(0)
+    expect(seen.page.locator("#refine")).to_have_text("Refine with Marigold v1-1")
     assert predict.asked.checkpoint == REFINER.name
     predict.may_go_on.clear()
     method = OTHER_METHODS[1]
@@ -640,7 +646,7 @@ def test_a_run_is_stopped_begun_again_refined_and_compared(start, folder, predic
     expect(seen.page.locator("#run")).to_be_enabled()
     assert predict.asked == DepthSettings(checkpoint=method.name)
     predict.may_go_on.clear()
-    turn(hand, "compare-method", MODELS, to=OTHER_METHODS[0].name, holds=lambda _: None)
+    turn(hand, "compare-method", MODELS, to=OTHER_METHODS[2].name, holds=lambda _: None)
     hand("compare-run").click()
     expect(seen.page.locator("#status")).to_contain_text("Step 1 of 3")
     seen.upload(draw_photo(folder, "overtakes.png", size=(120, 160)))  # a comparison that is overtaken

@@ -17,18 +17,20 @@ import torch
 import transformers
 from torch.nn import functional
 
-from marigold_demo.catalog import OTHER_METHODS, find
+from marigold_demo.catalog import OTHER_METHODS, SMALL, find
 from marigold_demo.cli.main import main
 from marigold_demo.depth import CancelledError, DepthMap, Run, invert
 from marigold_demo.errors import CheckpointError
 from marigold_demo.evaluation.evaluate import fit_affine
 from marigold_demo.geometry.textured_mesh import ARBITRARY, METERS, build_surface
-from marigold_demo.network import checkpoint, leres
+from marigold_demo.network import checkpoint, hub, leres
 from marigold_demo.network.checkpoint import load_pipeline, open_pipeline, predict, status
 from marigold_demo.network.feedforward import DISPARITY_NOTE, FeedForwardPipeline, Preprocessing
 from marigold_demo.network.hub import check_repository, wanted_files
 from marigold_demo.recipe import load_recipe
 from marigold_demo.settings import DepthSettings, MeshSettings
+from marigold_demo.ui.model_picker import refinement
+from marigold_demo.ui.session_store import DepthResult
 from tests import other_methods
 from tests.conftest import make_photo
 from tests.loopback_hub import serving
@@ -401,13 +403,21 @@ def test_leres_that_cannot_be_read_is_explained(published):
         load_pipeline(str(published))
 
 
-def test_network_of_the_hub_is_downloaded_and_found_again(saved, tmp_path):
-    steps = []
-    with serving({"me/network": saved["depth_anything"]}, cache=tmp_path / "cache"):
-        settings = DepthSettings(checkpoint="me/network")
-        assert status(settings).download_bytes is None
-        depth = predict(make_photo(40, 50), settings, Run(steps.append))
+def test_the_small_model_is_offered_downloaded_once_and_used_without_the_hub(saved, tmp_path, monkeypatch):
+    steps, photo, settings = [], make_photo(40, 50), DepthSettings(checkpoint=SMALL.name)
+    draft = DepthResult(photo, DepthMap(np.zeros((40, 50), np.float32)), DepthSettings())
+    both = {SMALL.name: saved["depth_anything"], checkpoint.BEST: saved["dpt"]}
+    with serving(both, cache=tmp_path / "cache") as loopback:
+        monkeypatch.setattr(hub, "_answered", {})
+        assert refinement(status, draft).words == "Refine · 99 MB · about 1 s"
+        depth = predict(photo, settings, Run(steps.append))
         assert steps[0].stage == "download" and depth.prediction == "affine_disparity"
-        assert status(settings).download_bytes == 0
+        assert len(depth.revision) == 40  # the hub's commit
         checkpoint.unload()
-    assert len(depth.revision) == 40  # the hub's commit
+        asked = len(loopback.asked)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        monkeypatch.setattr(hub, "_answered", {})
+        assert refinement(status, draft).words == "Refine with Depth Anything V2 Small"
+        np.testing.assert_array_equal(predict(photo, settings).values, depth.values)
+        assert len(loopback.asked) == asked
+        checkpoint.unload()

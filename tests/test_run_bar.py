@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from marigold_demo.catalog import CATALOG, EMBEDDED
+from marigold_demo.catalog import EMBEDDED, SMALL
 from marigold_demo.depth import CheckpointStatus, DepthMap, Progress
 from marigold_demo.errors import CheckpointError
 from tests.pages import Ball, ball, draw_photo
@@ -12,7 +12,6 @@ from tests.visits import BROWSER, OVER, choose, type_number, wait_until
 
 pytestmark = BROWSER
 OFFLINE = "It is not on this machine and the hub cannot be reached; connect to the internet."
-REFINER = CATALOG[1].name
 
 
 class Models(Ball):
@@ -85,11 +84,11 @@ def test_a_second_click_starts_no_second_run(built, predict):
 
 def test_when_refining_fails_the_draft_is_still_there_and_the_bar_says_why(built, predict):
     predict.online = False
-    built.page.get_by_role("button", name="Refine with Marigold v1-1").click()
+    built.page.locator("#refine").click()
     expect(built.page.locator("#status .alert")).to_have_text(OFFLINE)
     expect(built.page.get_by_test_id("toast-body")).to_contain_text("cannot be reached")
     np.testing.assert_array_equal(np.load(built.download("#download-npy")), ball(120, 160))
-    expect(built.page.get_by_role("button", name="Refine with Marigold v1-1")).to_be_visible()
+    expect(built.page.locator("#refine")).to_be_visible()
     built.open("Depth")
     expect(built.page.get_by_role("button", name="Estimate depth")).to_be_enabled()
 
@@ -102,15 +101,17 @@ def test_a_draft_stays_until_the_finer_depth_is_there_and_beside_it_then(built, 
     expect(built.page.get_by_role("option", name="Uncertainty")).to_have_count(0)  # of one prediction
     built.page.keyboard.press("Escape")
     predict.may_go_on.clear()
-    built.page.get_by_role("button", name="Refine with Marigold v1-1").click()
+    built.page.locator("#refine").click()
     expect(built.page.locator("#status")).to_contain_text("Downloading the model: 650 of 2,600 MB")
     expect(built.page.locator("#status progress")).to_have_js_property("value", 0.25)
     expect(built.page.locator("#compare img")).to_have_count(2)
     np.testing.assert_array_equal(np.load(built.download("#download-npy")), ball(120, 160))
     predict.may_go_on.set()
     expect(built.page.locator("#status")).to_contain_text("Done")
-    expect(built.page.locator("#refine")).to_have_count(0)
+    expect(built.page.locator("#model")).to_have_text(f"{SMALL.short_title} · 2.0 s")
+    expect(built.page.locator("#refine")).to_have_text("Refine · 2.6 GB")  # the finest one follows
     built.open("Depth")
+    expect(built.page.locator("#refine-hint")).to_contain_text("Marigold v1-1 refines this depth")
     built.page.get_by_label("Left side").click()
     expect(built.page.get_by_role("option", name="Depth of Draft", exact=True)).to_be_visible()
 

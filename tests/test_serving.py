@@ -794,7 +794,7 @@ def test_a_checkpoint_that_is_not_permitted_never_reaches_the_network_or_the_sta
     for name in (*refused, "'/etc/'", "hf://embedded", "embedded/unet", "./embedded"):
         with pytest.raises(CheckpointError, match="choose one of embedded"):
             list(steps_of(runs.watched(predict))(make_photo(4, 4), DepthSettings(checkpoint=name)))
-        assert runs.with_limit(status_of)(DepthSettings(checkpoint=name)) == CheckpointStatus()
+        assert runs.with_limit(status_of)(DepthSettings(checkpoint=name)) == CheckpointStatus(permitted=False)
     assert asked == []
     list(steps_of(runs.watched(predict))(make_photo(4, 4), DepthSettings()))
     assert runs.with_limit(status_of)(DepthSettings()).last_s == 1

@@ -4,20 +4,22 @@ import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import gradio as gr
 import numpy as np
 import pytest
 
-from marigold_demo.catalog import CATALOG, EMBEDDED
+from marigold_demo.catalog import CATALOG, EMBEDDED, SMALL
 from marigold_demo.depth import CheckpointStatus, DepthMap, Progress
 from marigold_demo.errors import DemoError, PhotoError, SettingsError
 from marigold_demo.examples import load_examples
 from marigold_demo.io.cache_folder import CacheFolder
 from marigold_demo.io.photo import Photo
+from marigold_demo.published import as_markdown
 from marigold_demo.recipe import load_recipe
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings, options_of
-from marigold_demo.ui import build_page, layers, model_picker, widgets
+from marigold_demo.ui import about, build_page, layers, model_picker, widgets
 from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.messages import ProgressText, size_in_words, status, user_errors
 from marigold_demo.ui.object_tab import build_zip
@@ -26,7 +28,7 @@ from marigold_demo.ui.session_store import DepthResult, OtherDepth, SessionStore
 from marigold_demo.ui.widgets import MAX_NETWORK
 from marigold_demo.workflow import PeriodicTask, Workflow
 from tests.conftest import make_photo
-from tests.pages import LENIENT, Ball, ball, draw_photo, make_tabs
+from tests.pages import LENIENT, ROOT, Ball, ball, draw_photo, make_tabs
 
 pytestmark = LENIENT
 BEST = CATALOG[1].name
@@ -200,15 +202,39 @@ def test_of_what_is_unknown_the_status_says_nothing(status, words):
     assert model_picker.status_text(status) == words
 
 
-def test_a_draft_is_refined_by_the_best_model_that_is_here():
+def offered(has_gpu=False, made_by=EMBEDDED, **missing):
+    """Return what refines a depth where models are out of reach (None), here (0) or to be fetched."""
+    missing = {SMALL.name: missing.get("small"), BEST: missing.get("best"), LCM: missing.get("lcm")}
+
+    def status_of(settings):
+        bytes_ = missing.get(settings.checkpoint)
+        return CheckpointStatus(bytes_, reachable=bytes_ is not None, has_gpu=has_gpu)
+
+    return model_picker.refinement(status_of, result(settings=DepthSettings(checkpoint=made_by)))
+
+
+def test_a_draft_is_refined_by_the_small_model_and_on_a_gpu_by_the_best_that_is_here():
     draft = result(settings=DepthSettings(seed=7, ensemble=3, steps=1, resolution=256))
-    found = model_picker.refinement(status_of, draft)
-    assert found.settings == DepthSettings(checkpoint=LCM, seed=7, ensemble=3)
-    nowhere = model_picker.refinement(lambda settings: CheckpointStatus(download_bytes=1), draft)
-    assert nowhere.known.name == model_picker.refinement(None, draft).known.name == BEST
+    found = model_picker.refinement(None, draft)
+    assert found.settings == DepthSettings(checkpoint=SMALL.name, seed=7, ensemble=3)
+    assert offered(small=99_000_000, best=0).words == "Refine · 99 MB · about 1 s"
+    assert offered(small=0, best=0).words == "Refine with Depth Anything V2 Small"
+    assert "about 1 s" in model_picker.status_text(offered(small=0).status, SMALL)
+    for known, found in (
+        (BEST, offered(best=5_200_000_000, lcm=None)),
+        (LCM, offered(best=5_200_000_000, lcm=0)),
+        (BEST, offered(True, best=2_600_000_000, small=0)),
+        (LCM, offered(True, best=2_600_000_000, lcm=0, small=0)),
+        (SMALL.name, offered(True, small=0)),
+        (BEST, offered(made_by=SMALL.name, small=0, best=5_200_000_000, lcm=0)),  # the finest one follows
+    ):
+        assert found.known.name == found.settings.checkpoint == known
+    assert offered() is None is offered(made_by=SMALL.name, small=0, lcm=0)
+    never = model_picker.refinement(lambda settings: CheckpointStatus(permitted=False), draft)
+    assert never is None
 
 
-@pytest.mark.parametrize("settings", [None, DepthSettings(checkpoint=LCM)])
+@pytest.mark.parametrize("settings", [None, DepthSettings(checkpoint=LCM), DepthSettings(checkpoint=BEST)])
 def test_what_is_no_draft_is_not_refined(settings):
     assert model_picker.refinement(status_of, result(settings=settings)) is None
 
@@ -284,15 +310,29 @@ def test_settings_survive_the_way_through_the_widgets(settings):
 
 def test_every_label_tells_its_unit():
     for settings in (DepthSettings, ReliefSettings, MeshSettings):
-        for name, about in options_of(settings).items():
-            label = widgets.label(name, about)
-            assert about.unit in label
+        for name, option in options_of(settings).items():
+            label = widgets.label(name, option)
+            assert option.unit in label
             assert "_" not in label
 
 
 def test_a_word_where_a_number_belongs_gets_a_sentence():
     with pytest.raises(SettingsError, match="steps must be a number, or empty for automatic"):
         widgets.read(DepthSettings, {"steps": "many"})
+
+
+# The end of the page
+
+
+def test_the_page_and_the_readme_say_the_same_of_marigold():
+    readme, page = " ".join((ROOT / "README.md").read_text().split()), about.about()
+    for words in (about.MARIGOLD, about.TUNING, about.FIGURES, about.OTHER_ROWS, about.BIBTEX, as_markdown()):
+        assert " ".join(words.split()) in readme
+    assert len(page.encode()) < 30_000
+    assert "<b>5.5</b> / <b>96.4</b>" in page and page.count('<tr><th scope="row">') == 14
+    for name in ("inference", "fine_tuning"):
+        drawing = ElementTree.parse(ROOT / "marigold_demo" / "ui" / f"{name}.svg").getroot()
+        assert drawing.get("aria-label") and f"ui/{name}.svg" in readme
 
 
 # Pictures

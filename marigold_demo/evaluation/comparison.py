@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from marigold_demo.evaluation.evaluate import Mean
-from marigold_demo.evaluation.published import DATA_SETS, PUBLISHED
+from marigold_demo.published import DATA_SETS, PUBLISHED, ranks_of
 
 Marks = tuple[Callable[[str], str], Callable[[str], str]]  # of the best and of the second figure
 _MARKDOWN: Marks = (lambda text: f"**{text}**", lambda text: f"<u>{text}</u>")
@@ -61,7 +61,7 @@ class Comparison:
     def mean_ranks(self) -> list[float | None]:
         """Return the mean of each row's ranks in all columns but those of the mean; None without figures."""
         count = len(self.sources) - (self.sources[-1:] == (OVERALL,) and len(self.sources) > 1)
-        placed = [_ranks(column, higher=bool(n % 2)) for n, column in enumerate(self.columns[: 2 * count])]
+        placed = [ranks_of(column, higher=bool(n % 2)) for n, column in enumerate(self.columns[: 2 * count])]
         found = [[rank for ranks in placed if (rank := ranks[n]) is not None] for n in range(len(self.rows))]
         return [sum(ranks) / len(ranks) if ranks else None for ranks in found]
 
@@ -155,12 +155,6 @@ def _percent(mean: Mean | None) -> tuple[float, float] | None:
     if mean is None or mean.abs_rel is None or mean.delta1 is None:
         return None
     return 100 * mean.abs_rel, 100 * mean.delta1
-
-
-def _ranks(column: Sequence[float | None], *, higher: bool) -> list[float | None]:
-    """Return the rank of each figure from 1, as it is shown; equal ones share the smallest."""
-    known = sorted((round(figure, 1) for figure in column if figure is not None), reverse=higher)
-    return [None if figure is None else known.index(round(figure, 1)) + 1.0 for figure in column]
 
 
 def _marked(column: Sequence[float | None], marks: Marks, *, higher: bool, missing: str) -> list[str]:

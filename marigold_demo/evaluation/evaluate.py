@@ -30,8 +30,8 @@ from marigold_demo.evaluation.datasets import (
     benchmark_samples,
     folder_samples,
 )
-from marigold_demo.evaluation.published import DATA_SETS, PUBLISHED
 from marigold_demo.io.photo import Photo
+from marigold_demo.published import DATA_SETS, PUBLISHED
 from marigold_demo.settings import DepthSettings
 
 DELTA1 = 1.25

@@ -118,7 +118,12 @@ def status(settings: DepthSettings) -> CheckpointStatus:
         CheckpointError: The settings name neither a whole checkpoint folder nor a hub repository.
     """
     missing = _missing_bytes(settings)
-    return CheckpointStatus(missing, _last_s.get(settings), reachable=missing == 0 or is_reachable(BEST))
+    return CheckpointStatus(
+        missing,
+        _last_s.get(settings),
+        reachable=missing == 0 or is_reachable(BEST),
+        has_gpu=best_device() != "cpu",
+    )
 
 
 def _missing_bytes(settings: DepthSettings) -> int | None:

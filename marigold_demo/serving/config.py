@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, get_args
 
-from marigold_demo.catalog import CATALOG, plain_name
+from marigold_demo.catalog import CATALOG, OTHER_METHODS, plain_name
 from marigold_demo.errors import DemoError, SettingsError
 
 LEAST_TOKEN = 16  # characters
@@ -92,10 +92,15 @@ class Configuration:
         "Connections at a time; a tenth of them from one address that is no proxy's",
         limits=(32, 100_000),
     )
-    checkpoint: str = _variable("", "Checkpoint the page begins with; unset: the best for this machine")
+    checkpoint: str = _variable(
+        "",
+        "Checkpoint the page begins with, such as depth-anything/Depth-Anything-V2-Small-hf; unset: the best"
+        " Marigold for this machine",
+    )
     checkpoints: str = _variable(
         AUTO,
-        "What visitors may name: any (hub repositories and folders too), catalog, or names joined by commas; "
+        "What visitors may name: any (hub repositories and folders too), catalog (what the app lists, but "
+        "for those whose license forbids commerce), or names joined by commas; "
         "auto: any on loopback, catalog on a server that others reach",
     )
     keep_minutes: int = _variable(
@@ -190,7 +195,8 @@ class Configuration:
         asked = (LISTED if self.is_public else ANY) if self.checkpoints == AUTO else self.checkpoints
         if asked == ANY:
             return None
-        listed = (known.name for known in CATALOG) if asked == LISTED else _names(asked)
+        every = (*CATALOG, *(known for known in OTHER_METHODS if not known.terms))
+        listed = (known.name for known in every) if asked == LISTED else _names(asked)
         return frozenset(plain_name(name) for name in (*listed, self.checkpoint) if name)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from marigold_demo.catalog import CATALOG
+from marigold_demo.catalog import find
 from marigold_demo.depth import CancelledError, CheckpointStatus, DepthMap, Progress, Run, StatusSource
 from marigold_demo.errors import CheckpointError, DemoError
 from marigold_demo.io.photo import Photo
@@ -287,11 +287,12 @@ class RunMonitor:
         return watched
 
     def with_limit(self, status_of: StatusSource) -> StatusSource:
-        """Return the source with this server's limit, silent on checkpoints that it does not load."""
+        """Return the source with this server's limit; of what it does not run it says only that."""
 
         def status(settings: DepthSettings) -> CheckpointStatus:
-            known = status_of(settings) if self._may(settings.checkpoint) else CheckpointStatus()
-            return replace(known, limit_s=self._limit_s)
+            if not self._may(settings.checkpoint):
+                return CheckpointStatus(permitted=False)
+            return replace(status_of(settings), limit_s=self._limit_s)
 
         return status
 
@@ -366,7 +367,7 @@ class RunMonitor:
 
 
 def _label(checkpoint: str) -> str:
-    return checkpoint if any(known.name == checkpoint for known in CATALOG) else OTHER
+    return checkpoint if find(checkpoint) else OTHER
 
 
 def _minutes(seconds: float) -> str:

@@ -148,7 +148,7 @@ class Compare:
                         words = f"{text.done()}. The second depth is on the scale of the first."
                         yield {line: status(words), self.found: request}
                     else:
-                        yield {line: status(text.show(step), share=text.share)}
+                        yield {line: status(text.show(step), share=text.share, stage=step.stage)}
         except GeneratorExit:
             stopped = True
             raise

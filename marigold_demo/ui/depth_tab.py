@@ -323,7 +323,7 @@ class DepthTab:
                     result = DepthResult(photo, step, settings)
                     yield {line: status(text.done(step.notes))} | self._take(result, photo_key, sides, style)
                 else:
-                    yield {line: status(text.show(step), share=text.share)}
+                    yield {line: status(text.show(step), share=text.share, stage=step.stage)}
 
     def end_run(self, request: str, photo_key: str | None, line: str) -> Outputs:
         """Put the buttons back, unless this is late news of a run whose successor is under way."""

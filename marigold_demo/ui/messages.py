@@ -132,7 +132,12 @@ def duration(seconds: float) -> str:
 
 
 def status(
-    words: str, *, share: float | None = None, alert: bool = False, action: tuple[str, str] | None = None
+    words: str,
+    *,
+    share: float | None = None,
+    alert: bool = False,
+    action: tuple[str, str] | None = None,
+    stage: str = "",
 ) -> str:
     """Return the status line as HTML.
 
@@ -141,13 +146,15 @@ def status(
         share: From 0 to 1; draws a bar.
         alert: Marks a failed run or a refused file.
         action: What a button behind the words does (`data-way` in ways_in.js), and its label.
+        stage: Of the run (`Progress.stage`); its box in the drawing of `about` is lit.
     """
     bar = "" if share is None else f'<progress max="1" value="{share:.3f}" aria-label="Progress"></progress>'
     kind = "status alert" if alert else "status"
     button = "" if action is None else '<button type="button" data-way="{}">{}</button>'.format(*action)
+    at_work = f' data-stage="{html.escape(stage)}"' if stage else ""
     return (
-        f'<div class="{kind}" role="status" aria-live="polite"><span>{html.escape(words)}</span>{button}{bar}'
-        "</div>"
+        f'<div class="{kind}"{at_work} role="status" aria-live="polite">'
+        f"<span>{html.escape(words)}</span>{button}{bar}</div>"
     )
 
 

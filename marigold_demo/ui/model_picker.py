@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.events import Dependency
 
-from marigold_demo.catalog import CATALOG, EMBEDDED, OTHER_METHODS, KnownCheckpoint, find
+from marigold_demo.catalog import CATALOG, EMBEDDED, FINEST, OTHER_METHODS, SMALL, KnownCheckpoint, find
 from marigold_demo.depth import CheckpointStatus, StatusSource
 from marigold_demo.errors import DemoError
 from marigold_demo.settings import DepthSettings
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from marigold_demo.ui.depth_tab import DepthTab
     from marigold_demo.ui.photo_tab import PhotoTab
 
+UNKNOWN_BYTES = 1  # in place of a download's size, where nobody says it
 _ABOUT_OTHERS = "A folder with a Marigold or another depth network, or a repository on the Hugging Face hub."
 
 
@@ -92,10 +93,11 @@ class ModelPicker:
         better = refinement(self.status_of, result) if result else None
         if result is None or better is None:
             return {self.refine: gr.Button(visible=False), self.offer: "", **self._used(result)}
-        cost = status_text(self.status_of(better.settings)) if self.status_of else ""
+        cost = status_text(better.status, better.known) if self.status_of else ""
+        offer = f"{better.known.short_title} refines this depth. {better.known.about}"
         return self._used(result) | {
-            self.refine: gr.Button(f"Refine with {better.known.short_title}", visible=True),
-            self.offer: _line("This is a draft; a larger model sees finer detail.", cost),
+            self.refine: gr.Button(better.words, visible=True),
+            self.offer: _line(offer, cost),
         }
 
     def _used(self, result: DepthResult | None) -> dict[Any, Any]:
@@ -121,6 +123,8 @@ def _presence(status_of: StatusSource, known: KnownCheckpoint) -> str:
     except DemoError:
         return "cannot be used here"
     missing = status.download_bytes
+    if not status.permitted:
+        return "not on this server"
     if not status.reachable:
         return "out of reach now"
     if missing is None:
@@ -140,7 +144,7 @@ def about_model(status_of: StatusSource | None, settings: DepthSettings) -> str:
     Raises:
         DemoError: There is no such checkpoint.
     """
-    cost = status_text(status_of(settings)) if status_of else ""
+    cost = status_text(status_of(settings), find(settings.checkpoint)) if status_of else ""
     return _line(method_hint(settings.checkpoint), cost)
 
 
@@ -155,9 +159,11 @@ def _line(about: str, cost: str = "", *, alert: bool = False) -> str:
     return f'<div class="{"about-model alert" if alert else "about-model"}" aria-live="polite">{parts}</div>'
 
 
-def status_text(status: CheckpointStatus) -> str:
-    """Return what a run downloads and how long the last one took, as far as it is known."""
+def status_text(status: CheckpointStatus, known: KnownCheckpoint | None = None) -> str:
+    """Return what a run downloads and how long the last one took or one takes, as far as it is known."""
     missing = status.download_bytes
+    if not status.permitted:
+        return "This server does not run it"
     parts = ["Ready on this machine" if missing == 0 else f"Downloads {_amount(missing)} once"]
     if not status.reachable:
         parts = ["Not on this machine, and the Hugging Face hub does not answer"]
@@ -165,7 +171,16 @@ def status_text(status: CheckpointStatus) -> str:
         parts.append(f"took {duration(status.last_s)} last time")
         if status.limit_s is not None and status.last_s > status.limit_s:
             parts.append(f"more than the {duration(status.limit_s)} that one run may take here")
+    elif status.reachable and (takes := _takes(status, known)):
+        parts.append(takes)
     return " · ".join(parts)
+
+
+def _takes(status: CheckpointStatus, known: KnownCheckpoint | None) -> str:
+    """Return about how long a run takes, where that was measured."""
+    if known is None or known.cpu_s is None or status.has_gpu:
+        return ""
+    return f"about {known.cpu_s:.0f} s"
 
 
 def _amount(missing: int | None) -> str:
@@ -174,30 +189,45 @@ def _amount(missing: int | None) -> str:
 
 @dataclass(frozen=True)
 class Refinement:
-    """How a draft can be refined."""
+    """How a depth can be refined: by which checkpoint, with which settings, and what is known of that."""
 
     known: KnownCheckpoint
     settings: DepthSettings
+    status: CheckpointStatus
+
+    @property
+    def words(self) -> str:
+        """What the button says: what it costs to get the checkpoint, or its name where it is here."""
+        missing = self.status.download_bytes
+        if not missing or missing == UNKNOWN_BYTES:
+            return f"Refine with {self.known.short_title}"
+        return " · ".join(filter(None, ("Refine", size_in_words(missing), _takes(self.status, self.known))))
 
 
 def refinement(status_of: StatusSource | None, draft: DepthResult) -> Refinement | None:
-    """Choose the checkpoint that refines a draft: the best one that is here, else the best one.
+    """Choose the checkpoint that refines a depth.
 
-    None where the depth is no draft, or where none is here and the hub does not answer.
+    Without a GPU a draft is refined by `SMALL` first, and its depth by `FINEST`. With one, or where `SMALL`
+    is out of reach, a draft is refined by the best Marigold that is here, else by the best one.
+
+    None where the depth is of any other checkpoint, or where nothing is here and the hub does not answer.
     """
-    if draft.settings is None or draft.settings.checkpoint != EMBEDDED:
+    made_by = draft.settings.checkpoint if draft.settings else None
+    if draft.settings is None or made_by not in (EMBEDDED, SMALL.name):
         return None
     # Steps and resolution were chosen for the draft; the larger network has its own.
     settings = replace(draft.settings, steps=None, resolution=None)
-    larger = [known for known in CATALOG if known.name != EMBEDDED]
-    told = {known: status_of(_by(known, settings)) if status_of else CheckpointStatus(1) for known in larger}
-    here = [known for known in larger if told[known].download_bytes == 0]
-    to_be_had = [known for known in larger if told[known].download_bytes and told[known].reachable]
-    if not here and not to_be_had:
-        return None
-    best = (here or to_be_had)[0]
-    return Refinement(best, _by(best, settings))
+    larger = [FINEST] if made_by == SMALL.name else [SMALL, *CATALOG[1:]]
+    found = [_refine(known, settings, status_of) for known in larger]
+    usable = [one for one in found if one.status.permitted and one.status.reachable]
+    here = [one for one in usable if one.status.download_bytes == 0]
+    to_be_had = [one for one in usable if one.status.download_bytes]
+    marigolds = [one for one in (*here, *to_be_had) if one.known.is_marigold]
+    small = [one for one in (*here, *to_be_had) if not one.known.is_marigold]
+    has_gpu = any(one.status.has_gpu for one in found)
+    return next(iter((*marigolds, *small) if has_gpu else (*small, *marigolds)), None)
 
 
-def _by(known: KnownCheckpoint, settings: DepthSettings) -> DepthSettings:
-    return replace(settings, checkpoint=known.name)
+def _refine(known: KnownCheckpoint, settings: DepthSettings, status_of: StatusSource | None) -> Refinement:
+    settings = replace(settings, checkpoint=known.name)
+    return Refinement(known, settings, status_of(settings) if status_of else CheckpointStatus(UNKNOWN_BYTES))

@@ -18,6 +18,7 @@ from marigold_demo.serving.lifecycle import MB, Service
 from marigold_demo.serving.listening import Place, listen
 from marigold_demo.settings import DepthSettings, ReliefSettings
 from marigold_demo.ui import queue
+from marigold_demo.ui.about import about
 from marigold_demo.ui.api import add_endpoints, mcp_server
 from marigold_demo.ui.depth_tab import DepthTab
 from marigold_demo.ui.layers import DepthStyle
@@ -154,7 +155,7 @@ def build_page(
     with page:
         page.tabs = Tabs(store, status_of, defaults=defaults or DepthSettings(), examples=examples)
         page.tabs.connect(page)
-        gr.HTML(_colophon(store.ttl_s, examples))
+        gr.HTML(about() + _colophon(store.ttl_s, examples))
         add_endpoints(store)
     store.files.keep_what_is_there()  # the pictures of the page itself
     store.known_files = page.temp_file_sets

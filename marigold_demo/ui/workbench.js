@@ -50,8 +50,21 @@
       find("#depth-tab-button")?.click();
       requestAnimationFrame(() => find("#depth-checkpoint input")?.focus());
     }
+    if (at("[data-copy]")) copy(at("[data-copy]"));
     if (at("#file-menu button:not(#everything)")) find("#file-menu").hidePopover?.();
   });
+
+  // Where the clipboard is out of reach, the text is marked, so that Ctrl+C copies it.
+  async function copy(button) {
+    const text = find(button.dataset.copy);
+    getSelection().selectAllChildren(text);
+    try {
+      await navigator.clipboard.writeText(text.textContent);
+      button.textContent = "Copied";
+    } catch {
+      button.textContent = "Marked: press Ctrl+C";
+    }
+  }
 
   // A style that is marked already is set again when it is chosen, which changes nothing in the radio itself.
   let marked;

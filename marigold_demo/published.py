@@ -5,6 +5,7 @@ of Garcia et al., "Fine-Tuning Image-Conditional Diffusion Models is Easier than
 "Lotus". Of Marigold v1-1, figures on NYUv2 alone were found.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 DATA_SETS = {"NYUv2": 654, "KITTI": 652, "ETH3D": 454, "ScanNet": 800, "DIODE": 771}  # and their images
@@ -76,3 +77,58 @@ PUBLISHED = (
         alignment="disparity",
     ),
 )
+PAPER = tuple(row for row in PUBLISHED if row.in_paper)
+_SIGNS = {"depth": "", "disparity": "†"}  # of the alignment; ‡ where nobody says it
+OTHERS = tuple(row for row in PUBLISHED if not row.in_paper)
+
+
+def ranks_of(column: Sequence[float | None], *, higher: bool) -> list[float | None]:
+    """Return the rank of each figure from 1, as it is shown; equal ones share the smallest."""
+    known = sorted((round(figure, 1) for figure in column if figure is not None), reverse=higher)
+    return [None if figure is None else known.index(round(figure, 1)) + 1.0 for figure in column]
+
+
+def table(best: Callable[[str], str], second: Callable[[str], str]) -> list[list[str]]:
+    """Return the cells of all rows: method, "AbsRel / delta1" per data set, and mean rank.
+
+    The rows of the paper come first; those of other tables have no rank, and no figure of theirs is marked.
+
+    Args:
+        best: Marks the best figure of a column.
+        second: Marks the one after it.
+    """
+    known = [[pair for row in PAPER if (pair := row.figures[n])] for n in range(len(DATA_SETS))]  # all
+    columns = [[pair[part] for pair in pairs] for pairs in known for part in (0, 1)]
+    placed = [ranks_of(column, higher=bool(n % 2)) for n, column in enumerate(columns)]
+    means = [sum(column[row] or 0 for column in placed) / len(placed) for row in range(len(PAPER))]
+    order = ranks_of(means, higher=False)
+
+    def marked(figure: float, rank: float | None) -> str:
+        return {1.0: best, 2.0: second}.get(rank or 0.0, str)(f"{figure:.1f}")
+
+    rows = []
+    for n, row in enumerate(PAPER):
+        cells = [marked(column[n], rank[n]) for column, rank in zip(columns, placed, strict=True)]
+        pairs = [" / ".join(cells[at : at + 2]) for at in range(0, len(cells), 2)]
+        rows.append([_name(row), *pairs, marked(means[n], order[n])])
+    for row in OTHERS:
+        pairs = ["–" if pair is None else "{:.1f} / {:.1f}".format(*pair) for pair in row.figures]
+        rows.append([_name(row), *pairs, "–"])
+    return rows
+
+
+def _name(row: Published) -> str:
+    """Return a method with a sign where it was not aligned in depth, or nobody says so."""
+    return (
+        f"{row.method} {'†' if row.alignment == 'disparity' else '‡'}"
+        if row.alignment != "depth"
+        else row.method
+    )
+
+
+def as_markdown() -> str:
+    """Return the table of all published rows in Markdown."""
+    head = ["method", *DATA_SETS, "mean rank"]
+    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    lines += table(lambda text: f"**{text}**", lambda text: f"<u>{text}</u>")
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
