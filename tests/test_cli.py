@@ -48,7 +48,7 @@ def write_photo(folder: Path, name: str = "photo.png", *, size: tuple[int, int] 
 
 
 def files_of(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+    return {path.name for path in folder.iterdir() if path.name != "manifest.jsonl"}
 
 
 def run(*arguments: object, predict=ramp) -> int:

@@ -21,6 +21,8 @@ ROWS = {
     "network.checkpoint": 4,
     "network.checkpoint_folder": 4,
     "api": 5,
+    "batch": 4,
+    "cli.many": 5,
     "serving": 4,
     "training": 4,
     "ui": 4,
@@ -36,6 +38,7 @@ NETWORKS = {"accelerate", "diffusers", "numpy", "psutil", "safetensors", "torch"
 ALIGNMENT = {"numpy", "scipy"}
 # Libraries a module may use: by the longest name again, else by its row.
 LIBRARIES = {
+    "batch.manifest": {"filelock"},
     "io.private_folder": {"filelock"},
     "workflow": {"cachetools", "numpy"},
     "network": NETWORKS,
@@ -62,6 +65,7 @@ WITHOUT_TORCH = (
     "evaluation.evaluate",
     "api",
     "app",
+    "batch",
 )
 
 

@@ -1,16 +1,27 @@
 """What each command does, from files to files. Torch is imported when it is needed."""
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from marigold_demo.batch.stages import (
+    AS_IT_IS,
+    WITHOUT_PHOTO,
+    DepthStyle,
+    Job,
+    Makes,
+    flattened,
+    recipe_of,
+    relief_files,
+    report_file,
+)
 from marigold_demo.catalog import find
 from marigold_demo.cli.files import OutputFolder, named, read_photo, read_photo_or_depth, read_recipe
+from marigold_demo.cli.many import many, print_warnings, takes_many
 from marigold_demo.cli.terminal import (
     choices_of,
     file_options,
@@ -24,7 +35,6 @@ from marigold_demo.cli.terminal import (
 from marigold_demo.colormap import COLORMAPS, MOST_CONTOURS, colorize
 from marigold_demo.depth import DepthMap, Run
 from marigold_demo.errors import PhotoError, SettingsError
-from marigold_demo.geometry.print_report import build_report
 from marigold_demo.io.formats import formats_of
 from marigold_demo.io.photo import Photo
 from marigold_demo.recipe import Recipe
@@ -50,48 +60,32 @@ class Subject:
     is_relief: bool = False  # a height map of ours, which is flattened already
 
 
-@dataclass(frozen=True)
-class DepthStyle:
-    """How depth is written: the colors of its picture, and whether near is 1 in place of 0 in all files."""
-
-    colormap: str
-    contours: int
-    invert: bool
-
-    def written(self, kind: str, stem: str, depth: DepthMap, *, recipe: Recipe) -> tuple[str, bytes]:
-        """Return name and bytes of one of the formats of depth."""
-        found = formats_of("depth", "picture")[kind]
-        thing: object = depth
-        if found.holds == "picture":
-            thing = colorize(
-                depth.values, colormap=self.colormap, contours=self.contours, invert=self.invert
-            )  # [H, W, 3]
-        return found.write(thing, stem, recipe=recipe, invert=self.invert)
-
-
 def depth(args: argparse.Namespace, predict: Predictor | None) -> None:
-    """Write the depth of every photo; one that cannot be used is named at once and the others are done."""
+    """Write the depth of photos; one that cannot be used is named and the others are done."""
     given = read_recipe(args.recipe)
     settings = from_flags(args, given.depth or DepthSettings())
     style = _depth_style(args)
     files = choices_of(args.files, formats_of("depth", "picture"), name="files")
-    output, workflow = OutputFolder(args.out), _workflow(predict)
     _print_terms(args, settings)
+    if takes_many(args.sources):
+        many(args, _job(args, "depth", files, settings, style=style), predict, given=given)
+        return
+    output, workflow = OutputFolder(args.out), _workflow(predict)
     warned: set[str] = set()
     refused = 0
-    for path in args.photos:
+    for path in args.sources:
         try:
             photo = read_photo(path, if_depth="give it to relief or mesh with --depth")
             with named(path):
                 estimated = _depth_of(args, workflow, photo, settings)
         except (PhotoError, SettingsError) as error:  # SettingsError: too large for the memory
-            if len(args.photos) == 1:
+            if len(args.sources) == 1:
                 raise
             print_err(str(error))
             refused += 1
             continue
-        _print_warnings(given, estimated, photo, known=warned)
-        recipe = _recipe_of(photo, estimated, None if _is_from_phone(args) else settings)
+        print_warnings(given, estimated.revision, estimated.device, photo.digest, known=warned)
+        recipe = recipe_of(photo, estimated, None if _is_from_phone(args) else settings)
         stem = output.free_stem(photo.stem)
         if stem != photo.stem:
             print_err(
@@ -100,59 +94,81 @@ def depth(args: argparse.Namespace, predict: Predictor | None) -> None:
         for name in files:
             output.put(*style.written(name, stem, estimated, recipe=recipe))
     if refused:
-        raise PhotoError(f"{refused} of {len(args.photos)} photos could not be used; the reasons are above.")
+        raise PhotoError(f"{refused} of {len(args.sources)} photos could not be used; the reasons are above.")
 
 
 def relief(args: argparse.Namespace, predict: Predictor | None) -> None:
-    """Write the relief of one photo or depth file in every format asked for."""
+    """Write reliefs of photos or depth files in every format asked for."""
     known = formats_of("relief")
-    formats = [known[name] for name in choices_of(args.format, known, name="format")]
-    if args.report and not any(found.is_printable for found in formats):
+    formats = choices_of(args.format, known, name="format")
+    if args.report and not any(known[name].is_printable for name in formats):
         raise SettingsError("report is of a file for printing; add stl or 3mf to --format.")
     given = read_recipe(args.recipe)
     base = _preset(args.preset) if args.preset else given.relief or ReliefSettings()
     settings, depth_settings = from_flags(args, base), from_flags(args, given.depth or DepthSettings())
+    flat = None if args.preset or given.relief is not None else from_flags(args, flattened(base))
+    if takes_many(args.sources):
+        job = _job(args, "relief", formats, depth_settings, made=settings, flat=flat)
+        many(args, job, predict, given=given)
+        return
     output = OutputFolder(args.out)
     subject = _subject(args, _workflow(predict), depth_settings)
-    if subject.is_relief and not args.preset and given.relief is None:
-        settings = from_flags(args, replace(base, detail=0.0, smooth_px=0.0))
-        print_err(
-            "detail and smooth_px are 0, so that the height map stays as it is; their flags override that."
-        )
-    _print_warnings(given, subject.depth, subject.photo, known=set())
+    if subject.is_relief and flat is not None:
+        settings = flat
+        print_err(AS_IT_IS)
+    _print_warnings(given, subject)
     made = Workflow.relief(subject.depth, settings, photo=subject.photo)
     made.assert_sound()
-    for found in formats:
-        name, data = found.write(made, subject.stem, recipe=subject.recipe)
+    for name, data, report in relief_files(
+        made, subject.stem, formats, recipe=subject.recipe, report=args.report
+    ):
         output.put(name, data)
-        if args.report and found.is_printable:
-            report = build_report(made, name, data)
-            output.put(f"{name}.report.json", (json.dumps(report.to_dict(), indent=2) + "\n").encode())
+        if report is not None:
+            output.put(*report_file(name, report))
             print_err_text(report.to_text())
     for note in made.notes:
         print_err(note)
 
 
 def mesh(args: argparse.Namespace, predict: Predictor | None) -> None:
-    """Write the textured surface of one photo or depth file; depth without a photo gets its own colors."""
+    """Write textured surfaces of photos or depth files; depth without a photo gets its own colors."""
     known = formats_of("mesh")
-    formats = [known[name] for name in choices_of(args.format, known, name="format")]
+    formats = choices_of(args.format, known, name="format")
     given = read_recipe(args.recipe)
     settings = from_flags(args, given.mesh or MeshSettings())
     depth_settings = from_flags(args, given.depth or DepthSettings())
+    if takes_many(args.sources):
+        many(args, _job(args, "mesh", formats, depth_settings, made=settings), predict, given=given)
+        return
     output = OutputFolder(args.out)
     subject = _subject(args, _workflow(predict), depth_settings)
-    _print_warnings(given, subject.depth, subject.photo, known=set())
+    _print_warnings(given, subject)
     photo = subject.photo or Photo(rgb=colorize(subject.depth.values), stem=subject.stem)
     if subject.photo is None:
-        print_err(
-            "There is no photo with the depth, so the mesh wears the depth's colors; --photo gives it one."
-        )
+        print_err(WITHOUT_PHOTO)
     made = Workflow.surface(subject.depth, photo, settings)
-    for found in formats:
-        output.put(*found.write(made, subject.stem, recipe=subject.recipe))
+    for name in formats:
+        output.put(*known[name].write(made, subject.stem, recipe=subject.recipe))
     for note in made.notes:
         print_err(note)
+
+
+def _job(
+    args: argparse.Namespace, makes: Makes, formats: list[str], settings: DepthSettings, **others: Any
+) -> Job:
+    """Return what is made of each of many files.
+
+    Raises:
+        SettingsError: A flag goes with a single file.
+    """
+    if getattr(args, "photo", None):
+        raise SettingsError("--photo goes with one depth file; name it alone.")
+    if makes != "depth":
+        options = tuple(file_options(args).items())
+        others |= {"is_depth": args.depth, "file_options": options}
+        if makes == "relief":
+            others |= {"report": args.report}
+    return Job(makes, tuple(formats), settings, from_phone=_is_from_phone(args), **others)
 
 
 def _workflow(predict: Predictor | None) -> Workflow:
@@ -188,20 +204,19 @@ def _estimate(workflow: Workflow, photo: Photo, settings: DepthSettings) -> Dept
 def _subject(args: argparse.Namespace, workflow: Workflow, settings: DepthSettings) -> Subject:
     """Read a depth file, or read a photo and estimate its depth."""
     options = file_options(args)
-    given_input = read_photo_or_depth(args.source, is_depth=args.depth, options=options)
+    given_input = read_photo_or_depth(args.sources[0], is_depth=args.depth, options=options)
     if isinstance(given_input, Photo):
         if args.photo or options:
             names = ["--photo"] if args.photo else [f"--{name}" for name in options]
-            raise SettingsError(
-                f"{names[0]} goes with a depth file, but {args.source} is none; leave it out, or add --depth."
-            )
+            problem = f"{names[0]} goes with a depth file, but {args.sources[0]} is none"
+            raise SettingsError(f"{problem}; leave it out, or add --depth.")
         _print_terms(args, settings)
-        with named(args.source):
+        with named(args.sources[0]):
             estimated = _depth_of(args, workflow, given_input, settings)
-        recipe = _recipe_of(given_input, estimated, None if _is_from_phone(args) else settings)
+        recipe = recipe_of(given_input, estimated, None if _is_from_phone(args) else settings)
         return Subject(estimated, given_input, given_input.stem, recipe)
     if _is_from_phone(args):
-        raise SettingsError(f"--depth-source phone goes with a photo, but {args.source} is a depth file.")
+        raise SettingsError(f"--depth-source phone goes with a photo, but {args.sources[0]} is a depth file.")
     photo = read_photo(args.photo) if args.photo else None
     if photo is not None:
         check_same_shape(photo, given_input.depth)
@@ -209,23 +224,9 @@ def _subject(args: argparse.Namespace, workflow: Workflow, settings: DepthSettin
     return Subject(given_input.depth, photo, given_input.stem, recipe, is_relief=given_input.is_relief)
 
 
-def _recipe_of(photo: Photo, depth: DepthMap, settings: DepthSettings | None) -> Recipe:
-    return Recipe(
-        photo=photo.digest,
-        revision=depth.revision,
-        device=depth.device,
-        prediction=depth.prediction if settings else None,
-        depth=settings,
-    )
-
-
-def _print_warnings(recipe: Recipe, depth: DepthMap, photo: Photo | None, *, known: set[str]) -> None:
-    """Print why the files may differ from those of the recipe; what is known is not repeated."""
-    digest = photo.digest if photo else None
-    for warning in recipe.compatibility_warnings(photo=digest, revision=depth.revision, device=depth.device):
-        if warning not in known:
-            print_err(warning)
-        known.add(warning)
+def _print_warnings(given: Recipe, subject: Subject) -> None:
+    digest = subject.photo.digest if subject.photo else None
+    print_warnings(given, subject.depth.revision, subject.depth.device, digest, known=set())
 
 
 def _depth_style(args: argparse.Namespace) -> DepthStyle:

@@ -14,28 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from marigold_demo.cli.terminal import print_err, print_out
-from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DemoError, DepthFileError, PhotoError, SettingsError
 from marigold_demo.io import depth_file, export, photo
-from marigold_demo.io.depth_file import depth_form, may_be_depth
-from marigold_demo.io.isolated import Limits, load_photo, load_recipe, read_depth_file, use
-from marigold_demo.io.photo import Photo, safe_stem
+from marigold_demo.io.inputs import DepthInput, photo_from, photo_or_depth_from
+from marigold_demo.io.isolated import Limits, load_recipe, use
+from marigold_demo.io.photo import Photo
 from marigold_demo.recipe import MOST_BYTES, Recipe
 
 DECODING = Limits(processes=1, seconds=60)  # nobody else waits
 STDIN = Path("-")
 _DESCRIPTORS = ("/dev/fd", "/dev/stdin", "/proc")  # what lies there is another file to another process
 _CHUNK = 2**20
-_DEPTH_ENDINGS = ("_16bit", "_depth_inverted", "_depth")
-
-
-@dataclass(frozen=True)
-class DepthInput:
-    """A depth file: depth, the stem of what will be made of it, and whether it is a height map of ours."""
-
-    depth: DepthMap
-    stem: str
-    is_relief: bool
 
 
 def read_photo(path: Path, *, if_depth: str | None = None) -> Photo:
@@ -45,7 +34,9 @@ def read_photo(path: Path, *, if_depth: str | None = None) -> Photo:
         PhotoError: It cannot be used; begins with its name.
     """
     with named(path), _as_file(path, max_bytes=photo.MAX_BYTES, error=PhotoError) as file:
-        return _photo(path, file, if_depth=if_depth)
+        read = photo_from(file, if_depth=if_depth)
+        _print_notes(path, read.notes)
+        return read
 
 
 def read_photo_or_depth(path: Path, *, is_depth: bool, options: dict[str, Any]) -> Photo | DepthInput:
@@ -60,26 +51,9 @@ def read_photo_or_depth(path: Path, *, is_depth: bool, options: dict[str, Any]) 
         DemoError: It cannot be used; begins with its name.
     """
     with named(path), _as_file(path, max_bytes=depth_file.MAX_BYTES, error=PhotoError) as file:
-        if not is_depth and depth_form(file) is None:
-            return _photo(path, file, if_depth="add --depth")
-        read = read_depth_file(file, **options)
-        stem = safe_stem(file.name)
-    _print_notes(path, read.notes)
-    for ending in _DEPTH_ENDINGS:
-        stem = stem.removesuffix(ending)
-    return DepthInput(read.depth, stem, read.is_relief)
-
-
-def _photo(path: Path, file: Path, *, if_depth: str | None) -> Photo:
-    try:
-        read = load_photo(file)
-    except PhotoError as error:
-        if if_depth and depth_form(file):
-            raise PhotoError(f"The file is depth, not a photo; {if_depth}.") from error
-        raise
-    warnings = may_be_depth(file, read.rgb, remedy=if_depth) if if_depth else ()
-    _print_notes(path, read.notes + warnings)
-    return read
+        read = photo_or_depth_from(file, is_depth=is_depth, options=options)
+        _print_notes(path, read.notes)
+        return read
 
 
 def read_recipe(path: Path | None) -> Recipe:
@@ -113,7 +87,7 @@ def _as_file(path: Path, *, max_bytes: int, error: Callable[[str], DemoError]) -
         DemoError: Of the kind `error`; it cannot be read, is a terminal, or gives too much.
     """
     use(DECODING)
-    if _is_plain(path):
+    if is_plain(path):
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="marigold-demo-") as folder:
@@ -137,7 +111,7 @@ def _copy(path: Path, copy: Path, *, max_bytes: int, error: Callable[[str], Demo
                 raise error(f"It gives more than {max_bytes // 10**6} MB, which is too much.")
 
 
-def _is_plain(path: Path) -> bool:
+def is_plain(path: Path) -> bool:
     """Return whether readers take the path as it is, if only to report what is wrong with it."""
     if path == STDIN:
         return False

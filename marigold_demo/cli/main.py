@@ -31,6 +31,8 @@ DEPTH_SOURCES = ("prediction", "phone")
 BASELINES = ("rows-only", "constant")
 _PICTURE = "a picture (JPEG, PNG, HEIC, AVIF, WebP, TIFF, ...), a pipe, or - for standard input"
 
+_MANY = "or several: files, folders, patterns in quotes, and .txt lists with one of these a line"
+
 
 def main(arguments: Sequence[str] | None = None, *, predict: "Predictor | None" = None) -> int:
     """Run one command and return the exit status; the one place where errors become sentences.
@@ -110,9 +112,10 @@ def _add_app(commands: "argparse._SubParsersAction[Parser]") -> None:
 
 def _add_depth(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser = _command(commands, "depth", "photos -> depth as .npy, 16-bit PNG and colored PNG")
-    help_text = f"{_PICTURE}; any number of them"
-    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help=help_text)
+    help_text = f"{_PICTURE}; {_MANY}"
+    parser.add_argument("sources", nargs="+", type=Path, metavar="PHOTO", help=help_text)
     _add_out(parser)
+    _add_many(parser)
     help_text = f"any of {', '.join(DEPTH_FILES)}, joined by commas (default all)"
     parser.add_argument("--files", default=",".join(DEPTH_FILES), metavar="NAMES", help=help_text)
     parser.add_argument(
@@ -137,6 +140,7 @@ def _add_relief(commands: "argparse._SubParsersAction[Parser]") -> None:
     _add_source(parser, photo_for=photo_for)
     _add_depth_source(parser)
     _add_out(parser)
+    _add_many(parser)
     _add_format(
         parser, RELIEF_FORMATS, more="; heightmap is a 16-bit .png, picture shows the relief in raking light"
     )
@@ -159,6 +163,7 @@ def _add_mesh(commands: "argparse._SubParsersAction[Parser]") -> None:
     _add_source(parser, photo_for="the texture; without it the mesh has the depth's colors")
     _add_depth_source(parser)
     _add_out(parser)
+    _add_many(parser)
     _add_format(parser, MESH_FORMATS, more="; obj is a .zip with its texture, ply has a color at each vertex")
     _add_recipe(parser)
     add_file_flags(parser, shared=False)
@@ -204,7 +209,8 @@ def _command(commands: "argparse._SubParsersAction[Parser]", name: str, purpose:
 
 def _add_source(parser: Parser, *, photo_for: str) -> None:
     help_text = f"{_PICTURE}; or a depth file: .npy, .npz, OpenEXR, PFM, or PNG, TIFF or PGM of 16-bit gray"
-    parser.add_argument("source", type=Path, metavar="PHOTO_OR_DEPTH", help=help_text)
+    help_text = f"{help_text}; {_MANY}"
+    parser.add_argument("sources", nargs="+", type=Path, metavar="PHOTO_OR_DEPTH", help=help_text)
     parser.add_argument(
         "--photo", type=Path, metavar="PHOTO", help=f"with a depth file: the photo, for {photo_for}"
     )
@@ -224,6 +230,19 @@ def _add_depth_source(parser: Parser) -> None:
 def _add_out(parser: Parser) -> None:
     help_text = "folder to write to; made where missing; files of the same names are replaced"
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help=help_text)
+
+
+def _add_many(parser: Parser) -> None:
+    group = parser.add_argument_group("several photos", "What is done is written to manifest.jsonl in DIR.")
+    help_text = "do again what the manifest calls done; without it, a second run goes on where one ended"
+    group.add_argument("--overwrite", action="store_true", help=help_text)
+    help_text = "stop at the first file that cannot be used; without it, they are named at the end"
+    group.add_argument("--fail-fast", action="store_true", help=help_text)
+    help_text = (
+        "processes of one thread each; 1: this one, with all threads (default: one a core with the embedded"
+        " checkpoint on a CPU, else 1)"
+    )
+    group.add_argument("--workers", type=int, metavar="N", help=help_text)
 
 
 def _add_recipe(parser: Parser, *, more: str = "") -> None:

@@ -70,7 +70,7 @@ class ProgressLine:
     def __init__(self, label: str) -> None:
         self._label = _on_one_line(label)
         self._start = time.monotonic()
-        self._shown = sys.stderr is not None and sys.stderr.isatty()
+        self.is_shown = sys.stderr is not None and sys.stderr.isatty()
 
     def step(self, progress: "Progress") -> None:
         """Show one moment of a prediction."""
@@ -78,7 +78,7 @@ class ProgressLine:
 
     def show(self, stage: str, done: int, total: int) -> None:
         """Show what happens next, how much is done, and the time left at the speed so far."""
-        if not self._shown:
+        if not self.is_shown:
             return
         spent_s = time.monotonic() - self._start
         left = f", {duration(spent_s * (total - done) / done)} left" if 0 < done < total else ""
@@ -90,7 +90,7 @@ class ProgressLine:
 
     def erase(self) -> None:
         """Leave an empty line behind."""
-        if self._shown:
+        if self.is_shown:
             _to_stderr(_ERASE)
 
 

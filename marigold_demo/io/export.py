@@ -285,7 +285,7 @@ def save(folder: Path | str, name: str, data: bytes) -> Path:
         raise ValueError(f"{name!r} is not a plain file name")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=folder, prefix=".", suffix=".part")
+    handle, beside = tempfile.mkstemp(dir=folder, prefix=".marigold-demo-", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)

@@ -1,15 +1,14 @@
 """The name of a checkpoint -> its pipeline on a device, loaded once; Marigold's or another method's."""
 
-import hashlib
 import logging
 import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -22,6 +21,7 @@ from marigold_demo.errors import CheckpointError
 from marigold_demo.io.photo import Photo
 from marigold_demo.network.checkpoint_config import INSTEAD
 from marigold_demo.network.checkpoint_files import (
+    EMBEDDED_FOLDER,
     cached,
     cached_bytes,
     changed_file,
@@ -31,6 +31,7 @@ from marigold_demo.network.checkpoint_files import (
     is_complete,
     is_feedforward,
     is_hub_name,
+    revision_of,
 )
 from marigold_demo.network.checkpoint_folder import (
     TAESD_BYTES,
@@ -46,14 +47,13 @@ from marigold_demo.network.checkpoint_folder import (
 from marigold_demo.network.feedforward import FeedForwardPipeline
 from marigold_demo.network.feedforward_folder import check_feedforward, read_feedforward
 from marigold_demo.network.hub import MB, answers, fetch_checkpoint, is_reachable
-from marigold_demo.network.memory import retry_at_lower_resolution
+from marigold_demo.network.memory import MemoryShortageError, retry_at_lower_resolution
 from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.network.weights import READ_ERRORS
 from marigold_demo.settings import DepthSettings
 
 logger = logging.getLogger(__name__)
 
-EMBEDDED_FOLDER = Path(__file__).parents[1] / "embedded"
 BEST, ANSWER_S = "prs-eth/marigold-depth-v1-1", 3.0
 LONGEST_SHOWN = 200  # characters of a name that a message repeats
 MOST_LOADED = 2  # networks of several gigabytes are not kept for ever
@@ -66,7 +66,6 @@ Pipeline = DepthPipeline | FeedForwardPipeline
 _loaded: OrderedDict[tuple[str, str, torch.dtype | None], Pipeline] = OrderedDict()
 _drafts: WeakKeyDictionary[DepthPipeline, DepthPipeline] = WeakKeyDictionary()
 _loading = threading.Lock()
-WEIGHTS = (".safetensors", ".json")
 
 
 def predict(photo: Photo, settings: DepthSettings, run: Run | None = None) -> DepthMap:
@@ -89,6 +88,33 @@ def predict(photo: Photo, settings: DepthSettings, run: Run | None = None) -> De
     _last_s.move_to_end(settings)
     if len(_last_s) > MOST_REMEMBERED:
         _last_s.popitem(last=False)
+    return _signed(depth, pipeline, settings)
+
+
+def predict_batch(photos: Sequence[Photo], settings: DepthSettings, run: Run | None = None) -> list[DepthMap]:
+    """Return the depth of photos of one `batch_key`, the same bytes as of `predict` one by one on a CPU.
+
+    Raises:
+        DemoError: As `predict`.
+    """
+    pipeline = _ready_pipeline(settings, run or Run())
+    if len(photos) > 1 and isinstance(pipeline, DepthPipeline):
+        with suppress(MemoryShortageError), _unknown_networks(settings.checkpoint):
+            return [_signed(depth, pipeline, settings) for depth in pipeline.batch(photos, settings, run)]
+    return [predict(photo, settings, run) for photo in photos]
+
+
+def batch_key(size: tuple[int, int], settings: DepthSettings, run: Run | None = None) -> Hashable | None:
+    """Return what photos of this width and height share with those predicted with them; None: with none.
+
+    Several threads share out a batch otherwise than a photo, which changes the last bits: there it is None.
+    """
+    pipeline = _ready_pipeline(settings, run or Run())
+    alone = pipeline.device.type == "cpu" and torch.get_num_threads() > 1
+    return None if alone or not isinstance(pipeline, DepthPipeline) else pipeline.batch_key(size, settings)
+
+
+def _signed(depth: DepthMap, pipeline: Pipeline, settings: DepthSettings) -> DepthMap:
     return replace(depth, revision=_revision(settings.checkpoint), device=device_name(pipeline))
 
 
@@ -335,22 +361,3 @@ def _check_embedded() -> None:
             f"The embedded checkpoint is damaged: {changed} is not as it was installed. Install the app "
             "again, or name another checkpoint."
         )
-
-
-def revision_of(folder: Path) -> str:
-    """Return the hub's commit for a folder of its cache, else a digest of all weights and configs."""
-    if folder.parent.name == "snapshots":
-        return folder.name
-    files = sorted(file for file in folder.rglob("*") if file.suffix in WEIGHTS and file.is_file())
-    stamps = tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
-    return _digest(folder, stamps)
-
-
-@lru_cache(maxsize=8)
-def _digest(folder: Path, stamps: tuple[tuple[Path, int, int], ...]) -> str:
-    total = hashlib.sha256()
-    for file, _, _ in stamps:
-        with file.open("rb") as opened:
-            content = hashlib.file_digest(opened, "sha256").digest()
-        total.update(file.relative_to(folder).as_posix().encode() + b"\0" + content)
-    return f"sha256:{total.hexdigest()[:32]}"

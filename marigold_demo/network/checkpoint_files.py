@@ -8,12 +8,14 @@ checkpoint as they were saved. The hub is not asked.
 import hashlib
 import re
 import stat
+from functools import lru_cache
 from pathlib import Path
 
 from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.file_download import repo_folder_name
 
+from marigold_demo.catalog import EMBEDDED
 from marigold_demo.errors import CheckpointError
 from marigold_demo.network.weight_files import (
     CONFIG,
@@ -30,6 +32,7 @@ from marigold_demo.network.weight_files import (
     read_json,
 )
 
+EMBEDDED_FOLDER = Path(__file__).parents[1] / "embedded"
 NETWORKS = ("unet", "vae", "image_encoder")
 TEXT = ("text_encoder", "tokenizer")
 SCHEDULER = "scheduler_config.json"
@@ -272,3 +275,32 @@ def lacking(name: str) -> CheckpointError | None:
 
 def _repository(name: str) -> Path:
     return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=split_name(name)[0], repo_type="model")
+
+
+def revision_here(name: str) -> str | None:
+    """Return the revision of a checkpoint, None where it is not on this machine.
+
+    Raises:
+        CheckpointError: As `find_folder`.
+    """
+    folder = EMBEDDED_FOLDER if name == EMBEDDED else find_folder(name) or cached(name)
+    return None if folder is None else revision_of(folder)
+
+
+def revision_of(folder: Path) -> str:
+    """Return the hub's commit for a folder of its cache, else a digest of all weights and configs."""
+    if folder.parent.name == "snapshots":
+        return folder.name
+    files = sorted(file for file in folder.rglob("*") if file.suffix in SUMMED and file.is_file())
+    stamps = tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+    return _digest_of_all(folder, stamps)
+
+
+@lru_cache(maxsize=8)
+def _digest_of_all(folder: Path, stamps: tuple[tuple[Path, int, int], ...]) -> str:
+    total = hashlib.sha256()
+    for file, _, _ in stamps:
+        with file.open("rb") as opened:
+            content = hashlib.file_digest(opened, "sha256").digest()
+        total.update(file.relative_to(folder).as_posix().encode() + b"\0" + content)
+    return f"sha256:{total.hexdigest()[:32]}"

@@ -9,6 +9,7 @@ same number and never holds the three channels in memory.
 """
 
 import copy
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -44,7 +45,7 @@ DENOISE_SHARE, DECODE_SHARE = 256, 32  # what part of a GPU's memory the first l
 
 @dataclass(frozen=True)
 class Condition:
-    """What the UNet is conditioned on: its latent [1, 4, h, w] and perhaps features [1, K, h, w]."""
+    """What the UNet is conditioned on: latents [N, 4, h, w] and perhaps features [N, K, h, w]."""
 
     image_latent: Tensor
     features: Tensor | None
@@ -112,7 +113,6 @@ class DepthPipeline:
         """UNet, VAE and, where there is one, the image encoder."""
         return [network for network in (self.unet, self.vae, self.image_encoder) if network is not None]
 
-    @torch.inference_mode()
     def __call__(self, photo: Photo, settings: DepthSettings, run: Run | None = None) -> DepthMap:
         """Estimate the depth of a photo, at its size.
 
@@ -128,24 +128,51 @@ class DepthPipeline:
             CheckpointError: The networks gave numbers that are not finite, in float32 too.
             CancelledError: The run was canceled.
         """
-        run, plan = run or Run(), self.plan(photo.size, settings)
-        with keep_allocations(self.device, layer_bytes=self._layer_bytes(plan.grid.pixels, self.vae)):
-            members = self._predict_members(photo.rgb, plan, run)
-            if not torch.isfinite(members).all() and self.dtype != torch.float32:
+        return self.batch([photo], settings, run)[0]
+
+    @torch.inference_mode()
+    def batch(
+        self, photos: Sequence[Photo], settings: DepthSettings, run: Run | None = None
+    ) -> list[DepthMap]:
+        """Estimate the depth of photos of one `batch_key`; on one thread of a CPU, the bytes of one by one.
+
+        Raises:
+            DemoError: As `__call__`.
+        """
+        run, plans = run or Run(), [self.plan(photo.size, settings) for photo in photos]
+        rgbs = [_reduced(photo.rgb, plan) for photo, plan in zip(photos, plans, strict=True)]
+        grids, views = [self._grids(plan) for plan in plans], plans[0].views
+        calls_per_view = len(photos) * plans[0].calls_per_view
+        total = len(views) * calls_per_view
+        members: list[list[Tensor]] = [[] for _ in photos]
+        with keep_allocations(self.device, layer_bytes=self._layer_bytes(plans[0].grid.pixels, self.vae)):
+            for number, view in enumerate(views):
+                shown = [np.ascontiguousarray(rgb[:, ::-1]) if view.mirrored else rgb for rgb in rgbs]
+                calls = _Calls(run, done=number * calls_per_view, total=total)
+                seen = self._predict_view(shown, [grid[number] for grid in grids], plans[0], calls)
+                for found, part, plan in zip(members, seen, plans, strict=True):
+                    found.append(resize(part.flip(-1) if view.mirrored else part, plan.grid.inner))
+        run.report(Progress("align", total, total))
+        joined = [torch.cat(found) for found in members]  # [E, *inner] each
+        if not all(torch.isfinite(part).all() for part in joined):
+            if self.dtype != torch.float32:
                 self.to(torch.float32)  # some cards and checkpoints overflow in 16 bits
-                members = self._predict_members(photo.rgb, plan, run)
-        if not torch.isfinite(members).all():
+                return self.batch(photos, settings, run)
             raise CheckpointError(
                 f"The checkpoint {settings.checkpoint} gave depth that is not a number; its weights are "
                 "probably damaged. Download it again or choose another one."
             )
-        depth = reduce_members(members.cpu().numpy(), center="median" if plan.is_random else "mean")
-        if plan.guided:
-            values = guided_upsample(depth.values, photo_on_grid(photo.rgb, plan.grid), photo.rgb)
-        else:
-            values = to_photo_size(depth.values, plan.grid)
-        uncertainty = None if depth.uncertainty is None else to_photo_size(depth.uncertainty, plan.grid)
-        return DepthMap(values=values, uncertainty=uncertainty, notes=plan.notes)
+        return [
+            _to_depth(*parts) for parts in zip(joined, [photo.rgb for photo in photos], plans, strict=True)
+        ]
+
+    def batch_key(self, size: tuple[int, int], settings: DepthSettings) -> Hashable | None:
+        """Return what photos of this width and height share with those that go with them; None: with none.
+
+        Noise is drawn for one photo at a time, so only checkpoints without noise take several.
+        """
+        plan = self.plan(size, settings)
+        return None if plan.is_random else tuple(grid.padded for grid in self._grids(plan))
 
     def plan(self, size: tuple[int, int], settings: DepthSettings) -> Plan:
         """Resolve settings for a photo of this width and height in pixels."""
@@ -157,32 +184,28 @@ class DepthPipeline:
         """Return the longest edge in pixels that the network sees of a photo."""
         return longest_edge(size, settings, defaults=self.defaults)
 
-    def _predict_members(self, rgb: NDArray[np.uint8], plan: Plan, run: Run) -> Tensor:
-        """Return the members of all views on the grid of the first one: [E, *inner], 0 near .. 1 far."""
-        total = len(plan.views) * plan.calls_per_view
-        if len(plan.views) > 1:
-            rgb = reduced(rgb, least_px=2 * max(view.resolution for view in plan.views))
-        members = []
-        for number, view in enumerate(plan.views):
-            shown = np.ascontiguousarray(rgb[:, ::-1]) if view.mirrored else rgb
-            grid = fit_grid(plan.grid.photo, resolution=view.resolution, multiple=self.vae_scale_factor)
-            calls = _Calls(run, done=number * plan.calls_per_view, total=total)
-            seen = self._predict_view(shown, grid, plan, calls)
-            members.append(resize(seen.flip(-1) if view.mirrored else seen, plan.grid.inner))
-        run.report(Progress("align", total, total))
-        return torch.cat(members)
+    def _grids(self, plan: Plan) -> list[Grid]:
+        """Return the sizes of each view."""
+        step = self.vae_scale_factor
+        return [fit_grid(plan.grid.photo, resolution=view.resolution, multiple=step) for view in plan.views]
 
-    def _predict_view(self, rgb: NDArray[np.uint8], grid: Grid, plan: Plan, calls: "_Calls") -> Tensor:
-        """Return the members that see one view [H, W, 3]: float32 [E, *inner], 0 near .. 1 far."""
-        count, steps = plan.members_per_view, plan.steps
+    def _predict_view(
+        self, rgbs: Sequence[NDArray[np.uint8]], grids: Sequence[Grid], plan: Plan, calls: "_Calls"
+    ) -> list[Tensor]:
+        """Return the members that see one view of each photo: float32 [E, *inner] each, 0 near .. 1 far."""
+        photos, steps, grid = len(rgbs), plan.steps, grids[0]
+        count = photos * plan.members_per_view
         layer_bytes = self._layer_bytes(grid.pixels, self.vae)
         fallback = MemoryFallback(self.vae, self._depth_decoder, layer_bytes=layer_bytes)
 
-        # 1. The photo, resized and padded, is encoded once whatever the number of members.
-        image = photo_to_grid(rgb, grid, device=self.device)  # [1, 3, PH, PW]
+        # 1. Each photo, resized and padded, is encoded once whatever the number of members.
+        image = torch.cat(
+            [photo_to_grid(rgb, own, device=self.device) for rgb, own in zip(rgbs, grids, strict=True)]
+        )  # [N, 3, PH, PW]
         encode = partial(self._encode_condition, image, fallback)
         before = partial(calls.report, "encode", 0)
-        (condition,) = in_batches(1, encode, size=1, before=before, escalate=fallback.escalate)
+        size = self._batch_size(grid.pixels, self.vae, share=DECODE_SHARE)
+        condition = _joined(in_batches(photos, encode, size=size, before=before, escalate=fallback.escalate))
 
         # 2. Denoised: steps outside, batches inside, so that the noise does not depend on the batches.
         scheduler = make_scheduler(self.scheduler, steps=steps, spacing=plan.spacing)
@@ -191,46 +214,53 @@ class DepthPipeline:
         size = self._batch_size(latents[0, 0].numel(), self.unet, share=DENOISE_SHARE)
         for step, t in enumerate(scheduler.timesteps):
             predict = partial(self._predict_step, condition, latents, t)
-            before = partial(calls.report, "denoise", 1 + step * count)
+            before = partial(calls.report, "denoise", photos + step * count)
             prediction = torch.cat(in_batches(count, predict, size=size, before=before))  # [E, 4, h, w]
             latents = scheduler.step(prediction, t, latents, generator=generator).prev_sample
 
         # 3. Decoded to the mean of the three channels, without the padding.
-        decode = partial(self._decode, latents, grid, fallback)
+        decode = partial(self._decode, latents, fallback)
         size = self._batch_size(grid.pixels, self.vae, share=DECODE_SHARE)
-        before = partial(calls.report, "decode", 1 + steps * count)
-        return torch.cat(in_batches(count, decode, size=size, before=before, escalate=fallback.escalate))
+        before = partial(calls.report, "decode", photos + steps * count)
+        depth = torch.cat(
+            in_batches(count, decode, size=size, before=before, escalate=fallback.escalate)
+        )  # [N * E, 1, PH, PW]
+        each = torch.split(depth, plan.members_per_view)
+        return [unpad(part, own)[:, 0] for part, own in zip(each, grids, strict=True)]
 
-    def _encode_condition(self, rgb: Tensor, fallback: MemoryFallback, _: slice) -> Condition:
+    def _encode_condition(self, image: Tensor, fallback: MemoryFallback, batch: slice) -> Condition:
+        rgb, features = image[batch], None
         with fallback.applied():
-            features = None
             if self.image_encoder is not None:
                 features = self.image_encoder(rgb.to(self.dtype))
             return Condition(image_latent=self.encode_image(rgb), features=features)
 
     def _start_latents(self, image_latent: Tensor, plan: Plan, *, generator: torch.Generator) -> Tensor:
-        """Return the first depth latents [E, 4, h, w], drawn on the CPU whatever the device."""
-        shape = (plan.members_per_view, *image_latent.shape[1:])
+        """Return the first depth latents [N * E, 4, h, w], drawn on the CPU whatever the device."""
+        shape = (len(image_latent) * plan.members_per_view, *image_latent.shape[1:])
         if plan.start == "zeros":
             return torch.zeros(shape, device=self.device)
         return torch.randn(shape, generator=generator).to(self.device)
 
     def _predict_step(self, condition: Condition, latents: Tensor, t: Tensor, batch: slice) -> Tensor:
         """Return noise or velocity, the scheduler knows which, of a batch at step t: float32 [B, 4, h, w]."""
-        depth_latent = latents[batch]  # [B, 4, h, w]
-        parts = [condition.image_latent, depth_latent, condition.features]
+        parts = [condition.image_latent, latents, condition.features]
         seen = torch.cat(
-            [part.to(self.dtype).expand(len(depth_latent), -1, -1, -1) for part in parts if part is not None],
+            [
+                part.to(self.dtype).expand(len(latents), -1, -1, -1)[batch]
+                for part in parts
+                if part is not None
+            ],
             dim=1,
         )  # [B, 8 + K, h, w]
         prompt = self.empty_prompt.to(self.dtype).expand(len(seen), -1, -1)  # [B, L, D]
         (prediction,) = self.unet(seen, t.to(self.device), encoder_hidden_states=prompt, return_dict=False)
         return prediction.float()  # type: ignore[no-any-return]
 
-    def _decode(self, latents: Tensor, grid: Grid, fallback: MemoryFallback, batch: slice) -> Tensor:
-        """Decode a batch of members to float32 [B, *inner], 0 near .. 1 far."""
+    def _decode(self, latents: Tensor, fallback: MemoryFallback, batch: slice) -> Tensor:
+        """Decode a batch of members to float32 [B, 1, PH, PW], 0 near .. 1 far."""
         with fallback.applied():
-            return unpad(self.decode_depth(latents[batch]), grid)[:, 0].add_(1).div_(2)
+            return self.decode_depth(latents[batch]).add_(1).div_(2)
 
     def encode_image(self, rgb: Tensor) -> Tensor:
         """Encode rgb [N, 3, PH, PW] in [-1, 1] to image_latent [N, 4, h, w], the mode of its distribution."""
@@ -256,6 +286,31 @@ class DepthPipeline:
     def _layer_bytes(self, pixels: int, network: Any) -> int:
         """Return what the first layer of a network takes for one member."""
         return pixels * int(network.config.block_out_channels[0]) * self.dtype.itemsize
+
+
+def _joined(parts: Sequence[Condition]) -> Condition:
+    """Return the conditions of several batches of photos as one."""
+    features = [part.features for part in parts if part.features is not None]
+    latent = torch.cat([part.image_latent for part in parts])
+    return Condition(latent, torch.cat(features) if features else None)
+
+
+def _reduced(rgb: NDArray[np.uint8], plan: Plan) -> NDArray[np.uint8]:
+    """Return what the views are made of: the photo, or a smaller one where there are several views."""
+    if len(plan.views) == 1:
+        return rgb
+    return reduced(rgb, least_px=2 * max(view.resolution for view in plan.views))
+
+
+def _to_depth(members: Tensor, rgb: NDArray[np.uint8], plan: Plan) -> DepthMap:
+    """Reduce the members [E, *inner] of a photo [H, W, 3] to its depth."""
+    depth = reduce_members(members.cpu().numpy(), center="median" if plan.is_random else "mean")
+    if plan.guided:
+        values = guided_upsample(depth.values, photo_on_grid(rgb, plan.grid), rgb)
+    else:
+        values = to_photo_size(depth.values, plan.grid)
+    uncertainty = None if depth.uncertainty is None else to_photo_size(depth.uncertainty, plan.grid)
+    return DepthMap(values=values, uncertainty=uncertainty, notes=plan.notes)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from marigold_demo.network.cpu.patches import (
     pack_convolutions,
     patches_of,
     remove_patches,
+    share_time_step,
 )
 from marigold_demo.network.cpu.resnet import fuse_resnets
 
@@ -42,6 +43,7 @@ def optimize(pipeline: Any, device: str) -> None:
         return
     if next(unet.parameters()).dtype == torch.bfloat16:
         keep_float32_between_products(unet)
+    share_time_step(unet)
     for network in networks:
         pack_convolutions(network)
         fold_upsampling(network)

@@ -18,6 +18,9 @@ done in the same pass. What is called are the operations that torch.compile puts
 up to four times. For each of the four positions within a 2x2 block the weights that fall on one pixel are
 added up beforehand: 16 multiplications per small pixel instead of 36, and the large map is never stored.
 Exact but for rounding.
+
+**One time step.** All rows of a batch are at the same step, so its embedding is projected once. A product of
+one row is rounded otherwise than one of several: without this, a batch would differ from its photos alone.
 """
 
 import platform
@@ -37,6 +40,7 @@ NOTHING: tuple[str, list[float], str] = ("none", [], "")
 RELU: tuple[str, list[float], str] = ("relu", [], "")
 RELU6: tuple[str, list[float], str] = ("hardtanh", [0.0, 6.0], "")
 POSITIONS = ((0, 0), (0, 1), (1, 0), (1, 1))  # within a block: row, column
+SMALL_MAP = 20480  # numbers: a single map of no more is left to another routine than a batch (torch's Conv)
 LEAST_UPSAMPLED = 64  # below that the copying costs more than the multiplications save (measured)
 
 
@@ -151,6 +155,23 @@ class ConstantPrompt(ForwardPatch):
 def _project(linear: Any, tokens: Tensor) -> Tensor:
     bias = None if linear.bias is None else linear.bias.float()
     return torch.nn.functional.linear(tokens, linear.weight.float(), bias)
+
+
+def share_time_step(unet: Any) -> None:
+    """Project the embedding of the time step once for a whole batch, in a UNet that is given one step."""
+    for name, module in list(unet.named_modules()):
+        layer = name.rpartition(".")[2]
+        is_first = layer == "time_emb_proj" or name.startswith("time_embedding.")
+        if is_first and type(module) is nn.Linear and "forward" not in vars(module):
+            OneRow(module).install()
+
+
+class OneRow(ForwardPatch):
+    """A layer whose input rows are all equal."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map equal rows [B, C] to equal rows [B, C']."""
+        return self.original(x[:1]).expand(len(x), -1)
 
 
 def pack_convolutions(network: nn.Module) -> None:
@@ -286,8 +307,17 @@ class FoldedUpsampling(ForwardPatch):
         small = hidden_states.to(self.filters[0].dtype)
         for (below, right), weight in zip(POSITIONS, self.filters, strict=True):
             padded = functional.pad(small, (1 - right, right, 1 - below, below))
-            out[:, :, below::2, right::2] = functional.conv2d(padded, weight, self.module.conv.bias)
+            for rows in _routines(padded):
+                out[rows, :, below::2, right::2] = functional.conv2d(
+                    padded[rows], weight, self.module.conv.bias
+                )
         return out
+
+
+def _routines(x: Tensor) -> list[slice]:
+    """Split a batch so that torch convolves it by the routine that it takes for one map: small ones alone."""
+    alone = len(x) > 1 and x[0].numel() <= SMALL_MAP
+    return [slice(row, row + 1) for row in range(len(x))] if alone else [slice(None)]
 
 
 def _add_up(weight: Tensor, *, dim: int) -> tuple[Tensor, Tensor]:

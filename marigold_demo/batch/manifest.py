@@ -1,0 +1,206 @@
+"""manifest.jsonl: one line for each file that was worked on, by which a later run knows what is done.
+
+Lines are only ever added, each with one call of write, after all files of its photo have their final names.
+So whenever a run ends, what the manifest calls done is there whole. The last line of a source counts.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from marigold_demo.errors import PhotoError, SettingsError
+
+NAME = "manifest.jsonl"
+LOCK = ".manifest.lock"
+PART = ".marigold-demo-*.part"  # what `export.save` writes beside a file before it takes its name
+_NEWLINE = b"\n"
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """By what a file is known again.
+
+    Attributes:
+        sha256: Of its bytes.
+        bytes: How many.
+        modified_ns: When it was changed, in nanoseconds.
+    """
+
+    sha256: str
+    bytes: int
+    modified_ns: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one file.
+
+    Attributes:
+        source: Its absolute path.
+        output: Folder and stem of its results, relative to the output folder.
+        status: "done" or "failed".
+        settings: All that the results depend on besides the file (`Job.to_dict`).
+        file: The file as it was; None where it could not be read.
+        revision: Of the checkpoint (`DepthMap.revision`).
+        device: What computed the depth (`DepthMap.device`).
+        photo: Digest of the pixels (`Photo.digest`).
+        files: Names of the results, relative to the output folder.
+        seconds: That reading, predicting and writing took.
+        error: Why it failed, in a sentence.
+        notes: Sentences on what was done otherwise than asked for.
+        replaced: A result that was there with other content; not in the manifest.
+    """
+
+    source: str
+    output: str
+    status: Literal["done", "failed"]
+    settings: dict[str, Any]
+    file: FileFacts | None = None
+    revision: str | None = None
+    device: str | None = None
+    photo: str | None = None
+    files: tuple[str, ...] = ()
+    seconds: float = 0.0
+    error: str = ""
+    notes: tuple[str, ...] = ()
+    replaced: str = field(default="", compare=False)
+
+    def to_json(self) -> str:
+        """Return one line of ASCII."""
+        values = {name: value for name, value in asdict(self).items() if value not in (None, "", ())}
+        values.pop("replaced", None)
+        file = values.pop("file", {})
+        return json.dumps({"source": self.source, **file, **values, "seconds": round(self.seconds, 3)})
+
+
+def facts_of(path: Path) -> FileFacts:
+    """Read a file once and return by what it is known again.
+
+    Raises:
+        PhotoError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            about = os.fstat(file.fileno())
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise PhotoError(f"The file cannot be read ({error.strerror}).") from error
+    return FileFacts(digest, about.st_size, about.st_mtime_ns)
+
+
+class Manifest:
+    """The manifest of one output folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read what is there; lines that are no rows, such as a last one cut off, are passed over."""
+        self._folder, self._path = folder, folder / NAME
+        self._rows: dict[str, Row] = {}
+        self._is_cut = False
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise SettingsError(
+                f"{self._path} cannot be read ({error.strerror}); name another folder."
+            ) from error
+        self._is_cut = bool(data) and not data.endswith(_NEWLINE)
+        for row in map(_row, data.splitlines()):
+            if row is not None:
+                self._rows[row.source] = row
+
+    def outputs(self) -> dict[str, str]:
+        """Return the output (see `Row`) of each source that was worked on."""
+        return {source: row.output for source, row in self._rows.items()}
+
+    def is_done(self, source: str, settings: dict[str, Any], revision: str | None) -> bool:
+        """Return whether a file is done: unchanged, with these settings, all its results there.
+
+        A file of the same size and time is taken as unchanged; of another time, its bytes decide.
+
+        Args:
+            source: Its absolute path.
+            settings: What its results would depend on now.
+            revision: Of the checkpoint that would be used; None: any.
+        """
+        row = self._rows.get(source)
+        if row is None or row.status != "done" or row.settings != settings or row.file is None:
+            return False
+        if revision is not None and row.revision is not None and row.revision != revision:
+            return False
+        try:
+            now = os.stat(source)
+            if (now.st_size, now.st_mtime_ns) != (row.file.bytes, row.file.modified_ns) and (
+                now.st_size != row.file.bytes or facts_of(Path(source)).sha256 != row.file.sha256
+            ):
+                return False
+        except (OSError, PhotoError):
+            return False
+        return all((self._folder / name).is_file() for name in row.files)
+
+    def add(self, row: Row) -> None:
+        """Add a row.
+
+        Raises:
+            SettingsError: The disk is full, or the folder cannot be written to.
+        """
+        line = row.to_json().encode() + _NEWLINE
+        try:
+            with self._path.open("ab", buffering=0) as file:
+                file.write(_NEWLINE + line if self._is_cut else line)
+        except OSError as error:
+            raise SettingsError(
+                f"{self._path} cannot be written ({error.strerror}); make room or name another folder."
+            ) from error
+        self._is_cut = False
+        self._rows[row.source] = row
+
+
+def _row(line: bytes) -> Row | None:
+    try:
+        values = json.loads(line)
+        facts = {name.name: values.pop(name.name, None) for name in fields(FileFacts)}
+        known = {name.name for name in fields(Row)}
+        values = {name: value for name, value in values.items() if name in known}
+        values |= {name: tuple(values.get(name, ())) for name in ("files", "notes")}
+        return Row(**values, file=FileFacts(**facts) if facts["sha256"] else None)
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+@contextmanager
+def only_run(folder: Path) -> Iterator[None]:
+    """Keep other runs out of an output folder meanwhile; a run that was killed keeps nobody out.
+
+    Raises:
+        SettingsError: Another run works in it, or it cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK, timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise SettingsError(f"Another run works in {folder}; wait for it, or name another folder.") from error
+    except OSError as error:
+        problem = f"{folder} cannot be made or used ({error.strerror})"
+        raise SettingsError(f"{problem}; name another folder.") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            (folder / LOCK).unlink()
+        lock.release()
+
+
+def remove_parts(folders: Iterable[Path]) -> None:
+    """Remove what runs that were killed have left half written."""
+    for folder in folders:
+        for part in folder.glob(PART):
+            part.unlink(missing_ok=True)
