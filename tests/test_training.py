@@ -9,6 +9,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from marigold_demo.training.data import Mixture
 from marigold_demo.training.folders import open_pairs
 from marigold_demo.training.memory import GIB, count_memory
 from marigold_demo.training.optimizer import Average, learning_rate_share
-from marigold_demo.training.stage_run import TrainProgress
+from marigold_demo.training.stage_run import StageRun, TrainProgress
 from marigold_demo.training.stages import (
     DiffusionStage,
     EndToEndStage,
@@ -459,6 +460,17 @@ def test_numbered_checkpoints_and_the_best_one_can_be_loaded(whole: Whole) -> No
     kept = weights(whole.folder / "best")
     same = weights(whole.folder / "checkpoints" / f"end_to_end_{best['step']:06d}")
     assert all(torch.equal(kept[name], same[name]) for name in kept)
+
+
+def test_the_log_holds_the_mean_over_all_processes() -> None:
+    """The other process has seen three batches whose losses sum up to 18."""
+    run = object.__new__(StageRun)
+    run.accelerator = SimpleNamespace(
+        num_processes=2, device="cpu", gather=lambda mine: torch.cat([mine, torch.tensor([[18.0, 3.0]])])
+    )
+    assert run._mean([1.0]) == (1 + 18) / 4
+    run.accelerator = SimpleNamespace(num_processes=1)
+    assert run._mean([1.0, 2.0]) == 1.5
 
 
 def test_latents_of_depth_have_unit_variance_after_the_vae(whole: Whole, pairs: Path) -> None:

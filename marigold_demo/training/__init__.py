@@ -32,7 +32,11 @@ class TrainSettings:
     vae_steps: int = option(4000, "Steps of the VAE; tiny only", limits=(0, 10_000_000))
     diffusion_steps: int = option(18_000, "Steps of the paper's diffusion training", limits=(0, 10_000_000))
     end_to_end_steps: int = option(0, "Steps of end-to-end training after it", limits=(0, 10_000_000))
-    batch: int = option(2, "Pictures seen at once by one device", limits=(1, 4096))
+    batch: int = option(
+        2,
+        "Pictures that each process sees at once; a step sees batch x accumulate x processes",
+        limits=(1, 4096),
+    )
     accumulate: int = option(16, "Batches summed up before the weights move", limits=(1, 4096))
     lr: float | None = option(
         None, "Largest learning rate; unset: 3e-5, for tiny 5e-4", limits=(0, 1), optional=True

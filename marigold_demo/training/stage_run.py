@@ -235,7 +235,7 @@ class StageRun:
         is_check = is_last or self.step % settings.validate_every == 0
         loss = None
         if is_check or self.step % LOG_EVERY == 0:
-            loss = sum(self.losses) / len(self.losses)
+            loss = self._mean(self.losses)
             self._log(run, loss, validation=self._check(run) if is_check else None)
             self.losses.clear()
         if self.step % settings.checkpoint_every == 0:
@@ -273,12 +273,20 @@ class StageRun:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Return the mean loss of the held-out batches."""
-        batches = self.settings.validation_batches
-        self.module.eval()
+        """Return the mean loss of the held-out batches, which the processes share."""
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        self.stage.eval()
         losses = [
-            float(self.module(make_batch(self.plan.validation, n).to(self.accelerator.device), n))
-            for n in range(batches)
+            float(self.stage(make_batch(self.plan.validation, n).to(self.accelerator.device), n))
+            for n in range(rank, self.settings.validation_batches, world)
         ]
-        self.module.train()
-        return sum(losses) / batches
+        self.stage.train()
+        return self._mean(losses)
+
+    def _mean(self, values: list[float]) -> float:
+        """Return the mean over the values of all processes; each calls it at the same time."""
+        sums = torch.tensor([[sum(values), float(len(values))]], dtype=torch.float64)
+        if self.accelerator.num_processes > 1:
+            sums = self.accelerator.gather(sums.to(self.accelerator.device, torch.float32)).double()
+        total, number = sums.sum(dim=0).tolist()
+        return float(total / number)
