@@ -7,20 +7,59 @@ off by less than what the eye or a printer can distinguish.
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from PIL import Image
 
+from marigold_demo.catalog import EMBEDDED, Prediction
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DataError, SettingsError
-from marigold_demo.settings import ReliefSettings
+from marigold_demo.settings import DepthSettings, ReliefSettings
 
 FOLDER = Path(__file__).parent / "example_photos"
 MANIFEST = "manifest.json"
 _NOTE = "This depth came with the example."
 _STORED = "a file that came with the example"
 _TEXTS = ("file", "title", "license", "source")
+
+
+@dataclass(frozen=True)
+class StoredDepth:
+    """A file of depth that came with an example.
+
+    Attributes:
+        path: 16 bits, 0 near.
+        method: Name of the checkpoint that made it at its own settings.
+        revision: Of the checkpoint.
+        prediction: What it predicts, with `meters` and `fov_deg` as `DepthMap` has them.
+    """
+
+    path: Path
+    method: str = EMBEDDED
+    revision: str | None = None
+    prediction: Prediction = "affine_depth"
+    meters: tuple[float, float] | None = None
+    fov_deg: float | None = None
+
+    @property
+    def settings(self) -> DepthSettings:
+        """What made it."""
+        return DepthSettings(checkpoint=self.method)
+
+    def read(self) -> DepthMap:
+        """Return the depth."""
+        with Image.open(self.path) as image:
+            levels = np.asarray(image, dtype=np.uint16)  # [H, W]
+        return replace(
+            DepthMap.from_uint16(levels),
+            revision=self.revision,
+            device=_STORED,
+            notes=(_NOTE,),
+            prediction=self.prediction,
+            meters=self.meters,
+            fov_deg=self.fov_deg,
+        )
 
 
 @dataclass(frozen=True)
@@ -36,6 +75,7 @@ class Example:
         depth: The file of its depth by the embedded checkpoint at its own settings; None without one.
         tile: A small picture, split diagonally into photo and lit relief; None without one.
         revision: Of the checkpoint that made the depth.
+        others: Depth of other methods (`scripts/make_examples.py --method`).
     """
 
     path: Path
@@ -46,14 +86,11 @@ class Example:
     depth: Path | None = None
     tile: Path | None = None
     revision: str | None = None
+    others: tuple[StoredDepth, ...] = ()
 
     def known_depth(self) -> DepthMap | None:
         """Return the depth that came with the photo."""
-        if self.depth is None:
-            return None
-        with Image.open(self.depth) as image:
-            levels = np.asarray(image, dtype=np.uint16)  # [H, W]
-        return replace(DepthMap.from_uint16(levels), revision=self.revision, device=_STORED, notes=(_NOTE,))
+        return None if self.depth is None else StoredDepth(self.depth, revision=self.revision).read()
 
 
 def load_examples(folder: Path = FOLDER) -> tuple[Example, ...]:
@@ -96,4 +133,31 @@ def _example(entry: dict[str, Any], *, folder: Path) -> Example:
         depth=folder / depth if depth else None,
         tile=folder / tile if tile else None,
         revision=revision,
+        others=tuple(_other(about, folder=folder) for about in entry.get("others", ())),
     )
+
+
+def _other(about: dict[str, Any], *, folder: Path) -> StoredDepth:
+    """Return the depth of another method, as the manifest describes it.
+
+    Raises:
+        DataError: The description is damaged, or names a missing file.
+    """
+    try:
+        name, meters = about["file"], about.get("meters")
+        if Path(name).name != name or not (folder / name).is_file():
+            raise DataError(f"The example {name!r} is not a file in {folder}.")
+        found = StoredDepth(
+            folder / name,
+            method=about["method"],
+            revision=about.get("revision"),
+            prediction=about.get("prediction", "affine_depth"),
+            meters=meters and (float(meters[0]), float(meters[1])),
+            fov_deg=about.get("fov_deg"),
+        )
+        if found.prediction not in get_args(Prediction):
+            raise ValueError(found.prediction)
+        found.settings  # noqa: B018  # raises where the name is none
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, SettingsError) as error:
+        raise DataError(f"The other depth {about} of an example cannot be used.") from error
+    return found

@@ -6,14 +6,20 @@ When only the embedded checkpoint, or only the light on reliefs has changed:
     .venv/bin/python scripts/make_examples.py --depth-only
     .venv/bin/python scripts/make_examples.py --card-only
 
+Depth of another method for each photo, which the page offers as a side beside the embedded one's:
+
+    .venv/bin/python scripts/make_examples.py --method depth-anything/Depth-Anything-V2-Small-hf
+
 The rest runs on Debian 12, fetches the packages itself and needs scikit-image (`pip install ./synthetic`):
 
     .venv/bin/python scripts/make_examples.py
 """
 
+import argparse
 import bz2
 import io
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -25,7 +31,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
+from marigold_demo.catalog import find
 from marigold_demo.colormap import colorize
+from marigold_demo.depth import DepthMap
 from marigold_demo.examples import load_examples
 from marigold_demo.geometry.rendering import GROUND
 from marigold_demo.io.photo import Photo, load_photo
@@ -195,10 +203,20 @@ PHOTOS = (
 
 
 def main() -> None:
-    if "--card-only" in sys.argv[1:]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--depth-only", action="store_true", help="the photos stay as they are")
+    parser.add_argument("--card-only", action="store_true", help="draw the picture for links only")
+    parser.add_argument(
+        "--method", metavar="NAME", help="add depth of another checkpoint: folder or hub name"
+    )
+    args = parser.parse_args()
+    if args.card_only:
         draw_card()
         return
-    if "--depth-only" not in sys.argv[1:]:
+    if args.method:
+        add_method(args.method)
+        return
+    if not args.depth_only:
         make_photos()
     manifest = [with_depth(about) for about in json.loads(MANIFEST.read_text(encoding="utf-8"))]
     write_manifest(manifest)
@@ -217,18 +235,46 @@ def make_photos() -> None:
         write_manifest([write(entry, read_photo(entry, folder)) for entry in PHOTOS])
 
 
-def write_manifest(manifest: list[dict[str, Any]]) -> None:
-    MANIFEST.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def write_manifest(manifest: list[dict[str, Any]], *, folder: Path = OUT) -> None:
+    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+    (folder / MANIFEST.name).write_text(text, encoding="utf-8")
+
+
+def add_method(name: str, *, folder: Path = OUT) -> None:
+    """Write depth of another method for each photo of a folder, and note it in the manifest.
+
+    Depth of the same method that is there already is replaced.
+
+    Raises:
+        DemoError: The checkpoint cannot be had, or cannot predict.
+    """
+    settings = DepthSettings(checkpoint=name)
+    known = find(settings.checkpoint)
+    slug = re.sub(r"[^a-z0-9]+", "_", (known.short_title if known else Path(name).name).lower()).strip("_")
+    manifest = json.loads((folder / MANIFEST.name).read_text(encoding="utf-8"))
+    for about in manifest:
+        photo = load_photo(folder / about["file"])
+        depth = predict(photo, settings)
+        file = write_depth(depth, folder / f"{photo.stem}_depth_{slug}.jp2")
+        made = {"method": settings.checkpoint, "file": file, "prediction": depth.prediction}
+        made |= {"revision": depth.revision, "meters": depth.meters, "fov_deg": depth.fov_deg}
+        others = [other for other in about.get("others", []) if other["method"] != settings.checkpoint]
+        about["others"] = [*others, {key: value for key, value in made.items() if value is not None}]
+    write_manifest(manifest, folder=folder)
+
+
+def write_depth(depth: DepthMap, path: Path) -> str:
+    """Write depth in 16 bits; return the file's name."""
+    image = Image.fromarray(depth.to_uint16())
+    image.save(path, quality_mode="dB", quality_layers=[DEPTH_DB], irreversible=True)
+    return path.name
 
 
 def with_depth(about: dict[str, Any]) -> dict[str, Any]:
     """Write depth by the embedded checkpoint and the tile of an example; return its entry in the manifest."""
     photo = load_photo(OUT / about["file"])
     depth = predict(photo, DepthSettings())
-    name = f"{photo.stem}_depth.jp2"
-    Image.fromarray(depth.to_uint16()).save(
-        OUT / name, quality_mode="dB", quality_layers=[DEPTH_DB], irreversible=True
-    )
+    name = write_depth(depth, OUT / f"{photo.stem}_depth.jp2")
     tile = f"{photo.stem}_tile.webp"
     relief = ReliefSettings(**about.get("relief", {}))
     split(

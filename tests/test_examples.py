@@ -1,4 +1,6 @@
 import json
+import runpy
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +12,18 @@ from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DataError
 from marigold_demo.examples import FOLDER, load_examples
 from marigold_demo.io.photo import load_photo
-from marigold_demo.network.checkpoint import revision_of
+from marigold_demo.network.checkpoint import predict, revision_of
 from marigold_demo.settings import DepthSettings, ReliefSettings
+from marigold_demo.ui.layers import DepthStyle
+from marigold_demo.ui.opening import prepare
 from marigold_demo.ui.page_head import CARD, CARD_PX
 from marigold_demo.ui.preview import lit_picture
-from marigold_demo.ui.session_store import DepthResult
+from marigold_demo.ui.session_store import DepthResult, SessionStore
+from marigold_demo.workflow import Workflow
+from tests import other_methods
+from tests.pages import LENIENT, ROOT, Ball, make_tabs
+
+pytestmark = LENIENT
 
 FREE = {"CC0-1.0", "CC-BY-4.0", "public domain"}
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "marigold_demo" / "embedded"
@@ -130,6 +139,15 @@ def test_settings_are_given_by_name(tmp_path):
         (json.dumps([entry(relief={"depth_mm": 3})]), "depth_mm"),
         (json.dumps([entry(relief={"width_mm": 3})]), "width_mm is 3"),
         (json.dumps([entry(relief=[1])]), "cannot be used"),
+        (json.dumps([entry(others=[{"method": "a/b", "file": "b.jp2"}])]), "not a file"),
+        (json.dumps([entry(others=[{"method": "a/b", "file": "../a.jpg"}])]), "not a file"),
+        (json.dumps([entry(others=[{"method": " ", "file": "a.jpg"}])]), "cannot be used"),
+        (json.dumps([entry(others=[{"method": "a/b", "file": "a.jpg", "meters": 3}])]), "cannot be used"),
+        (
+            json.dumps([entry(others=[{"method": "a/b", "file": "a.jpg", "prediction": "x"}])]),
+            "cannot be used",
+        ),
+        (json.dumps([entry(others=["a.jpg"])]), "cannot be used"),
     ],
 )
 def test_a_wrong_manifest_is_named(tmp_path, manifest, reason):
@@ -137,3 +155,40 @@ def test_a_wrong_manifest_is_named(tmp_path, manifest, reason):
     (tmp_path / "manifest.json").write_text(manifest)
     with pytest.raises(DataError, match=reason):
         load_examples(tmp_path)
+
+
+def test_an_example_brings_depth_of_other_methods_which_stand_beside_its_own(tmp_path, monkeypatch):
+    """The script, with toy weights; no network is asked when the page takes the example."""
+    for file in FOLDER.glob("coffee*"):
+        shutil.copy(file, tmp_path)
+    coffee = next(
+        one for one in json.loads((FOLDER / "manifest.json").read_text()) if "coffee" in one["file"]
+    )
+    (tmp_path / "manifest.json").write_text(json.dumps([coffee]))
+    script = runpy.run_path(str(ROOT / "scripts" / "make_examples.py"))
+    toys = {
+        kind: str(other_methods.save(kind, tmp_path / f"{kind}_toy")) for kind in ("glpn", "depth_anything")
+    }
+    for name in (*toys.values(), toys["glpn"]):  # one of them again
+        script["add_method"](name, folder=tmp_path)
+    [example] = load_examples(tmp_path)
+    assert [other.method for other in example.others] == [toys["depth_anything"], toys["glpn"]]
+    photo = load_photo(example.path)
+    for other in example.others:
+        made = predict(photo, other.settings)
+        stored = other.read()
+        assert ((stored.values - made.values) ** 2).mean() ** 0.5 < 1e-3
+        assert stored.meters == made.meters and stored.revision == made.revision
+        assert stored.prediction == made.prediction
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
+    store = SessionStore(Workflow(Ball()))
+    tabs = make_tabs(store)
+    key = tabs.photo.take_example(example, at_once=True)[tabs.photo.key]
+    steps = tabs.depth.stream(key, DepthSettings(), sides=("Photo", "Difference 2"), style=DepthStyle())
+    *_, last = steps
+    result = store.result(last[tabs.depth.key])
+    assert [other.name for other in result.others] == ["Depth of depth_anything_toy", "Depth of glpn_toy"]
+    np.testing.assert_array_equal(result.depth.values, example.known_depth().values)
+    assert last[tabs.depth.right].value == "Difference 2"
+    opening = prepare(store, [example])
+    assert [other.name for other in opening.result.others] == [other.name for other in result.others]

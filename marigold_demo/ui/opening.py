@@ -18,7 +18,7 @@ from marigold_demo.settings import DepthSettings, ReliefSettings
 from marigold_demo.ui import layers, preview
 from marigold_demo.ui.layers import DEPTH, PHOTO, DepthStyle
 from marigold_demo.ui.preview import about_relief
-from marigold_demo.ui.session_store import DepthResult, SessionStore, write_file
+from marigold_demo.ui.session_store import DepthResult, OtherDepth, SessionStore, write_file
 from marigold_demo.workflow import Workflow
 
 SLIDER_PX = 960
@@ -80,7 +80,11 @@ def prepare(store: SessionStore, examples: Sequence[Example]) -> Opening | None:
 @lru_cache(maxsize=1)  # it is the same on every page of a process
 def _result(example: Example) -> DepthResult:
     photo, depth = load_photo(example.path), example.known_depth()
-    return DepthResult(photo, depth, DepthSettings())  # type: ignore[arg-type]  # it has a depth
+    result = DepthResult(photo, depth, DepthSettings())  # type: ignore[arg-type]  # it has a depth
+    for other in reversed(example.others):
+        second = DepthResult(photo, other.read(), other.settings)
+        result = result.beside(OtherDepth(second.name, second.depth))
+    return result
 
 
 @lru_cache(maxsize=1)

@@ -2,6 +2,7 @@
 
 import html
 import json
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -26,7 +27,7 @@ from marigold_demo.ui.opening import Opening
 from marigold_demo.ui.page_head import TILES_PATH
 from marigold_demo.ui.preview import picture_address
 from marigold_demo.ui.queue import visitor
-from marigold_demo.ui.session_store import SessionStore, new_request, shrink_photo, write_file
+from marigold_demo.ui.session_store import DepthResult, SessionStore, new_request, shrink_photo, write_file
 from marigold_demo.ui.widgets import EACH, ONCE, QUIET, RAW, READING, WORK
 
 if TYPE_CHECKING:
@@ -281,11 +282,15 @@ class PhotoTab:
         photo, depth = load_photo(example.path), example.known_depth()
         if depth is not None:
             self.store.workflow.remember(photo, DepthSettings(), depth)
-        return self._take(photo, at_once)
+        others = [DepthResult(photo, other.read(), other.settings) for other in reversed(example.others)]
+        return self._take(photo, at_once, others)
 
-    def _take(self, photo: Photo, at_once: bool) -> Outputs:
-        """Return the outputs of a new photo."""
-        outputs = self.show(photo) | {self.key: self.store.add_photo(photo)}
+    def _take(self, photo: Photo, at_once: bool, others: Sequence[DepthResult] = ()) -> Outputs:
+        """Return the outputs of a new photo; other depths of it will stand beside its own."""
+        key = self.store.add_photo(photo)
+        for other in others:
+            self.store.add_result(other, photo_key=key)
+        outputs = self.show(photo) | {self.key: key}
         if at_once:  # what is there stays until the new depth comes
             outputs[self.request] = new_request()
         else:
