@@ -90,7 +90,7 @@ def readme_examples() -> list[str]:
 
 
 async def small_app(scope, receive, send):
-    """Answer with the length of the body; /slow holds on, /endless sends for ever."""
+    """Answer with the length of the body; /slow holds on, /endless sends until it is left."""
     if scope["type"] == "lifespan":
         for kind in ("startup", "shutdown"):
             await receive()
@@ -108,8 +108,11 @@ async def small_app(scope, receive, send):
         read += len(message.get("body", b""))
         more = message.get("more_body", False)
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    while scope["path"] == "/endless":
+    gone = asyncio.ensure_future(receive())  # else the thread would be busy long after its test
+    while scope["path"] == "/endless" and not gone.done():
         await send({"type": "http.response.body", "body": bytes(2**16), "more_body": True})
+        await asyncio.sleep(0)
+    gone.cancel()
     await send({"type": "http.response.body", "body": b"%d" % read})
 
 
