@@ -107,11 +107,14 @@ def predict_batch(photos: Sequence[Photo], settings: DepthSettings, run: Run | N
 def batch_key(size: tuple[int, int], settings: DepthSettings, run: Run | None = None) -> Hashable | None:
     """Return what photos of this width and height share with those predicted with them; None: with none.
 
-    Several threads share out a batch otherwise than a photo, which changes the last bits: there it is None.
+    Several threads, and GPUs, share out a batch otherwise than a photo, which changes the last bits: there it
+    is None.
     """
     pipeline = _ready_pipeline(settings, run or Run())
-    alone = pipeline.device.type == "cpu" and torch.get_num_threads() > 1
-    return None if alone or not isinstance(pipeline, DepthPipeline) else pipeline.batch_key(size, settings)
+    same_bytes = pipeline.device.type == "cpu" and torch.get_num_threads() == 1
+    if not same_bytes or not isinstance(pipeline, DepthPipeline):
+        return None
+    return pipeline.batch_key(size, settings)
 
 
 def _signed(depth: DepthMap, pipeline: Pipeline, settings: DepthSettings) -> DepthMap:
