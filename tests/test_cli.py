@@ -25,7 +25,7 @@ from marigold_demo.geometry.solid import Solid
 from marigold_demo.io import export
 from marigold_demo.io.photo import Photo
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
-from marigold_demo.training import TrainSettings
+from marigold_demo.training import PROTOCOLS, TrainSettings
 from tests.predictors import stepwise
 
 ROOT = Path(__file__).parents[1]
@@ -411,6 +411,10 @@ def test_train_passes_its_flags_on_and_prints_the_checkpoint(tmp_path, capsys, m
     assert seen == [TrainSettings(out=str(tmp_path), batch=3, shapes="64x48")]
     assert capsys.readouterr().out == f"{tmp_path / 'checkpoint'}\n"
     assert run("train", "--shapes", "63x48") == 2
+    assert run("train", "--protocol", "PAPER", "--data", "vkitti:x", "--out", tmp_path) == 0
+    assert seen[1:] == [replace(PROTOCOLS["paper"], data="vkitti:x", out=str(tmp_path))]
+    assert run("train", "--protocol", "poor") == 2
+    assert "protocol must be one of small, paper, e2e" in capsys.readouterr().err
 
 
 def test_help_and_version_import_nothing_heavy():

@@ -1,5 +1,6 @@
 """The losses, the noise, the stages and the loop of training, on toy networks and made-up pictures."""
 
+import csv
 import json
 import os
 import shutil
@@ -15,35 +16,36 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate.tracking import GeneralTracker
 from diffusers import AutoencoderKL, MarigoldDepthPipeline, PNDMScheduler, UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from marigold_demo.errors import CheckpointError, SettingsError
+from marigold_demo.errors import CheckpointError, DataError, SettingsError
+from marigold_demo.evaluation import evaluate
 from marigold_demo.io.photo import Photo
 from marigold_demo.network.checkpoint_folder import read_pipeline
 from marigold_demo.network.image_encoder import EfficientNetLite
 from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.network.plan import CheckpointDefaults
 from marigold_demo.settings import DepthSettings
-from marigold_demo.training import TrainSettings, run_folder, start, train
+from marigold_demo.training import PROTOCOLS, TrainSettings, run_folder, start, train
 from marigold_demo.training.batches import BatchPlan, make_batch
 from marigold_demo.training.data import Mixture
 from marigold_demo.training.folders import open_pairs
-from marigold_demo.training.memory import GIB, count_memory
-from marigold_demo.training.optimizer import Average, learning_rate_share
-from marigold_demo.training.stage_run import StageRun, TrainProgress
-from marigold_demo.training.stages import (
-    DiffusionStage,
-    EndToEndStage,
+from marigold_demo.training.losses import (
     affine_invariant_loss,
+    affine_l1_loss,
     align,
-    annealed_noise,
     masked_latent_loss,
-    multi_resolution_noise,
     sky_loss,
 )
+from marigold_demo.training.memory import GIB, count_memory
+from marigold_demo.training.noise import annealed_noise, multi_resolution_noise, original_noise
+from marigold_demo.training.optimizer import Average, learning_rate_share
+from marigold_demo.training.stage_run import StageRun, TrainProgress
+from marigold_demo.training.stages import DiffusionStage, EndToEndStage
 from marigold_demo.training.start import TinySize, make_tiny
 from tests import toys
 
@@ -53,6 +55,7 @@ TOY_STAGES = ((1, 3, 1, 1, 8), (1, 3, 2, 2, 8), (1, 5, 2, 2, 8), (1, 3, 2, 2, 8)
 SETTINGS = TrainSettings(
     image_encoder="none",
     vae_steps=2,
+    final_lr=0.01,
     diffusion_steps=4,
     end_to_end_steps=4,
     batch=2,
@@ -184,6 +187,38 @@ def test_annealed_noise_is_white_at_the_start_and_smooth_at_the_end() -> None:
     assert neighbours[200:].mean() > 0.3
 
 
+def test_original_noise_has_the_spectrum_of_the_released_trainers() -> None:
+    """Shares of the power and correlation of neighbors, each a mean over the latents of 60 x 80."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.cat([original_noise(torch.zeros(2, 4, 60, 80), generator=generator) for _ in range(150)])
+    power = torch.fft.fft2(noise).abs().square()  # [B, C, h, w]
+    rows, columns = torch.fft.fftfreq(60)[:, None], torch.fft.fftfreq(80)[None]
+    whole, is_low = power.sum(dim=(-1, -2)), rows.square() + columns.square() < 1 / 16**2
+    assert ((power * is_low).sum(dim=(-1, -2)) / whole).mean() == pytest.approx(0.24, abs=0.02)
+    assert (power[..., 0, 0] / whole).mean() == pytest.approx(0.142, abs=0.015)
+    neighbors = (noise[..., 1:] * noise[..., :-1]).mean() / noise.square().mean()
+    assert neighbors == pytest.approx(0.34, abs=0.03)
+    assert noise.std() == pytest.approx(1, abs=0.02)
+
+
+def test_the_affine_loss_is_that_of_e2e_ft() -> None:
+    """Depth cut to its quantiles, prediction to [-1, 1], least squares, mean over all pixels."""
+    generator = torch.Generator().manual_seed(3)
+    depth = torch.rand(2, 1, 12, 9, generator=generator).square() * 70 + 1
+    valid = torch.rand(2, 1, 12, 9, generator=generator) > 0.4
+    prediction = 1.5 * torch.randn(2, 1, 12, 9, generator=generator)
+    errors = []
+    for one in range(2):
+        truth = depth[one][valid[one]].double().numpy()
+        truth = np.clip(truth, *np.quantile(truth, (0.02, 0.98)))
+        seen = np.clip(prediction[one][valid[one]].double().numpy(), -1, 1)
+        scale, shift = np.polyfit(seen, truth, 1)
+        errors.append(np.abs(scale * seen + shift - truth))
+    loss = affine_l1_loss(prediction, depth, valid=valid)
+    assert float(loss) == pytest.approx(np.concatenate(errors).mean(), rel=1e-4)
+    assert affine_l1_loss(prediction, depth, valid=torch.zeros_like(valid)) == 0
+
+
 def test_an_affine_copy_of_depth_costs_nothing_and_noise_does() -> None:
     generator = torch.Generator().manual_seed(0)
     depth = torch.rand(3, 1, 16, 20, generator=generator) * 9 + 1
@@ -236,6 +271,26 @@ def test_the_learning_rate_rises_then_falls_to_its_share() -> None:
     assert shares[0] == pytest.approx(0.1)
     assert shares[100] == pytest.approx(0.01)
     assert all(later < earlier for earlier, later in pairwise(shares[10:]))
+
+
+def test_the_papers_rate_is_that_of_the_released_trainer() -> None:
+    """Exponential from step 100 to 1 % at 25,000, then constant; theirs begins at 0, one step later."""
+    paper = PROTOCOLS["paper"]
+    facts = {"steps": paper.decay_steps, "warmup": paper.warmup_steps, "final": paper.final_lr}
+    shares = [learning_rate_share(step, **facts) for step in (0, 49, 99, 100, 12_550, 25_000, 29_999)]
+    assert shares == pytest.approx([0.01, 0.5, 1, 1, 0.1, 0.01, 0.01])
+
+
+def test_sky_is_part_of_the_diffusion_loss_or_masked_out(pairs: Path) -> None:
+    plan = BatchPlan(data=Mixture((open_pairs(pairs),), (1.0,)), size=1, shapes=((32, 32),), fresh=1, seed=0)
+    batch = make_batch(plan, 0)
+    nothing = replace(batch, sky=batch.valid | ~batch.valid, valid=batch.valid & ~batch.valid)
+    pipeline = toys.make_pipeline()
+    with torch.no_grad():
+        assert DiffusionStage(pipeline)(nothing, 0) > 0
+        assert DiffusionStage(pipeline, masks_sky=True)(nothing, 0) == 0
+        original = DiffusionStage(pipeline, noise="original")(batch, 0)
+        assert not torch.equal(original, DiffusionStage(pipeline)(batch, 0))
 
 
 # --- where training starts
@@ -430,7 +485,7 @@ def test_a_run_that_goes_on_takes_a_new_rate_and_more_steps(tmp_path: Path, pair
 
 def test_a_run_leaves_a_log_curves_and_a_checkpoint_in_half_precision(whole: Whole) -> None:
     lines = (whole.folder / "log.csv").read_text().splitlines()
-    assert lines[0] == "stage,step,lr,loss,validation,seconds"
+    assert lines[0] == "stage,step,lr,loss,validation,abs_rel,delta1,seconds"
     steps = [("vae", 2), ("diffusion", 2), ("diffusion", 4), ("end_to_end", 2), ("end_to_end", 4)]
     assert [tuple(line.split(",")[:2]) for line in lines[1:]] == [(stage, str(step)) for stage, step in steps]
     assert all(np.isfinite(float(line.split(",")[4])) for line in lines[1:])
@@ -460,6 +515,91 @@ def test_numbered_checkpoints_and_the_best_one_can_be_loaded(whole: Whole) -> No
     kept = weights(whole.folder / "best")
     same = weights(whole.folder / "checkpoints" / f"end_to_end_{best['step']:06d}")
     assert all(torch.equal(kept[name], same[name]) for name in kept)
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory, pairs: Path) -> Path:
+    """Return a folder of photos with measured depth, as evaluate takes them."""
+    root = tmp_path_factory.mktemp("known")
+    shutil.copytree(pairs, root, dirs_exist_ok=True)
+    rows = [f"{number},rgb/{number}.png,depth/{number}.npz,source{number % 2}\n" for number in range(4)]
+    (root / "manifest.csv").write_text("name,rgb,depth,source\n" + "".join(rows))
+    return root
+
+
+class Kept(GeneralTracker):
+    """A tracker of accelerate's that keeps what it is told."""
+
+    name = "kept"
+    requires_logging_directory = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {}
+        self.values: list[tuple[int, dict[str, float]]] = []
+
+    @property
+    def tracker(self) -> "Kept":
+        return self
+
+    def store_init_configuration(self, values: dict[str, Any]) -> None:
+        self.config = values
+
+    def log(self, values: dict[str, float], step: int | None = None) -> None:
+        self.values.append((step or 0, values))
+
+
+def test_validation_on_folders_gives_the_figures_of_evaluate_and_chooses_the_best(
+    tmp_path: Path, pairs: Path, known: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Kept()
+    monkeypatch.setattr(train, "_trackers", lambda settings: [kept])
+    settings = replace(
+        ONE_STEP, diffusion_steps=0, end_to_end_steps=2, validate_every=1, checkpoint_every=1, ema=0
+    )
+    settings = replace(settings, data=f"pairs:{pairs}", out=str(tmp_path), validate_on=str(known), lr=1e-2)
+    train.train(replace(settings, tracker="tensorboard"), quiet)
+    rows = list(csv.DictReader((tmp_path / "log.csv").read_text().splitlines()))
+    assert [row["stage"] for row in rows] == ["vae", "end_to_end", "end_to_end"]
+    assert rows[0]["abs_rel"] == ""
+    best = json.loads((tmp_path / "best.json").read_text())
+    assert best["validation"] == pytest.approx(min(float(row["abs_rel"]) for row in rows[1:]), abs=1e-5)
+    for row in rows[1:]:  # the saved folder, scored by evaluate
+        pipeline = read_pipeline(tmp_path / "checkpoints" / f"end_to_end_{int(row['step']):06d}", name="x")
+        asked = DepthSettings(steps=1, ensemble=1, outlines="network")
+        mean = evaluate.means(evaluate.score_all(pipeline, evaluate.find_samples(known), asked))[-1]
+        assert float(row["abs_rel"]) == pytest.approx(mean.abs_rel, abs=2e-3)  # weights in float16
+        assert float(row["delta1"]) == pytest.approx(mean.delta1, abs=2e-2)
+    with Image.open(tmp_path / "validation" / "end_to_end_000002.jpg") as sheet:
+        columns = np.asarray(sheet).reshape(4, 205, 3, 256, 3)  # photo, measured, predicted
+    assert columns.std(axis=(1, 3)).min() > 1
+    assert kept.config["validate_on"] == str(known)
+    assert [step for step, _ in kept.values] == [1, 2, 3]  # of all stages
+    assert kept.values[-1][1]["end_to_end/abs_rel"] == pytest.approx(float(rows[-1]["abs_rel"]), abs=1e-5)
+
+
+def test_what_validation_and_tracker_lack_is_said(tmp_path: Path, pairs: Path) -> None:
+    settings = replace(ONE_STEP, data=f"pairs:{pairs}", out=str(tmp_path))
+    with pytest.raises(DataError, match="manifest"):
+        train.train(replace(settings, validate_on=str(pairs)), quiet)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "find_spec", lambda name: None)
+        with pytest.raises(SettingsError, match="pip install wandb"):
+            train.train(replace(settings, tracker="wandb"), quiet)
+        with pytest.raises(SettingsError, match="bitsandbytes"):
+            train.train(replace(settings, optimizer="adam8bit"), quiet)
+
+
+@pytest.mark.parametrize("name", ["paper", "e2e"])
+def test_a_protocol_trains_at_toy_width(name: str, tmp_path: Path, pairs: Path, toy_folder: Path) -> None:
+    protocol = PROTOCOLS[name]
+    steps = {field: min(getattr(protocol, field), 1) for field in ("diffusion_steps", "end_to_end_steps")}
+    settings = replace(protocol, init=str(toy_folder), data=f"pairs:{pairs}", out=str(tmp_path), **steps)
+    checkpoint = train.train(replace(settings, shapes="32x32", accumulate=1, workers=1, lr=1e-3), quiet)
+    before, after = weights(toy_folder / "unet"), weights(checkpoint / "unet")
+    assert any(not torch.equal(before[key].half(), after[key]) for key in after)
+    start_latent = json.loads((checkpoint / "model_index.json").read_text())["start_latent"]
+    assert start_latent == ("zeros" if name == "e2e" else "noise")
 
 
 def test_the_log_holds_the_mean_over_all_processes() -> None:

@@ -21,6 +21,7 @@ from marigold_demo.training.batches import (
     disturb,
     make_batch,
     normalize_depth,
+    whole_picture,
 )
 from marigold_demo.training.data import Mixture, SceneSource, open_data
 from marigold_demo.training.folders import (
@@ -218,6 +219,55 @@ def test_an_endless_source_gives_as_many_new_scenes_as_asked(tmp_path: Path) -> 
     for number in range(20):
         make_batch(plan, number)
     assert set(asked) == set(range(20))
+
+
+def test_whole_pictures_come_in_the_size_of_their_source_one_source_in_a_batch(tmp_path: Path) -> None:
+    write_processed(tmp_path / "h", "ai_001_001", millimeters=2000)
+    for scene in ("Scene01", "Scene02"):
+        frames = tmp_path / "v" / scene / "clone" / "frames"
+        write_png(frames / "rgb" / "Camera_0" / "rgb_00000.jpg", np.zeros((375, 1242, 3), np.uint8))
+        write_png(frames / "depth" / "Camera_0" / "depth_00000.png", np.full((375, 1242), 500, np.uint16))
+    text = f"hypersim:{tmp_path / 'h'}@0.9,vkitti:{tmp_path / 'v'}@0.1"
+    data, _ = open_data(text, **scenes(tmp_path))
+    plan = BatchPlan(data=data, size=2, shapes=((640, 480),), fresh=1, seed=0, pictures="whole")
+    batches = [make_batch(plan, number) for number in range(60)]
+    shapes = [tuple(batch.photo.shape) for batch in batches]
+    assert set(shapes) == {(2, 3, 480, 640), (2, 3, 352, 1216)}
+    assert 0.8 < shapes.count((2, 3, 480, 640)) / len(shapes) < 0.98
+    assert all(len(set(batch.depth.flatten().tolist())) == 1 for batch in batches)
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_a_whole_picture_is_only_resized_and_mirrored(smooth: bool) -> None:
+    sample = slope(60, 80)
+    mirrored = 0
+    for seed in range(40):
+        whole = whole_picture(sample, size=(40, 30), smooth=smooth, rng=np.random.default_rng(seed))
+        flipped = whole.depth[0, 0] > whole.depth[0, -1]
+        mirrored += flipped
+        depth = whole.depth[:, ::-1] if flipped else whole.depth
+        assert np.array_equal(depth, sample.depth[1::2, 1::2])  # the pixel at each center, as nearest-exact
+        if not smooth:
+            photo = whole.photo[:, ::-1] if flipped else whole.photo
+            assert np.array_equal(photo, sample.photo[1::2, 1::2])
+        assert np.abs(whole.photo[..., 0] / 80 - whole.depth).max() < 0.05
+    assert 8 < mirrored < 32
+
+
+def test_a_folder_gives_each_pair_once_before_any_twice() -> None:
+    read: list[int] = []
+
+    class Counting(FolderSource):
+        def read(self, index: int) -> Sample:
+            read.append(index)
+            return slope()
+
+    pairs = tuple((f"{i}", f"{i}") for i in range(50))
+    source = Counting(files=DataFiles(Path()), pairs=pairs, read_depth=read_any_depth)
+    for number in range(100):
+        source.draw(number, seed=5, rng=np.random.default_rng(0))
+    assert sorted(read[:50]) == sorted(read[50:]) == list(range(50))
+    assert read[:50] != read[50:]
 
 
 # --- folders

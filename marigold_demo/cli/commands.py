@@ -40,7 +40,7 @@ from marigold_demo.io.photo import Photo
 from marigold_demo.recipe import Recipe
 from marigold_demo.serving.config import Configuration, read_configuration, shown
 from marigold_demo.settings import RELIEF_PRESETS, DepthSettings, MeshSettings, ReliefSettings
-from marigold_demo.training import TrainSettings
+from marigold_demo.training import PROTOCOLS, TrainSettings
 from marigold_demo.workflow import Predictor, Workflow, check_same_shape, phone_depth
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ def train(args: argparse.Namespace, predict: Predictor | None) -> None:
     """Train, or go on with a training, and print where the checkpoint is."""
     from marigold_demo.training.train import train as run_training
 
-    settings = from_flags(args, TrainSettings())
+    settings = from_flags(args, _protocol(args))
     with progress_line("train") as shown:
 
         def on_progress(moment: "TrainProgress") -> None:
@@ -265,6 +265,12 @@ def train(args: argparse.Namespace, predict: Predictor | None) -> None:
 
         checkpoint = run_training(settings, on_progress, print_err)
     print_out(checkpoint)
+
+
+def _protocol(args: argparse.Namespace) -> TrainSettings:
+    """Return the settings of the protocol that the flags name."""
+    name = getattr(args, "TrainSettings.protocol", "small")
+    return PROTOCOLS.get(name, TrainSettings())  # what is none of them is refused with the other flags
 
 
 def evaluate(args: argparse.Namespace, predict: Predictor | None) -> None:

@@ -199,7 +199,7 @@ def _add_evaluate(commands: "argparse._SubParsersAction[Parser]") -> None:
 
 
 def _add_train(commands: "argparse._SubParsersAction[Parser]") -> None:
-    parser = _command(commands, "train", "photos with depth -> a checkpoint, by the paper's protocol")
+    parser = _command(commands, "train", "photos with depth -> a checkpoint, by one of three protocols")
     add_flags(parser, TrainSettings(), title="training")
 
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from marigold_demo.training.data import Mixture
+from marigold_demo.training import Pictures
+from marigold_demo.training.data import Mixture, Source
 from marigold_demo.training.folders import FolderSource
 from marigold_demo.training.sample import Sample
 
@@ -88,6 +89,20 @@ def _depth_between(
     is_surface = known & (np.maximum(np.maximum(a, b), np.maximum(c, d)) < LARGEST_STEP * smallest)
     between: NDArray[np.float32] = (1 - v) * ((1 - u) * a + u * b) + v * ((1 - u) * c + u * d)
     return np.where(is_surface, between, sample.depth[nearest])
+
+
+def whole_picture(sample: Sample, *, size: tuple[int, int], smooth: bool, rng: np.random.Generator) -> Sample:
+    """Resize a whole sample and mirror half of them: depth by nearest pixels, the photo so or smoothly."""
+    mirror = rng.random() < 0.5
+    step = -1 if mirror else 1
+    height, width = sample.depth.shape
+    columns = _nearest(_centers(0, width, size[0])[::step], width)
+    grid = np.ix_(_nearest(_centers(0, height, size[1]), height), columns)
+    photo = sample.photo[grid]
+    if smooth:
+        resized = Image.fromarray(sample.photo).resize(size, Image.Resampling.BILINEAR)
+        photo = np.ascontiguousarray(np.asarray(resized)[:, ::step])
+    return Sample(photo=photo, depth=sample.depth[grid], valid=sample.valid[grid], sky=sample.sky[grid])
 
 
 def disturb(photo: NDArray[np.uint8], *, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -174,6 +189,7 @@ class BatchPlan:
         fresh: Share of a batch taken from endless sources that was never seen before.
         seed: Start of all random numbers.
         augment: Whether photos are disturbed.
+        pictures: Random crops, or whole pictures of one source in each batch (see TrainSettings).
     """
 
     data: Mixture
@@ -182,6 +198,7 @@ class BatchPlan:
     fresh: float
     seed: int
     augment: bool = True
+    pictures: Pictures = "crops"
 
 
 def make_batch(plan: BatchPlan, number: int) -> Batch:
@@ -189,18 +206,26 @@ def make_batch(plan: BatchPlan, number: int) -> Batch:
     rng = np.random.default_rng((plan.seed, number))
     shape = plan.shapes[int(rng.integers(len(plan.shapes)))]
     samples = []
+    if plan.pictures != "crops":
+        source, smooth = plan.data.sources[plan.data.choose(rng)], plan.pictures == "smooth"
+        shape = getattr(source, "whole", None) or shape
+        for place in range(plan.size):
+            sample = _pick(plan, source, number * plan.size + place, rng=rng)
+            sample = whole_picture(sample, size=shape, smooth=smooth, rng=rng)
+            samples.append((sample.photo, sample))
+        return _stack(samples)
     for place in range(plan.size):
-        sample = _pick(plan, number * plan.size + place, rng=rng)
+        source = plan.data.sources[plan.data.choose(rng)]
+        sample = _pick(plan, source, number * plan.size + place, rng=rng)
         sample = crop_and_resize(sample, size=shape, rng=rng)
         samples.append((disturb(sample.photo, rng=rng) if plan.augment else sample.photo, sample))
     return _stack(samples)
 
 
-def _pick(plan: BatchPlan, number: int, *, rng: np.random.Generator) -> Sample:
-    """Take a sample: from a folder any, from an endless source a new one or one met before."""
-    source = plan.data.sources[plan.data.choose(rng)]
+def _pick(plan: BatchPlan, source: Source, number: int, *, rng: np.random.Generator) -> Sample:
+    """Take a sample: of a folder each once before any twice, of an endless source a new one or one met."""
     if isinstance(source, FolderSource):
-        return source.draw(rng)
+        return source.draw(number, seed=plan.seed, rng=rng)
     newest = int(number * plan.fresh)
     is_new = int((number + 1) * plan.fresh) > newest or newest == 0
     return source.read(newest if is_new else int(rng.integers(newest)))

@@ -19,6 +19,7 @@ import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +33,14 @@ from marigold_demo.training.sample import Sample
 
 logger = logging.getLogger(__name__)
 MOST_UNUSABLE = 0.01  # of the pairs of a folder; more is a broken copy and ends the training
-PAIRS_LAYOUT = (
-    "rgb/NAME.jpg|png beside depth/NAME.npz (depth, valid), NAME.npy or NAME.png (16 bits, 0 unknown)"
-)
+PAIRS_LAYOUT = "rgb/NAME.jpg|png beside depth/NAME.npz (depth, valid), .npy or .png (16 bits, 0 unknown)"
 HYPERSIM_LAYOUT = (
-    "ai_VVV_NNN/images/scene_cam_XX_final_preview/frame.IIII.tonemap.jpg beside "
-    "ai_VVV_NNN/images/scene_cam_XX_geometry_hdf5/frame.IIII.depth_meters.hdf5, or processed: "
-    "ai_VVV_NNN/rgb_cam_XX_frIIII.png beside ai_VVV_NNN/depth_plane_cam_XX_frIIII.png"
+    "ai_VVV_NNN/images/scene_cam_XX_final_preview/frame.IIII.tonemap.jpg and scene_cam_XX_geometry_hdf5/"
+    "frame.IIII.depth_meters.hdf5, or ai_VVV_NNN/rgb_cam_XX_frIIII.png and depth_plane_cam_XX_frIIII.png"
 )
 VKITTI_LAYOUT = (
-    "SceneXX/VARIATION/frames/rgb/Camera_N/rgb_IIIII.jpg beside frames/depth/Camera_N/depth_IIIII.png, "
-    "or both below rgb/ and depth/"
+    "SceneXX/VARIATION/frames/rgb/Camera_N/rgb_IIIII.jpg and frames/depth/Camera_N/depth_IIIII.png, also "
+    "below rgb/ and depth/"
 )
 HYPERSIM_SPLIT = "metadata_images_split_scene_v1.csv"
 HYPERSIM_FOCAL_PX = 886.81
@@ -98,18 +96,27 @@ class FolderSource:
             self, pairs=self.pairs[first_held_out:]
         )
 
-    def draw(self, rng: np.random.Generator) -> Sample:
-        """Read a random pair; one that cannot be used is logged, counted and replaced by another.
+    def draw(self, number: int, *, seed: int, rng: np.random.Generator) -> Sample:
+        """Read the pair of a number in random order; one that cannot be used is replaced by another.
+
+        Numbers 0 to count - 1 give each pair once, and so do the next ones, in another order.
+
+        Args:
+            number: Which sample of the training.
+            seed: Of the order.
+            rng: Chooses what takes the place of a pair that is skipped.
 
         Raises:
             DataError: More than `MOST_UNUSABLE` of the pairs cannot be used.
         """
+        epoch, place = divmod(number, self.count)
+        index = int(_order(self.count, seed, epoch)[place])
         while True:
-            index = int(rng.integers(self.count))
             try:
                 return self.read(index)
             except DataError as error:
                 self.skip(index, error)
+                index = int(rng.integers(self.count))
 
     def skip(self, index: int, error: DataError) -> None:
         """Log and count a pair that cannot be used.
@@ -168,6 +175,11 @@ class FolderSource:
         if depth.ndim != 2:
             raise DataError(f"{path} holds an array of shape {depth.shape}; depth must be [height, width].")
         return depth
+
+
+@lru_cache(maxsize=8)
+def _order(count: int, seed: int, epoch: int) -> NDArray[np.intp]:
+    return np.random.default_rng((seed, epoch)).permutation(count)
 
 
 def open_pairs(root: Path, file_list: Path | None = None) -> FolderSource:

@@ -43,9 +43,18 @@ def make_optimizer(
 
 
 def learning_rate_share(step: int, *, steps: int, warmup: int, final: float) -> float:
-    """Return the share of the largest learning rate at a step: linear rise times exponential decay."""
-    rise = min(1.0, (step + 1) / max(1, min(warmup, steps)))
-    return rise * math.exp(math.log(final) * min(1.0, step / max(1, steps)))
+    """Return the share of the largest learning rate: a linear rise, exponential decay, then constant.
+
+    Args:
+        step: Steps done before.
+        steps: After so many the share is `final`.
+        warmup: Steps of the rise.
+        final: The share at the end.
+    """
+    warmup = min(warmup, steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    return math.exp(math.log(final) * min(1.0, (step - warmup) / max(1, steps - warmup)))
 
 
 class Average:

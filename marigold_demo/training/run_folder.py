@@ -15,20 +15,22 @@ from typing import Any
 import torch
 from diffusers import AutoencoderTiny
 from matplotlib.figure import Figure
+from PIL import Image
 
 from marigold_demo.errors import CheckpointError, SettingsError
 from marigold_demo.network.checkpoint_folder import save_pipeline
 from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.training import TrainSettings
+from marigold_demo.training.validation import FolderScore
 
-FIXED = ("init", "data", "image_encoder", "batch", "accumulate", "shapes", "fresh", "seed")
+FIXED = ("init", "data", "pictures", "image_encoder", "batch", "accumulate", "shapes", "fresh", "seed")
 NOT_READ = ("*.bin", "*.ckpt", "*.msgpack", "*.h5")  # of a text encoder, beside its safetensors
-COLUMNS = ("stage", "step", "lr", "loss", "validation", "seconds")
+COLUMNS = ("stage", "step", "lr", "loss", "validation", "abs_rel", "delta1", "seconds")
 
 
 @dataclass(frozen=True)
 class LogRow:
-    """One line of the log; validation is None between validations."""
+    """One line of the log; validation is None between validations, score where no folder is validated on."""
 
     stage: str
     step: int
@@ -36,6 +38,7 @@ class LogRow:
     loss: float
     validation: float | None
     seconds: float
+    score: FolderScore | None = None
 
 
 class RunFolder:
@@ -108,10 +111,18 @@ class RunFolder:
             writer = csv.writer(file)
             if is_new:
                 writer.writerow(COLUMNS)
+            score = ("", "")
+            if row.score is not None:
+                score = (f"{row.score.abs_rel:.5f}", f"{row.score.delta1:.5f}")
             validation = "" if row.validation is None else f"{row.validation:.5f}"
-            writer.writerow(
-                [row.stage, row.step, f"{row.lr:.3g}", f"{row.loss:.5f}", validation, f"{row.seconds:.1f}"]
-            )
+            cells = (row.stage, row.step, f"{row.lr:.3g}", f"{row.loss:.5f}", validation, *score)
+            writer.writerow([*cells, f"{row.seconds:.1f}"])
+
+    def save_sheet(self, sheet: Image.Image, *, stage: str, step: int) -> None:
+        """Keep pictures of a validation."""
+        folder = self.folder / "validation"
+        folder.mkdir(exist_ok=True)
+        sheet.save(folder / f"{stage}_{step:06d}.jpg", quality=90)
 
     def draw_curves(self) -> None:
         """Draw log.csv as curves.png, one panel a stage."""
@@ -140,7 +151,7 @@ class RunFolder:
         mine = asdict(settings)
         if path.exists():
             theirs = json.loads(path.read_text())
-            changed = [name for name in FIXED if theirs.get(name) != mine[name]]
+            changed = [name for name in FIXED if theirs.get(name, mine[name]) != mine[name]]
             if changed:
                 name = changed[0]
                 raise SettingsError(

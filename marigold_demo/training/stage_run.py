@@ -21,8 +21,8 @@ from marigold_demo.training.batches import Batch, BatchPlan, batches_from, make_
 from marigold_demo.training.optimizer import Average, learning_rate_share, make_optimizer
 from marigold_demo.training.run_folder import LogRow, RunFolder
 from marigold_demo.training.stages import Stage, VaeStage
+from marigold_demo.training.validation import FolderScore, FolderValidation
 
-LARGEST_GRADIENT = 1.0
 LOG_EVERY = 10
 
 
@@ -57,6 +57,7 @@ class Plan:
         name: Of the stage.
         make_stage: Makes it of a pipeline.
         steps: Optimizer steps.
+        first: Steps of the stages before it.
         rates: Largest learning rate of each trained network.
         training: Pictures to learn from.
         validation: Pictures held out.
@@ -65,6 +66,7 @@ class Plan:
     name: str
     make_stage: StageMaker
     steps: int
+    first: int
     rates: tuple[float, ...]
     training: BatchPlan
     validation: BatchPlan
@@ -106,9 +108,12 @@ class StageRun:
         settings: TrainSettings,
         accelerator: Accelerator,
         interrupt: Interrupt | None = None,
+        folders: FolderValidation | None = None,
     ) -> None:
         self.stage, self.plan, self.settings, self.accelerator = stage, plan, settings, accelerator
         self.interrupt = interrupt or Interrupt()
+        self.folders = None if isinstance(stage, VaeStage) else folders
+        stage.pipeline.empty_prompt = stage.pipeline.empty_prompt.to(accelerator.device)
         stage.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parameters = [p for network in stage.trained for p in network.parameters()]
         groups = [
@@ -121,7 +126,7 @@ class StageRun:
         self.step = 0
         self.seconds = 0.0
         self.losses: list[float] = []
-        self.best: float | None = None  # validation
+        self.best: float | None = None  # AbsRel on folders, or else validation
         self._saved_step, self._is_moving = 0, False
 
     def state(self) -> dict[str, Any]:
@@ -210,7 +215,8 @@ class StageRun:
                 loss: Tensor = self.module(next(batches).to(self.accelerator.device), self._noise_seed(micro))
                 self.accelerator.backward(loss / settings.accumulate)
             total += float(loss.detach())
-        self.accelerator.clip_grad_norm_(self.parameters, LARGEST_GRADIENT)
+        if settings.largest_gradient:
+            self.accelerator.clip_grad_norm_(self.parameters, settings.largest_gradient)
         self._is_moving = True
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -221,7 +227,8 @@ class StageRun:
 
     def _set_rates(self) -> None:
         warmup, final = self.settings.warmup_steps, self.settings.final_lr
-        share = learning_rate_share(self.step, steps=self.plan.steps, warmup=warmup, final=final)
+        steps = self.settings.decay_steps or self.plan.steps
+        share = learning_rate_share(self.step, steps=steps, warmup=warmup, final=final)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * share
 
@@ -236,7 +243,8 @@ class StageRun:
         loss = None
         if is_check or self.step % LOG_EVERY == 0:
             loss = self._mean(self.losses)
-            self._log(run, loss, validation=self._check(run) if is_check else None)
+            validation, score = self._check(run) if is_check else (None, None)
+            self._log(run, loss, validation=validation, score=score)
             self.losses.clear()
         if self.step % settings.checkpoint_every == 0:
             with self.average.shown():
@@ -248,28 +256,44 @@ class StageRun:
             name, steps = self.stage.name, self.plan.steps
             on_progress(TrainProgress(name, self.step, steps, loss=loss, seconds_left=seconds_left))
 
-    def _check(self, run: RunFolder) -> float:
+    def _check(self, run: RunFolder) -> tuple[float, FolderScore | None]:
         """Validate the averaged weights, and keep them where they are the best so far."""
+        score = None
         with self.average.shown():
-            found = self.validate()
+            found = validation = self.validate()
+            if self.folders is not None:
+                self.stage.eval()
+                score = self.folders.score(self.stage.pipeline, self.accelerator)
+                found = score.abs_rel
+                if self.accelerator.is_main_process:
+                    sheet = self.folders.sheet(self.stage.pipeline)
+                    run.save_sheet(sheet, stage=self.stage.name, step=self.step)
+                self.stage.train()
             if self.best is None or found < self.best:
                 self.best = found
                 self._write(partial(run.save_best, validation=found))
-        return found
+        return validation, score
 
     def _write(self, save: Callable[..., None]) -> None:
         """Write a checkpoint of a stage whose networks predict depth."""
         if self.accelerator.is_main_process and not isinstance(self.stage, VaeStage):
             save(self.stage.pipeline, stage=self.stage.name, step=self.step)
 
-    def _log(self, run: RunFolder, loss: float, *, validation: float | None) -> None:
+    def _log(
+        self, run: RunFolder, loss: float, *, validation: float | None, score: FolderScore | None
+    ) -> None:
+        name, lr = self.stage.name, float(self.optimizer.param_groups[0]["lr"])
         if self.accelerator.is_main_process:
-            lr = float(self.optimizer.param_groups[0]["lr"])
-            run.log(
-                LogRow(self.stage.name, self.step, lr, loss=loss, validation=validation, seconds=self.seconds)
-            )
+            run.log(LogRow(name, self.step, lr, loss, validation, self.seconds, score))
             if validation is not None:
                 run.draw_curves()
+        values: dict[str, float] = {"loss": loss, "lr": lr}
+        if validation is not None:
+            values["validation"] = validation
+        if score is not None:
+            values |= {"abs_rel": score.abs_rel, "delta1": score.delta1}
+        tracked = {f"{name}/{key}": value for key, value in values.items()}
+        self.accelerator.log(tracked, step=self.plan.first + self.step)
 
     @torch.no_grad()
     def validate(self) -> float:

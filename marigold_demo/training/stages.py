@@ -6,146 +6,26 @@ from typing import Any
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor, nn
-from torch.nn import functional
 
 from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.network.plan import make_scheduler
+from marigold_demo.training import Loss, Noise
 from marigold_demo.training.batches import Batch
+from marigold_demo.training.losses import (
+    affine_invariant_loss,
+    affine_l1_loss,
+    align,
+    gradient_loss,
+    masked_latent_loss,
+    sky_loss,
+)
+from marigold_demo.training.noise import annealed_noise
 
-GRADIENT_SCALES = 4
-NEAREST = 0.05  # depth below this share of its median counts as this much, so that 1/depth stays bounded
-STRENGTH = 0.9
-MOST_LEVELS = 10
 LATENT_NOISE = 0.05  # the decoder learns to forgive the UNet this much
 LATENT_WEIGHT = 1e-3  # pull of the latents towards zero, in place of a KL divergence
 GRADIENT_WEIGHT = 0.5
 ANCHOR_WEIGHT = 0.3  # keeps the prediction in the range that the decoder can show
 SKY_WEIGHT = 0.3
-
-
-def masked_latent_loss(prediction: Tensor, target: Tensor, *, valid: Tensor) -> Tensor:
-    """Mean square error of latents [B, 4, h, w] where all 8x8 pixels of valid [B, 1, PH, PW] are known."""
-    factor = valid.shape[-1] // prediction.shape[-1]
-    known = 1 - functional.max_pool2d(1 - valid.float(), factor)  # [B, 1, h, w]
-    weight = known.expand_as(prediction)
-    error = (prediction.float() - target.float()).square() * weight
-    return error.sum() / weight.sum().clamp(min=1)
-
-
-def align(prediction: Tensor, target: Tensor, *, valid: Tensor) -> Tensor:
-    """Fit each prediction [B, 1, H, W] to its target by least squares over valid pixels; return it fitted.
-
-    Garcia et al. 2024, eq. (5). Scale and shift are differentiated through.
-    """
-    weight = valid.float()
-    count = weight.sum(dim=(1, 2, 3), keepdim=True).clamp(min=1)  # [B, 1, 1, 1]
-    mean_x = (prediction * weight).sum(dim=(1, 2, 3), keepdim=True) / count
-    mean_y = (target * weight).sum(dim=(1, 2, 3), keepdim=True) / count
-    x = (prediction - mean_x) * weight
-    y = (target - mean_y) * weight
-    scale = (x * y).sum(dim=(1, 2, 3), keepdim=True) / (
-        x.square().sum(dim=(1, 2, 3), keepdim=True) + 1e-6 * count
-    )
-    return (prediction - mean_x) * scale + mean_y  # [B, 1, H, W]
-
-
-def affine_invariant_loss(prediction: Tensor, depth: Tensor, *, valid: Tensor) -> Tensor:
-    """Mean absolute error relative to depth after the best scale and shift: AbsRel as a loss.
-
-    Args:
-        prediction: [B, 1, H, W], any affine copy of depth is perfect.
-        depth: [B, 1, H, W] > 0 in any unit.
-        valid: [B, 1, H, W], what counts.
-
-    Returns:
-        One number; pictures without a valid pixel count nothing.
-    """
-    fitted = align(prediction, depth, valid=valid)
-    floor = NEAREST * _masked_median(depth, valid)
-    error = (fitted - depth).abs() / torch.maximum(depth, floor)
-    return _mean_of_pictures(error, valid)
-
-
-def gradient_loss(prediction: Tensor, target: Tensor, *, valid: Tensor) -> Tensor:
-    """Mean absolute difference of gradients at several scales (Ranftl et al. 2022, eq. 11): sharp edges."""
-    total = prediction.new_zeros(())
-    for level in range(GRADIENT_SCALES):
-        step = 2**level
-        error = (prediction - target)[..., ::step, ::step]
-        known = valid[..., ::step, ::step]
-        for axis in (-1, -2):
-            if error.shape[axis] < 2:
-                continue
-            both = known.narrow(axis, 1, known.shape[axis] - 1) & known.narrow(axis, 0, known.shape[axis] - 1)
-            total = total + _mean_of_pictures(error.diff(dim=axis).abs(), both)
-    return total / GRADIENT_SCALES
-
-
-def sky_loss(prediction: Tensor, *, sky: Tensor, far: float = 1.0) -> Tensor:
-    """Hinge: how much nearer than the far end the sky [B, 1, H, W] is predicted; farther costs nothing."""
-    return _mean_of_pictures((far - prediction).clamp(min=0), sky)
-
-
-def _masked_median(depth: Tensor, valid: Tensor) -> Tensor:
-    hidden = depth.masked_fill(~valid, torch.nan).flatten(1)
-    return hidden.nanmedian(dim=1).values.nan_to_num(1.0)[:, None, None, None]  # [B, 1, 1, 1]
-
-
-def _mean_of_pictures(error: Tensor, valid: Tensor) -> Tensor:
-    """Average over valid pixels of each picture, then over the pictures that have any."""
-    weight = valid.float()
-    count = weight.sum(dim=(1, 2, 3))  # [B]
-    means = (error * weight).sum(dim=(1, 2, 3)) / count.clamp(min=1)
-    some = (count > 0).float()
-    return (means * some).sum() / some.sum().clamp(min=1)
-
-
-def multi_resolution_noise(
-    like: Tensor, *, strength: Tensor | float = STRENGTH, generator: torch.Generator | None = None
-) -> Tensor:
-    """Draw noise [B, C, h, w] of unit variance with more low frequencies than white noise has.
-
-    Args:
-        like: A tensor of the shape wanted.
-        strength: Weight of each coarser level relative to the one before, 0 (white) to 1; one number or [B].
-        generator: Random generator.
-    """
-    batch, channels, height, width = like.shape
-    power = torch.as_tensor(strength, dtype=torch.float32).reshape(-1, 1, 1, 1).expand(batch, 1, 1, 1)
-    noise = torch.zeros(batch, channels, height, width)
-    variance = torch.zeros(batch, 1, 1, 1)
-    for level in range(MOST_LEVELS):
-        size = (max(1, height // 2**level), max(1, width // 2**level))
-        coarse = torch.randn(batch, channels, *size, generator=generator)
-        enlarged = functional.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
-        weight = power**level
-        noise += weight * enlarged
-        variance += weight**2 * _variance_of_enlarged(size, (height, width))
-        if min(size) == 1:
-            break
-    return (noise / variance.sqrt()).to(like.device)  # [B, C, h, w]
-
-
-def _variance_of_enlarged(size: tuple[int, int], target: tuple[int, int]) -> float:
-    """Return the mean variance of white noise of one size after bilinear enlargement to another."""
-    return _line_variance(size[0], target[0]) * _line_variance(size[1], target[1])
-
-
-def _line_variance(length: int, target: int) -> float:
-    lines = torch.eye(length).unsqueeze(1)  # [length, 1, length], one unit impulse a row
-    weights = functional.interpolate(
-        lines, size=target, mode="linear", align_corners=False
-    )  # [length, 1, target]
-    return float(weights.square().sum(dim=0).mean())
-
-
-def annealed_noise(
-    like: Tensor, t: Tensor, *, train_steps: int, generator: torch.Generator | None = None
-) -> Tensor:
-    """Draw noise [B, C, h, w] for timesteps t [B]: multi-resolution at t = T, white at t = 0."""
-    return multi_resolution_noise(
-        like, strength=STRENGTH * t.float().cpu() / train_steps, generator=generator
-    )
 
 
 class Stage(nn.Module):
@@ -236,8 +116,12 @@ class DiffusionStage(Stage):
 
     name = "diffusion"
 
-    def __init__(self, pipeline: DepthPipeline) -> None:
+    def __init__(
+        self, pipeline: DepthPipeline, *, noise: Noise = "doubling", masks_sky: bool = False
+    ) -> None:
         super().__init__(pipeline, trained=[pipeline.unet])
+        self.noise: Noise = noise
+        self.masks_sky = masks_sky
 
     def forward(self, batch: Batch, seed: int) -> Tensor:
         """Return the masked latent loss at random timesteps under annealed multi-resolution noise."""
@@ -249,13 +133,14 @@ class DiffusionStage(Stage):
             features = _features(pipeline, batch.photo)
         train_steps = int(scheduler.config.num_train_timesteps)
         t = torch.randint(0, train_steps, (len(depth_latent),), generator=generator)  # [B]
-        noise = annealed_noise(depth_latent, t, train_steps=train_steps, generator=generator)
+        noise = annealed_noise(depth_latent, t, train_steps=train_steps, kind=self.noise, generator=generator)
         t = t.to(depth_latent.device)
         noisy = scheduler.add_noise(depth_latent, noise, t)  # [B, 4, h, w]
         is_velocity = scheduler.config.prediction_type == "v_prediction"
         target = scheduler.get_velocity(depth_latent, noise, t) if is_velocity else noise
         prediction = predict(pipeline, image_latent, noisy, t=t, features=features)
-        return masked_latent_loss(prediction, target, valid=batch.valid | batch.sky)
+        valid = batch.valid if self.masks_sky else batch.valid | batch.sky
+        return masked_latent_loss(prediction, target, valid=valid)
 
 
 class EndToEndStage(Stage):
@@ -264,7 +149,12 @@ class EndToEndStage(Stage):
     name = "end_to_end"
 
     def __init__(
-        self, pipeline: DepthPipeline, *, train_encoder: bool = False, train_decoder: bool = False
+        self,
+        pipeline: DepthPipeline,
+        *,
+        train_encoder: bool = False,
+        train_decoder: bool = False,
+        loss: Loss = "full",
     ) -> None:
         trained: list[nn.Module] = [pipeline.unet]
         if train_encoder and pipeline.image_encoder is not None:
@@ -273,11 +163,14 @@ class EndToEndStage(Stage):
             trained.append(pipeline.vae.decoder)
         super().__init__(pipeline, trained=trained)
         self.train_encoder = train_encoder
+        self.loss: Loss = loss
         take_one_step_from_zeros(pipeline)
 
     def forward(self, batch: Batch, seed: int) -> Tensor:
-        """Return the affine-invariant loss, with edges, sky and the anchor to the decoder's range."""
+        """Return the affine-invariant loss; full: with edges, sky and the anchor to the decoder's range."""
         depth = self.predict(batch.photo)  # [B, 1, PH, PW]
+        if self.loss == "affine":
+            return affine_l1_loss(depth, batch.depth, valid=batch.valid)
         fitted = align(depth, batch.normal_depth, valid=batch.valid)
         anchor = (depth - batch.normal_depth).abs().masked_fill(~batch.valid, 0).mean()
         return (

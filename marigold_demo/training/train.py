@@ -1,13 +1,17 @@
 """Train a checkpoint: open the data, make the networks, run the stages, save."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
+from marigold_demo.errors import SettingsError
 from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.training import TrainSettings
 from marigold_demo.training.batches import BatchPlan, make_batch
@@ -17,6 +21,7 @@ from marigold_demo.training.run_folder import RunFolder
 from marigold_demo.training.stage_run import Interrupt, OnProgress, Plan, StageMaker, StageRun
 from marigold_demo.training.stages import DiffusionStage, EndToEndStage, Stage, VaeStage, load_networks
 from marigold_demo.training.start import init_folder, open_init
+from marigold_demo.training.validation import open_validation
 
 OnNote = Callable[[str], None]
 VAE_LR = 2e-3
@@ -46,8 +51,8 @@ def train(settings: TrainSettings, on_progress: OnProgress, on_note: OnNote | No
     out = Path(settings.out)
     data, validation = open_data(settings.data, scenes_folder=out.parent / "scenes", seed=settings.seed)
     run = RunFolder(out, settings, init=init_folder(settings))
-    shared = DistributedDataParallelKwargs(gradient_as_bucket_view=True)  # not a second copy of the gradients
-    accelerator = Accelerator(mixed_precision=MIXED[settings.precision], kwargs_handlers=[shared])
+    folders = open_validation(settings)
+    accelerator = _start_accelerator(settings)
     pipeline = open_init(settings)
     plans = _plans(settings, pipeline, data=data, validation=validation)
     if accelerator.is_main_process and on_note is not None:
@@ -58,18 +63,56 @@ def train(settings: TrainSettings, on_progress: OnProgress, on_note: OnNote | No
         def start_stage(stage: Stage, plan: Plan) -> StageRun:
             if recomputes(settings, pipeline):
                 stage.checkpoint_gradients()
-            return StageRun(stage, plan, settings=settings, accelerator=accelerator, interrupt=interrupt)
+            return StageRun(
+                stage, plan, settings=settings, accelerator=accelerator, interrupt=interrupt, folders=folders
+            )
 
         _run_stages(plans, pipeline, start_stage, run=run, on_progress=on_progress)
     if accelerator.is_main_process:
         _keep_of_init(pipeline, settings)
         run.save_finished(pipeline)
+    accelerator.end_training()
     return run.checkpoint
+
+
+def _start_accelerator(settings: TrainSettings) -> Accelerator:
+    shared = DistributedDataParallelKwargs(gradient_as_bucket_view=True)  # not a second copy of the gradients
+    accelerator = Accelerator(
+        mixed_precision=MIXED[settings.precision],
+        kwargs_handlers=[shared],
+        log_with=_trackers(settings),
+        project_dir=settings.out,
+    )
+    if settings.tracker != "none":
+        accelerator.init_trackers("marigold-demo", config=asdict(settings))
+    return accelerator
+
+
+def _trackers(settings: TrainSettings) -> Any:
+    """Return what accelerate hands the log to.
+
+    Raises:
+        SettingsError: Its package is not installed.
+    """
+    if settings.tracker == "none":
+        return None
+    if find_spec(settings.tracker) is None:
+        raise SettingsError(
+            f"tracker {settings.tracker} is not installed; pip install {settings.tracker}, or leave it out: "
+            "log.csv has the same figures."
+        )
+    return settings.tracker
 
 
 def _memory_notes(plans: Sequence[Plan], settings: TrainSettings, pipeline: DepthPipeline) -> Iterator[str]:
     for plan in plans:
-        width, height = max(plan.training.shapes, key=lambda shape: shape[0] * shape[1])
+        whole = (
+            []
+            if settings.pictures == "crops"
+            else [getattr(s, "whole", None) for s in plan.training.data.sources]
+        )
+        shapes = [*plan.training.shapes, *filter(None, whole)]
+        width, height = max(shapes, key=lambda shape: shape[0] * shape[1])
         count = count_memory(pipeline, plan.make_stage, settings, size=(width, height))
         yield count.as_text(f"{plan.name}, {settings.batch} x {width}x{height}")
 
@@ -78,6 +121,7 @@ def _plans(
     settings: TrainSettings, pipeline: DepthPipeline, *, data: Mixture, validation: Mixture
 ) -> list[Plan]:
     """Say which stages come in which order, each with its steps, rates and pictures."""
+    vae_steps = settings.vae_steps if settings.init == "tiny" else 0
     tunes_encoder = settings.encoder_lr > 0 and pipeline.image_encoder is not None
     tunes_decoder = settings.decoder_lr > 0
     rates = [settings.peak_lr]
@@ -90,16 +134,19 @@ def _plans(
             name=name,
             make_stage=make,
             steps=steps,
+            first=(0, vae_steps, vae_steps + settings.diffusion_steps)[number],
             rates=tuple(rates),
             training=_batch_plan(settings, data, seed=settings.seed + number, shrink=shrink),
             validation=_batch_plan(settings, validation, augment=False, shrink=shrink),
         )
 
-    end_to_end = partial(EndToEndStage, train_encoder=tunes_encoder, train_decoder=tunes_decoder)
-    vae_steps = settings.vae_steps if settings.init == "tiny" else 0
+    diffusion = partial(DiffusionStage, noise=settings.noise, masks_sky=settings.sky == "masked")
+    end_to_end = partial(
+        EndToEndStage, train_encoder=tunes_encoder, train_decoder=tunes_decoder, loss=settings.loss
+    )
     plans = [
         plan(0, VaeStage, VaeStage.name, vae_steps, [VAE_LR], VAE_SHRINK),
-        plan(1, DiffusionStage, DiffusionStage.name, settings.diffusion_steps, rates[:1]),
+        plan(1, diffusion, DiffusionStage.name, settings.diffusion_steps, rates[:1]),
         plan(2, end_to_end, EndToEndStage.name, settings.end_to_end_steps, rates),
     ]
     return [one for one in plans if one.steps]
@@ -112,8 +159,15 @@ def _batch_plan(
         (max(32, width // shrink // 8 * 8), max(32, height // shrink // 8 * 8))
         for width, height in settings.sizes
     )
-    fresh = settings.fresh if augment else 1.0
-    return BatchPlan(data=data, size=settings.batch, shapes=shapes, fresh=fresh, seed=seed, augment=augment)
+    return BatchPlan(
+        data=data,
+        size=settings.batch,
+        shapes=shapes,
+        fresh=settings.fresh if augment else 1.0,
+        seed=seed,
+        augment=augment,
+        pictures=settings.pictures,
+    )
 
 
 def _run_stages(
