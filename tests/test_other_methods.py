@@ -17,6 +17,7 @@ import torch
 import transformers
 from torch.nn import functional
 
+from marigold_demo.app import App
 from marigold_demo.catalog import OTHER_METHODS, SMALL, find
 from marigold_demo.cli.main import main
 from marigold_demo.depth import CancelledError, DepthMap, Run, invert
@@ -28,6 +29,8 @@ from marigold_demo.network.checkpoint import load_pipeline, open_pipeline, predi
 from marigold_demo.network.feedforward import DISPARITY_NOTE, FeedForwardPipeline, Preprocessing
 from marigold_demo.network.hub import check_repository, wanted_files
 from marigold_demo.recipe import load_recipe
+from marigold_demo.serving.config import Configuration
+from marigold_demo.serving.middleware import State
 from marigold_demo.settings import DepthSettings, MeshSettings
 from marigold_demo.ui.model_picker import refinement
 from marigold_demo.ui.session_store import DepthResult
@@ -418,6 +421,9 @@ def test_the_small_model_is_offered_downloaded_once_and_used_without_the_hub(sav
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         monkeypatch.setattr(hub, "_answered", {})
         assert refinement(status, draft).words == "Refine with Depth Anything V2 Small"
+        app = App(Configuration(checkpoint=SMALL.name))  # the page's default
+        app.warm_up()
+        assert app.service.health.state is State.READY and app.first_checkpoint == SMALL.name
         np.testing.assert_array_equal(predict(photo, settings).values, depth.values)
         assert len(loopback.asked) == asked
         checkpoint.unload()
