@@ -177,7 +177,7 @@ def _scale(result: DepthResult, name: str, style: DepthStyle) -> str:
         most = _difference(result, name)[1]
         between = np.linspace(-1, 1, _LEGEND_STOPS, dtype=np.float32)[None]
         colors = colorize(between, colormap=DIVERGING, near=-1, far=1)
-        return f" ± {most:.2f}{_bar(colors, 'nearer', 'farther')}"
+        return f" ±&nbsp;{most:.2f}{_bar(colors, 'nearer', 'farther')}"
     if name in (DEPTH, *OTHERS):
         return _bar(style.ramp(ramp), "near", "far")
     if name == GRAY:
