@@ -230,10 +230,10 @@ def test_whole_pictures_come_in_the_size_of_their_source_one_source_in_a_batch(t
     text = f"hypersim:{tmp_path / 'h'}@0.9,vkitti:{tmp_path / 'v'}@0.1"
     data, _ = open_data(text, **scenes(tmp_path))
     plan = BatchPlan(data=data, size=2, shapes=((640, 480),), fresh=1, seed=0, pictures="whole")
-    batches = [make_batch(plan, number) for number in range(60)]
+    batches = [make_batch(plan, number) for number in range(24)]
     shapes = [tuple(batch.photo.shape) for batch in batches]
     assert set(shapes) == {(2, 3, 480, 640), (2, 3, 352, 1216)}
-    assert 0.8 < shapes.count((2, 3, 480, 640)) / len(shapes) < 0.98
+    assert 0.75 < shapes.count((2, 3, 480, 640)) / len(shapes) < 1
     assert all(len(set(batch.depth.flatten().tolist())) == 1 for batch in batches)
 
 
