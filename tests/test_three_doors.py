@@ -59,7 +59,7 @@ MADE: dict[str, tuple[bytes, tuple[int, int] | None]] = {
     "drawing.svg": (b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>', None),
     "bomb.png": (BOMB + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b""), None),
     "damaged.png": (PNG[:60] + bytes(40) + PNG[100:], None),
-    "words.txt": (b"not a picture at all", None),
+    "words.md": (b"not a picture at all", None),
 }
 
 
