@@ -120,7 +120,7 @@ class Configuration:
         4, "Uploaded files that are decoded at the same time; half of them for one visitor", limits=(2, 64)
     )
     decode_seconds: int = _variable(
-        10, "Longest time for decoding one uploaded file", unit="s", limits=(1, 600)
+        9, "Longest time for decoding one uploaded file", unit="s", limits=(1, 600)
     )
     decode_mb: int = _variable(
         1500, "Memory of each process that decodes an uploaded file", unit="MB", limits=(500, 100_000)
