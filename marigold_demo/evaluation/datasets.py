@@ -22,11 +22,11 @@ photo, depth and, for DIODE, mask, relative to the tar.
 
 import csv
 import io
-import re
 import tarfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
@@ -68,8 +68,10 @@ class DataFiles:
         if self.place.is_dir():
             found = (path.relative_to(self.place).as_posix() for path in self.place.glob(pattern))
             return tuple(sorted(found))
-        wanted = re.compile(r"[^/]*".join(re.escape(part) for part in pattern.split("*")))
-        return tuple(sorted(name for name in self._spans if wanted.fullmatch(name)))
+        wanted = pattern.split("/")
+        split = {name: name.split("/") for name in self._spans}
+        found = (name for name, parts in split.items() if len(parts) == len(wanted))
+        return tuple(sorted(name for name in found if all(map(fnmatchcase, split[name], wanted))))
 
     def has(self, name: str) -> bool:
         """Return whether there is a file of this name."""
