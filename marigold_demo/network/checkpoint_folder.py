@@ -12,6 +12,8 @@ scaling, so its own scaling factor is 1, and the mean of its three colors is dep
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -122,11 +124,17 @@ def save_pipeline(pipeline: DepthPipeline, folder: Path | str) -> None:
 
     Everything is written beside it first and renamed at the end, so a broken-off save leaves the old one.
     """
-    folder = Path(folder)
+    with replaced_at_the_end(Path(folder)) as fresh:
+        _write(pipeline, fresh)
+
+
+@contextmanager
+def replaced_at_the_end(folder: Path) -> Iterator[Path]:
+    """Give the name of a folder that is to be written; it takes the place of `folder` if nothing fails."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = folder.with_name(f".{folder.name}.{uuid4().hex}")
     try:
-        _write(pipeline, fresh)
+        yield fresh
         old = folder.with_name(f".{folder.name}.{uuid4().hex}.old")
         if folder.exists():
             folder.rename(old)

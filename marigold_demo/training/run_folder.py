@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from marigold_demo.errors import CheckpointError, SettingsError
-from marigold_demo.network.checkpoint_folder import save_pipeline
+from marigold_demo.network.checkpoint_folder import replaced_at_the_end, save_pipeline
 from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.training import TrainSettings
 from marigold_demo.training.validation import FolderScore
@@ -169,14 +169,9 @@ def save_checkpoint(pipeline: DepthPipeline, folder: Path, *, init: Path | None)
     The text encoder of `init`, where it has one, comes along, so that diffusers' pipeline loads the folder.
     It replaces a folder of that name at the very end.
     """
-    fresh, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
-    save_pipeline(_halved(pipeline), fresh)
-    _add_text_encoder(fresh, init=init)
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    with replaced_at_the_end(folder) as fresh:
+        save_pipeline(_halved(pipeline), fresh)
+        _add_text_encoder(fresh, init=init)
 
 
 def _halved(pipeline: DepthPipeline) -> DepthPipeline:
