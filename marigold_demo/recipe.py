@@ -22,9 +22,11 @@ from xml.sax.saxutils import unescape
 from PIL import Image
 
 from marigold_demo import __version__
+from marigold_demo.depth import DepthMap
 from marigold_demo.errors import SettingsError
 from marigold_demo.io.limits import READ_ERRORS, opened, quiet_reading, start_of
 from marigold_demo.io.mesh_files import THREEMF_MODEL
+from marigold_demo.io.photo import Photo
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 
 KEY = "marigold-demo-recipe"  # under which files keep it
@@ -116,6 +118,17 @@ class Recipe:
         if others:
             found.append(f"The recipe was made with {', '.join(others)}; what is here may give other bytes.")
         return found
+
+
+def recipe_of(photo: Photo | None, depth: DepthMap, settings: DepthSettings | None) -> Recipe:
+    """Return what depth was made with; `settings` is None where it was brought."""
+    return Recipe(
+        photo=photo.digest if photo else None,
+        revision=depth.revision,
+        device=depth.device,
+        prediction=depth.prediction if settings else None,
+        depth=settings,
+    )
 
 
 def recipe_from_json(text: str) -> Recipe:

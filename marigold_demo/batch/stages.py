@@ -19,7 +19,7 @@ from marigold_demo.io import export
 from marigold_demo.io.formats import formats_of
 from marigold_demo.io.inputs import DepthInput, photo_from, photo_or_depth_from
 from marigold_demo.io.photo import Photo
-from marigold_demo.recipe import Recipe
+from marigold_demo.recipe import Recipe, recipe_of
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.workflow import Workflow, phone_depth
 
@@ -208,17 +208,6 @@ def failed(item: Item, job: Job, error: Exception, *, seconds: float = 0.0) -> R
     except PhotoError:
         file = None
     return Row(item.key, item.output, "failed", job.to_dict(), file=file, error=str(error), seconds=seconds)
-
-
-def recipe_of(photo: Photo | None, depth: DepthMap, settings: DepthSettings | None) -> Recipe:
-    """Return what depth was made with; `settings` is None where it was brought."""
-    return Recipe(
-        photo=photo.digest if photo else None,
-        revision=depth.revision,
-        device=depth.device,
-        prediction=depth.prediction if settings else None,
-        depth=settings,
-    )
 
 
 def _files(predicted: Predicted, job: Job, notes: list[str]) -> Iterator[tuple[str, bytes]]:

@@ -15,7 +15,6 @@ from marigold_demo.batch.stages import (
     Job,
     Makes,
     flattened,
-    recipe_of,
     relief_files,
     report_file,
 )
@@ -37,7 +36,7 @@ from marigold_demo.depth import DepthMap, Run
 from marigold_demo.errors import PhotoError, SettingsError
 from marigold_demo.io.formats import formats_of
 from marigold_demo.io.photo import Photo
-from marigold_demo.recipe import Recipe
+from marigold_demo.recipe import Recipe, recipe_of
 from marigold_demo.serving.config import Configuration, read_configuration, shown
 from marigold_demo.settings import RELIEF_PRESETS, DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.training import PROTOCOLS, TrainSettings

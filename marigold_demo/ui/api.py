@@ -23,7 +23,7 @@ from marigold_demo.io.depth_file import Near, depth_form, may_be_depth
 from marigold_demo.io.formats import formats_of, page_files
 from marigold_demo.io.isolated import load_photo, read_depth_file
 from marigold_demo.io.photo import Photo, safe_stem
-from marigold_demo.recipe import Recipe
+from marigold_demo.recipe import recipe_of
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings, Settings, options_of
 from marigold_demo.ui import widgets
 from marigold_demo.ui.layers import DepthStyle
@@ -166,13 +166,7 @@ def predict_depth(
                 yield gr.skip(), gr.skip(), gr.skip()
                 continue
             folder = store.folder()
-            recipe = Recipe(
-                photo=shot.digest,
-                revision=step.revision,
-                device=step.device,
-                prediction=step.prediction,
-                depth=settings,
-            )
+            recipe = recipe_of(shot, step, settings)
             files = (
                 *page_files("depth", step, shot.stem, recipe=recipe),
                 *page_files("picture", style.colored(step.values), shot.stem, recipe=recipe),

@@ -27,7 +27,7 @@ from marigold_demo.io import export
 from marigold_demo.io.cache_folder import CacheFolder, disk_full_errors
 from marigold_demo.io.photo import Photo
 from marigold_demo.io.private_folder import cache_root
-from marigold_demo.recipe import Recipe
+from marigold_demo.recipe import Recipe, recipe_of
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.workflow import IdleCache, PeriodicTask, Workflow, size_bytes
 
@@ -121,15 +121,7 @@ class DepthResult:
         """Return what a file made from this depth was made with."""
         relief = settings if isinstance(settings, ReliefSettings) else None
         mesh = settings if isinstance(settings, MeshSettings) else None
-        return Recipe(
-            photo=self.photo.digest,
-            revision=self.depth.revision,
-            device=self.depth.device,
-            prediction=self.depth.prediction if self.settings else None,
-            depth=self.settings,
-            relief=relief,
-            mesh=mesh,
-        )
+        return replace(recipe_of(self.photo, self.depth, self.settings), relief=relief, mesh=mesh)
 
     @cached_property
     def screen_photo(self) -> NDArray[np.uint8]:
