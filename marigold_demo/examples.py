@@ -117,24 +117,33 @@ def _example(entry: dict[str, Any], *, folder: Path) -> Example:
         raise DataError(f"The example {entry} lacks one of {', '.join(_TEXTS)}.")
     file, title, license, source = (str(text) for text in texts)
     depth, tile, revision = (entry.get(key) for key in ("depth", "tile", "revision"))
-    for name in filter(None, (file, depth, tile)):
-        if Path(name).name != name or not (folder / name).is_file():
-            raise DataError(f"The example {name!r} is not a file in {folder}.")
+    paths = {name: _file(folder, name) for name in (file, depth, tile) if name}
     try:
         relief = ReliefSettings(**entry.get("relief", {}))
     except (TypeError, SettingsError) as error:  # TypeError: a name that is no setting
         raise DataError(f"The relief settings of the example {file} cannot be used: {error}") from error
     return Example(
-        folder / file,
+        paths[file],
         title=title,
         license=license,
         source=source,
         relief=relief,
-        depth=folder / depth if depth else None,
-        tile=folder / tile if tile else None,
+        depth=paths.get(depth),
+        tile=paths.get(tile),
         revision=revision,
         others=tuple(_other(about, folder=folder) for about in entry.get("others", ())),
     )
+
+
+def _file(folder: Path, name: str) -> Path:
+    """Return the path of a file of the folder itself.
+
+    Raises:
+        DataError: There is none of this name.
+    """
+    if Path(name).name != name or not (folder / name).is_file():
+        raise DataError(f"The example {name!r} is not a file in {folder}.")
+    return folder / name
 
 
 def _other(about: dict[str, Any], *, folder: Path) -> StoredDepth:
@@ -144,11 +153,9 @@ def _other(about: dict[str, Any], *, folder: Path) -> StoredDepth:
         DataError: The description is damaged, or names a missing file.
     """
     try:
-        name, meters = about["file"], about.get("meters")
-        if Path(name).name != name or not (folder / name).is_file():
-            raise DataError(f"The example {name!r} is not a file in {folder}.")
+        meters = about.get("meters")
         found = StoredDepth(
-            folder / name,
+            _file(folder, about["file"]),
             method=about["method"],
             revision=about.get("revision"),
             prediction=about.get("prediction", "affine_depth"),

@@ -16,10 +16,10 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from marigold_demo.errors import PhotoError, SettingsError
+from marigold_demo.io.export import PART_PREFIX, PART_SUFFIX
 
 NAME = "manifest.jsonl"
 LOCK = ".manifest.lock"
-PART = ".marigold-demo-*.part"  # what `export.save` writes beside a file before it takes its name
 _NEWLINE = b"\n"
 
 
@@ -202,5 +202,5 @@ def only_run(folder: Path) -> Iterator[None]:
 def remove_parts(folders: Iterable[Path]) -> None:
     """Remove what runs that were killed have left half written."""
     for folder in folders:
-        for part in folder.glob(PART):
+        for part in folder.glob(f"{PART_PREFIX}*{PART_SUFFIX}"):
             part.unlink(missing_ok=True)

@@ -37,6 +37,7 @@ from marigold_demo.io.mesh_files import (
 )
 from marigold_demo.recipe import HIGH_KEY, KEY, NEAR_KEY, Recipe
 
+PART_PREFIX, PART_SUFFIX = ".marigold-demo-", ".part"  # of a file before it takes its name
 JPEG_QUALITY = 92
 PNG_LEVEL = 3  # higher levels take longer and save little
 MTL = "newmtl {material}\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {picture}\n"
@@ -285,7 +286,7 @@ def save(folder: Path | str, name: str, data: bytes) -> Path:
         raise ValueError(f"{name!r} is not a plain file name")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=folder, prefix=".marigold-demo-", suffix=".part")
+    handle, beside = tempfile.mkstemp(dir=folder, prefix=PART_PREFIX, suffix=PART_SUFFIX)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)

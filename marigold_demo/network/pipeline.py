@@ -247,7 +247,7 @@ class DepthPipeline:
         parts = [condition.image_latent, latents, condition.features]
         seen = torch.cat(
             [
-                part.to(self.dtype).expand(len(latents), -1, -1, -1)[batch]
+                part.expand(len(latents), -1, -1, -1)[batch].to(self.dtype)
                 for part in parts
                 if part is not None
             ],

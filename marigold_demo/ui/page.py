@@ -101,15 +101,15 @@ class Tabs:
         self.depth.connect()
         self.photo.connect(self.depth, self.objects)
         self.models.connect(page, self.photo, self.depth, run)
-        for begun in self.restore.connect(page):
-            if self.opening is None:
-                break
-            begun.success(
-                self.depth.of_this(self.write_opening),
-                [self.depth.key],
-                [self.objects.relief.report, *self.objects.buttons, *self.depth.files.values()],
-                **WORK,
-            )
+        starts = self.restore.connect(page)
+        if self.opening is not None:
+            for begun in starts:
+                begun.success(
+                    self.depth.of_this(self.write_opening),
+                    [self.depth.key],
+                    [self.objects.relief.report, *self.objects.buttons, *self.depth.files.values()],
+                    **WORK,
+                )
 
     def write_opening(self, key: str | None) -> dict[Any, Any]:
         """Write the files of what the page shows at first; visitors share them while they are kept."""

@@ -27,9 +27,6 @@ FAVICON = Path(__file__).with_name("favicon.svg")
 CARD = Path(__file__).with_name("share_card.jpg")  # by scripts/make_examples.py
 CARD_PATH, CARD_PX = "/share_card.jpg", (1200, 630)
 TILES_PATH = "/example_tiles/"  # and the name of a file
-_PICTURES = {CARD_PATH: CARD} | {
-    f"{TILES_PATH}{example.tile.name}": example.tile for example in load_examples() if example.tile
-}
 CARD_ALT = "A photo of dandelions, and beside it the same as a relief in raking light"
 # What Gradio's template says of the page, and the manifest of an app that is not offered. Its configuration
 # stands in the page as well, but with each "<" as an escape.
@@ -91,12 +88,14 @@ class PageHead:
             tags: Returns what belongs in the head of the page by its address (`head_tags`).
         """
         self._app, self._tags = app, tags
+        tiles = [example.tile for example in load_examples() if example.tile]
+        self._pictures = {CARD_PATH: CARD} | {f"{TILES_PATH}{tile.name}": tile for tile in tiles}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer for a picture, complete the page, or pass the request on."""
         path = route(scope) if scope["type"] == "http" and scope["method"] in ("GET", "HEAD") else ""
-        if path in _PICTURES:
-            await FileResponse(_PICTURES[path])(scope, receive, send)
+        if path in self._pictures:
+            await FileResponse(self._pictures[path])(scope, receive, send)
         elif path == "/":
             await self._app(scope, receive, self._completed(scope, send))
         else:
