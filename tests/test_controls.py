@@ -26,7 +26,7 @@ from marigold_demo.io import export
 from marigold_demo.io.formats import formats_of
 from marigold_demo.io.photo import load_photo
 from marigold_demo.settings import RELIEF_PRESETS, DepthSettings, MeshSettings, ReliefSettings
-from marigold_demo.ui import layers, widgets
+from marigold_demo.ui import layers, preview, widgets
 from marigold_demo.ui.about import BIBTEX
 from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.messages import size_in_words
@@ -137,7 +137,24 @@ def start(visit, request):
     assert used == request.function.uses
 
 
-def turn_all(hand, turned, settings, tell, see, *, at_once=6):
+class Gate(threading.Event):
+    """Stands before a function of the page; what is changed while it is closed reaches the page at once."""
+
+    def before(self, work):
+        return lambda *what, **how: self.wait(60) and work(*what, **how)
+
+
+@pytest.fixture
+def gate(monkeypatch):
+    """Return a gate, open, before all previews: an object for each click would take most of the time."""
+    made = Gate()
+    made.set()
+    monkeypatch.setattr(preview, "show", made.before(preview.show))
+    yield made
+    made.set()
+
+
+def turn_all(hand, turned, settings, tell, see, *, at_once=6, gate=None):
     """Change options one after the other.
 
     Args:
@@ -147,7 +164,9 @@ def turn_all(hand, turned, settings, tell, see, *, at_once=6):
         tell: Returns what settings give; differs after each change.
         see: Waits until the page shows that.
         at_once: Number of options that are changed before the page is looked at.
+        gate: Closed until then.
     """
+    gate = gate or Gate()
     last = tell(settings)
     see(last)
 
@@ -159,8 +178,10 @@ def turn_all(hand, turned, settings, tell, see, *, at_once=6):
 
     for number, (name, field, widget, value) in enumerate(turned, 1):
         share = SHARES.get(name, 0.35)
+        gate.clear()
         turn(hand, name, widget, to=value, holds=partial(follows, field), share=share)
         if number in (len(turned), *range(at_once, len(turned), at_once)):
+            gate.set()
             see(last)
     return settings
 
@@ -468,7 +489,7 @@ def test_every_file_is_as_large_as_its_button_says(start):
 
 
 @uses("undo", "reset-all", *CHIPS, "relief-tab-button", "Relief: Fine tuning", turned=RELIEF)
-def test_settings_of_the_relief_reach_its_report(start, result, monkeypatch):
+def test_settings_of_the_relief_reach_its_report(start, result, monkeypatch, gate):
     seen, hand = start(shared=True)
     seen.page.add_style_tag(content=SMALL)
     light = export.preview_glb(CoarseWorkflow.relief(result.depth, ReliefSettings(resolution=128)))
@@ -482,22 +503,24 @@ def test_settings_of_the_relief_reach_its_report(start, result, monkeypatch):
     see = expect(seen.page.locator("#relief-report .report")).to_have_text
     hand("relief-tab-button").click()
     unfolded(hand("Relief: Fine tuning"))
-    last = turn_all(hand, RELIEF, ReliefSettings(), report, see)
+    last = turn_all(hand, RELIEF, ReliefSettings(), report, see, gate=gate)
     chosen = [*reversed(STYLES.items())]  # the first of the page is marked already, if changed
     for name, words in chosen:
         assert last != RELIEF_PRESETS.get(name, ReliefSettings())
         hand(f"preset: {words}").check()
         see(report(RELIEF_PRESETS.get(name, ReliefSettings())))
+    gate.clear()
     for _, words in [*chosen[-2::-1], chosen[-1]]:
         hand("undo").click()
         expect(hand(f"preset: {words}")).to_be_checked()
+    gate.set()
     see(report(last))
     hand("reset-all").click()
     see(report(ReliefSettings()))
 
 
 @uses("relief-tab-button", "mesh-tab-button", "Mesh: Fine tuning", turned=MESH)
-def test_settings_of_the_mesh_reach_its_preview(start, result, monkeypatch):
+def test_settings_of_the_mesh_reach_its_preview(start, result, monkeypatch, gate):
     seen, hand = start(shared=True)
     seen.page.add_style_tag(content=SMALL)
     build, changed = ObjectTab.build_files, {field: to for _, field, _, to in MESH}
@@ -519,7 +542,7 @@ def test_settings_of_the_mesh_reach_its_preview(start, result, monkeypatch):
 
     hand("mesh-tab-button").click()
     unfolded(hand("Mesh: Fine tuning"))
-    settings = turn_all(hand, MESH, MeshSettings(), mesh, see, at_once=3)
+    settings = turn_all(hand, MESH, MeshSettings(), mesh, see, at_once=3, gate=gate)
     assert settings == last
     file = in_glb(export.glb(CoarseWorkflow.surface(result.depth, result.photo, settings)))
     wait_until(seen.page, lambda: in_glb(seen.download("#glb").read_bytes()) == file)
