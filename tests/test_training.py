@@ -32,20 +32,21 @@ from marigold_demo.network.plan import CheckpointDefaults
 from marigold_demo.settings import DepthSettings
 from marigold_demo.training import PROTOCOLS, TrainSettings, run_folder, start, train
 from marigold_demo.training.batches import BatchPlan, make_batch
-from marigold_demo.training.data import Mixture
-from marigold_demo.training.folders import open_pairs
-from marigold_demo.training.losses import (
+from marigold_demo.training.data import Mixture, open_pairs
+from marigold_demo.training.memory import GIB, count_memory
+from marigold_demo.training.stage_run import Average, StageRun, TrainProgress, learning_rate_share
+from marigold_demo.training.stages import (
+    DiffusionStage,
+    EndToEndStage,
     affine_invariant_loss,
     affine_l1_loss,
     align,
+    annealed_noise,
     masked_latent_loss,
+    multi_resolution_noise,
+    original_noise,
     sky_loss,
 )
-from marigold_demo.training.memory import GIB, count_memory
-from marigold_demo.training.noise import annealed_noise, multi_resolution_noise, original_noise
-from marigold_demo.training.optimizer import Average, learning_rate_share
-from marigold_demo.training.stage_run import StageRun, TrainProgress
-from marigold_demo.training.stages import DiffusionStage, EndToEndStage
 from marigold_demo.training.start import TinySize, make_tiny
 from tests import toys
 

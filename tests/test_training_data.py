@@ -23,15 +23,18 @@ from marigold_demo.training.batches import (
     normalize_depth,
     whole_picture,
 )
-from marigold_demo.training.data import Mixture, SceneSource, open_data
-from marigold_demo.training.folders import (
+from marigold_demo.training.data import (
     FolderSource,
+    Mixture,
+    Sample,
+    SceneSource,
+    hide_far,
+    open_data,
     open_hypersim,
     open_pairs,
     open_vkitti,
     read_any_depth,
 )
-from marigold_demo.training.sample import Sample, hide_far
 from synthetic.store import SHARD, SceneStore
 
 
@@ -482,7 +485,7 @@ def test_of_a_large_folder_pairs_from_all_over_are_read_first(
 ) -> None:
     read = []
     monkeypatch.setattr(FolderSource, "read", lambda self, index: read.append(index))
-    monkeypatch.setattr("marigold_demo.training.folders.MOST_READ_FIRST", 4)
+    monkeypatch.setattr("marigold_demo.training.data.MOST_READ_FIRST", 4)
     for number in range(10):
         write_pair(tmp_path, f"{number}")
     open_pairs(tmp_path)

@@ -18,9 +18,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from marigold_demo.training import Pictures
-from marigold_demo.training.data import Mixture, Source
-from marigold_demo.training.folders import FolderSource
-from marigold_demo.training.sample import Sample
+from marigold_demo.training.data import FolderSource, Mixture, Sample, Source
 
 Light = NDArray[np.float32]
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)

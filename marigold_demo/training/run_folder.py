@@ -21,11 +21,18 @@ from marigold_demo.errors import CheckpointError, SettingsError
 from marigold_demo.network.checkpoint_folder import replaced_at_the_end, save_pipeline
 from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.training import TrainSettings
-from marigold_demo.training.validation import FolderScore
 
 FIXED = ("init", "data", "pictures", "image_encoder", "batch", "accumulate", "shapes", "fresh", "seed")
 NOT_READ = ("*.bin", "*.ckpt", "*.msgpack", "*.h5")  # of a text encoder, beside its safetensors
 COLUMNS = ("stage", "step", "lr", "loss", "validation", "abs_rel", "delta1", "seconds")
+
+
+@dataclass(frozen=True)
+class FolderScore:
+    """Means over the sources of all folders."""
+
+    abs_rel: float
+    delta1: float
 
 
 @dataclass(frozen=True)

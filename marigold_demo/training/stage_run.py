@@ -1,27 +1,198 @@
-"""One stage under way: optimizer, average, log, saved states; an interrupt loses no step that was done."""
+"""The loop of one stage: optimizer, averaged weights, validation, log and saved states.
 
+An interrupt loses no step that was done.
+"""
+
+import importlib
+import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from accelerate.utils import gather_object
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
 
+from marigold_demo.colormap import colorize
+from marigold_demo.depth import Run
+from marigold_demo.errors import DataError, SettingsError
+from marigold_demo.evaluation.datasets import Sample
+from marigold_demo.evaluation.evaluate import find_samples, fit_affine, means, score_all
 from marigold_demo.network.pipeline import DepthPipeline
+from marigold_demo.settings import DepthSettings
 from marigold_demo.training import TrainSettings
 from marigold_demo.training.batches import Batch, BatchPlan, batches_from, make_batch
-from marigold_demo.training.optimizer import Average, learning_rate_share, make_optimizer
-from marigold_demo.training.run_folder import LogRow, RunFolder
+from marigold_demo.training.run_folder import FolderScore, LogRow, RunFolder
 from marigold_demo.training.stages import Stage, VaeStage
-from marigold_demo.training.validation import FolderScore, FolderValidation
+
+BETA1 = 0.9
+
+
+def make_optimizer(
+    groups: list[dict[str, Any]], settings: TrainSettings, *, device: torch.device
+) -> torch.optim.Optimizer:
+    """Return the optimizer of the settings over groups of weights, fused where the device has that.
+
+    Raises:
+        SettingsError: It has 8 bits, and bitsandbytes is not installed or there is no CUDA.
+    """
+    betas, decay = (BETA1, settings.beta2), settings.weight_decay
+    if settings.optimizer.endswith("8bit"):
+        try:
+            library = importlib.import_module("bitsandbytes")
+        except ImportError as error:
+            raise SettingsError(
+                f"optimizer {settings.optimizer} needs bitsandbytes; pip install bitsandbytes, or take adam."
+            ) from error
+        if device.type != "cuda":
+            raise SettingsError(f"optimizer {settings.optimizer} runs on CUDA only; take adam.")
+        kind = library.optim.Adam8bit if settings.optimizer == "adam8bit" else library.optim.AdamW8bit
+        optimizer: torch.optim.Optimizer = kind(groups, betas=betas, weight_decay=decay)
+        return optimizer
+    how = {"fused": True} if device.type == "cuda" else {"foreach": True}  # foreach copies all gradients
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, betas=betas, weight_decay=decay, **how)
+    return torch.optim.Adam(groups, betas=betas, weight_decay=decay, **how)
+
+
+def learning_rate_share(step: int, *, steps: int, warmup: int, final: float) -> float:
+    """Return the share of the largest learning rate: a linear rise, exponential decay, then constant.
+
+    Args:
+        step: Steps done before.
+        steps: After so many the share is `final`.
+        warmup: Steps of the rise.
+        final: The share at the end.
+    """
+    warmup = min(warmup, steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    return math.exp(math.log(final) * min(1.0, (step - warmup) / max(1, steps - warmup)))
+
+
+class Average:
+    """Averaged copies of weights; young averages forget faster, so that the start does not linger.
+
+    With a decay of 0 there is no average: nothing is copied, and the weights themselves are shown.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], *, decay: float) -> None:
+        self.decay = decay
+        self.parameters = list(parameters) if decay else []
+        self.values = [parameter.detach().clone() for parameter in self.parameters]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move the average towards the weights after step 1, 2, ..."""
+        if not self.values:
+            return
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self.values, [p.detach() for p in self.parameters], 1 - decay)
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Put the average in the place of the weights for a while."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for parameter, value in zip(self.parameters, self.values, strict=True):
+            weight = parameter.clone()  # one at a time, for the memory
+            parameter.copy_(value)
+            value.copy_(weight)
+
+    @torch.no_grad()
+    def write_back(self) -> None:
+        """Leave the average in the place of the weights."""
+        for parameter, value in zip(self.parameters, self.values, strict=True):
+            parameter.copy_(value)
+
+
+SHOWN, SHOWN_PX = 6, 256  # pictures on a sheet, and their width
+
+
+class FolderValidation:
+    """Photos with known depth that networks are tried on while they train: one step, one member."""
+
+    def __init__(self, samples: tuple[Sample, ...], settings: TrainSettings) -> None:
+        """Take samples, whose depth must be known up to scale and shift at least."""
+        self.samples = tuple(sample for sample in samples if not sample.ordinal)
+        whole = settings.pictures != "crops"  # such networks see photos at their own size, as in the papers
+        self.settings = DepthSettings(
+            steps=1, ensemble=1, outlines="network", seed=settings.seed, resolution=0 if whole else None
+        )
+
+    def score(self, pipeline: DepthPipeline, accelerator: Accelerator) -> FolderScore:
+        """Predict and score all photos, which the processes share; each calls it at the same time."""
+        mine = self.samples[accelerator.process_index :: accelerator.num_processes]
+        scores = list(score_all(pipeline, mine, self.settings))
+        if accelerator.num_processes > 1:
+            scores = gather_object(scores)
+        last = means(scores)[-1]
+        if last.abs_rel is None or last.delta1 is None:
+            raise DataError("The photos of validate_on have no measured depth; name other folders.")
+        return FolderScore(abs_rel=last.abs_rel, delta1=last.delta1)
+
+    def sheet(self, pipeline: DepthPipeline) -> Image.Image:
+        """Draw photo, measured and predicted depth of some photos, a row for each."""
+        step = max(1, len(self.samples) // SHOWN)
+        rows = [self._row(pipeline, sample) for sample in self.samples[::step][:SHOWN]]
+        sheet = Image.new("RGB", (3 * SHOWN_PX, sum(row.height for row in rows)))
+        top = 0
+        for row in rows:
+            sheet.paste(row, (0, top))
+            top += row.height
+        return sheet
+
+    def _row(self, pipeline: DepthPipeline, sample: Sample) -> Image.Image:
+        pair = sample.read()
+        predicted = pipeline(pair.photo, self.settings, Run()).values  # [H, W]
+        fitted = fit_affine(predicted, pair.depth, mask=pair.valid)(predicted)
+        near, far = np.quantile(pair.depth[pair.valid], (0.02, 0.98))
+
+        def colored(depth: NDArray[np.float32]) -> NDArray[np.uint8]:
+            return colorize(np.clip((depth - near) / max(far - near, 1e-6), 0, 1).astype(np.float32))
+
+        known = np.where(pair.valid[..., None], colored(pair.depth), 0).astype(np.uint8)
+        cells = (pair.photo.rgb, known, colored(fitted))
+        height = round(SHOWN_PX * pair.depth.shape[0] / pair.depth.shape[1])
+        row = Image.new("RGB", (3 * SHOWN_PX, height))
+        for place, cell in enumerate(cells):
+            row.paste(Image.fromarray(cell).resize((SHOWN_PX, height)), (place * SHOWN_PX, 0))
+        return row
+
+
+def open_validation(settings: TrainSettings) -> FolderValidation | None:
+    """Open what TrainSettings.validate_on names; None where it names nothing.
+
+    Raises:
+        DataError: A folder holds nothing to evaluate on, or no measured depth.
+    """
+    folders = [Path(part.strip()) for part in settings.validate_on.split(",") if part.strip()]
+    if not folders:
+        return None
+    samples: Iterable[Sample] = [sample for folder in folders for sample in find_samples(folder)]
+    found = FolderValidation(tuple(samples), settings)
+    if not found.samples:
+        raise DataError(f"{settings.validate_on} has no photo with measured depth; name other folders.")
+    return found
+
 
 LOG_EVERY = 10
 

@@ -1,5 +1,6 @@
-"""The three stages of training, each a module from a batch to a loss: VAE, diffusion, end to end."""
+"""Stages of training with their losses and noise: what is trained, on which batch, against which loss."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -8,21 +9,195 @@ from diffusers import DDIMScheduler
 from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.network.plan import make_scheduler
 from marigold_demo.training import Loss, Noise
-from marigold_demo.training.batches import Batch
-from marigold_demo.training.losses import (
-    affine_invariant_loss,
-    affine_l1_loss,
-    align,
-    gradient_loss,
-    masked_latent_loss,
-    sky_loss,
-)
-from marigold_demo.training.noise import annealed_noise
+from marigold_demo.training.batches import QUANTILES, Batch
+
+GRADIENT_SCALES = 4
+NEAREST = 0.05  # depth below this share of its median counts as this much, so that 1/depth stays bounded
+
+
+def masked_latent_loss(prediction: Tensor, target: Tensor, *, valid: Tensor) -> Tensor:
+    """Mean square error of latents [B, 4, h, w] where all 8x8 pixels of valid [B, 1, PH, PW] are known."""
+    factor = valid.shape[-1] // prediction.shape[-1]
+    known = 1 - functional.max_pool2d(1 - valid.float(), factor)  # [B, 1, h, w]
+    weight = known.expand_as(prediction)
+    error = (prediction.float() - target.float()).square() * weight
+    return error.sum() / weight.sum().clamp(min=1)
+
+
+def align(prediction: Tensor, target: Tensor, *, valid: Tensor) -> Tensor:
+    """Fit each prediction [B, 1, H, W] to its target by least squares over valid pixels; return it fitted.
+
+    Garcia et al. 2024, eq. (5). Scale and shift are differentiated through.
+    """
+    weight = valid.float()
+    count = weight.sum(dim=(1, 2, 3), keepdim=True).clamp(min=1)  # [B, 1, 1, 1]
+    mean_x = (prediction * weight).sum(dim=(1, 2, 3), keepdim=True) / count
+    mean_y = (target * weight).sum(dim=(1, 2, 3), keepdim=True) / count
+    x = (prediction - mean_x) * weight
+    y = (target - mean_y) * weight
+    scale = (x * y).sum(dim=(1, 2, 3), keepdim=True) / (
+        x.square().sum(dim=(1, 2, 3), keepdim=True) + 1e-6 * count
+    )
+    return (prediction - mean_x) * scale + mean_y  # [B, 1, H, W]
+
+
+def affine_invariant_loss(prediction: Tensor, depth: Tensor, *, valid: Tensor) -> Tensor:
+    """Mean absolute error relative to depth after the best scale and shift: AbsRel as a loss.
+
+    Args:
+        prediction: [B, 1, H, W], any affine copy of depth is perfect.
+        depth: [B, 1, H, W] > 0 in any unit.
+        valid: [B, 1, H, W], what counts.
+
+    Returns:
+        One number; pictures without a valid pixel count nothing.
+    """
+    fitted = align(prediction, depth, valid=valid)
+    floor = NEAREST * _masked_median(depth, valid)
+    error = (fitted - depth).abs() / torch.maximum(depth, floor)
+    return _mean_of_pictures(error, valid)
+
+
+def affine_l1_loss(prediction: Tensor, depth: Tensor, *, valid: Tensor) -> Tensor:
+    """Mean absolute error of all valid pixels after the best scale and shift (Garcia et al. 2024, eq. (4)).
+
+    Args:
+        prediction: [B, 1, H, W]; cut to [-1, 1].
+        depth: [B, 1, H, W] in any unit; cut to its 2 % and 98 % quantiles in each picture.
+        valid: [B, 1, H, W], what counts.
+    """
+    hidden = depth.masked_fill(~valid, torch.nan).flatten(1)  # [B, H * W]
+    near, far = torch.nanquantile(hidden, depth.new_tensor(QUANTILES), dim=1).nan_to_num(1.0)  # each [B]
+    target = depth.clamp(near[:, None, None, None], far[:, None, None, None])
+    fitted = align(prediction.clamp(-1, 1), target, valid=valid)
+    weight = valid.float()
+    return ((fitted - target).abs() * weight).sum() / weight.sum().clamp(min=1)
+
+
+def gradient_loss(prediction: Tensor, target: Tensor, *, valid: Tensor) -> Tensor:
+    """Mean absolute difference of gradients at several scales (Ranftl et al. 2022, eq. 11): sharp edges."""
+    total = prediction.new_zeros(())
+    for level in range(GRADIENT_SCALES):
+        step = 2**level
+        error = (prediction - target)[..., ::step, ::step]
+        known = valid[..., ::step, ::step]
+        for axis in (-1, -2):
+            if error.shape[axis] < 2:
+                continue
+            both = known.narrow(axis, 1, known.shape[axis] - 1) & known.narrow(axis, 0, known.shape[axis] - 1)
+            total = total + _mean_of_pictures(error.diff(dim=axis).abs(), both)
+    return total / GRADIENT_SCALES
+
+
+def sky_loss(prediction: Tensor, *, sky: Tensor, far: float = 1.0) -> Tensor:
+    """Hinge: how much nearer than the far end the sky [B, 1, H, W] is predicted; farther costs nothing."""
+    return _mean_of_pictures((far - prediction).clamp(min=0), sky)
+
+
+def _masked_median(depth: Tensor, valid: Tensor) -> Tensor:
+    hidden = depth.masked_fill(~valid, torch.nan).flatten(1)
+    return hidden.nanmedian(dim=1).values.nan_to_num(1.0)[:, None, None, None]  # [B, 1, 1, 1]
+
+
+def _mean_of_pictures(error: Tensor, valid: Tensor) -> Tensor:
+    """Average over valid pixels of each picture, then over the pictures that have any."""
+    weight = valid.float()
+    count = weight.sum(dim=(1, 2, 3))  # [B]
+    means = (error * weight).sum(dim=(1, 2, 3)) / count.clamp(min=1)
+    some = (count > 0).float()
+    return (means * some).sum() / some.sum().clamp(min=1)
+
+
+STRENGTH = 0.9
+MOST_LEVELS = 10
+
+
+def multi_resolution_noise(
+    like: Tensor, *, strength: Tensor | float = STRENGTH, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draw noise [B, C, h, w] of unit variance with more low frequencies than white noise has.
+
+    Args:
+        like: A tensor of the shape wanted.
+        strength: Weight of each coarser level relative to the one before, 0 (white) to 1; one number or [B].
+        generator: Random generator.
+    """
+    batch, channels, height, width = like.shape
+    power = torch.as_tensor(strength, dtype=torch.float32).reshape(-1, 1, 1, 1).expand(batch, 1, 1, 1)
+    noise = torch.zeros(batch, channels, height, width)
+    variance = torch.zeros(batch, 1, 1, 1)
+    for level in range(MOST_LEVELS):
+        size = (max(1, height // 2**level), max(1, width // 2**level))
+        coarse = torch.randn(batch, channels, *size, generator=generator)
+        enlarged = functional.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
+        weight = power**level
+        noise += weight * enlarged
+        variance += weight**2 * _variance_of_enlarged(size, (height, width))
+        if min(size) == 1:
+            break
+    return (noise / variance.sqrt()).to(like.device)  # [B, C, h, w]
+
+
+def _variance_of_enlarged(size: tuple[int, int], target: tuple[int, int]) -> float:
+    """Return the mean variance of white noise of one size after bilinear enlargement to another."""
+    return _line_variance(size[0], target[0]) * _line_variance(size[1], target[1])
+
+
+def _line_variance(length: int, target: int) -> float:
+    lines = torch.eye(length).unsqueeze(1)  # [length, 1, length], one unit impulse a row
+    weights = functional.interpolate(
+        lines, size=target, mode="linear", align_corners=False
+    )  # [length, 1, target]
+    return float(weights.square().sum(dim=0).mean())
+
+
+def original_noise(
+    like: Tensor, *, strength: Tensor | float = STRENGTH, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draw noise as the released trainer of Marigold does ("original" strategy, Ke et al. 2024, section 3.3).
+
+    Onto white noise comes one more level of full size, then levels that shrink by 2 to 4 (drawn anew) to the
+    power of the level; the sum is divided by its standard deviation over the whole batch.
+
+    Args:
+        like: A tensor of the shape wanted [B, C, h, w].
+        strength: Weight of each level relative to the one before; one number or [B].
+        generator: Random generator.
+    """
+    batch, channels, height, width = like.shape
+    power = torch.as_tensor(strength, dtype=torch.float32).reshape(-1, 1, 1, 1)
+    noise = torch.randn(batch, channels, height, width, generator=generator)
+    size = (height, width)
+    for level in range(MOST_LEVELS):
+        shrink = (2 + 2 * float(torch.rand(1, generator=generator))) ** level
+        size = (max(1, int(size[0] / shrink)), max(1, int(size[1] / shrink)))
+        coarse = torch.randn(batch, channels, *size, generator=generator)
+        noise += power**level * functional.interpolate(coarse, size=(height, width), mode="bilinear")
+        if min(size) == 1:
+            break
+    return (noise / noise.std()).to(like.device)  # [B, C, h, w]
+
+
+NOISES: Mapping[str, Callable[..., Tensor]] = {"doubling": multi_resolution_noise, "original": original_noise}
+
+
+def annealed_noise(
+    like: Tensor,
+    t: Tensor,
+    *,
+    train_steps: int,
+    kind: str = "doubling",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Draw noise [B, C, h, w] for timesteps t [B]: multi-resolution at t = T, nearly white at t = 0."""
+    return NOISES[kind](like, strength=STRENGTH * t.float().cpu() / train_steps, generator=generator)
+
 
 LATENT_NOISE = 0.05  # the decoder learns to forgive the UNet this much
 LATENT_WEIGHT = 1e-3  # pull of the latents towards zero, in place of a KL divergence

@@ -18,10 +18,16 @@ from marigold_demo.training.batches import BatchPlan, make_batch
 from marigold_demo.training.data import Mixture, open_data
 from marigold_demo.training.memory import count_memory, recomputes
 from marigold_demo.training.run_folder import RunFolder
-from marigold_demo.training.stage_run import Interrupt, OnProgress, Plan, StageMaker, StageRun
+from marigold_demo.training.stage_run import (
+    Interrupt,
+    OnProgress,
+    Plan,
+    StageMaker,
+    StageRun,
+    open_validation,
+)
 from marigold_demo.training.stages import DiffusionStage, EndToEndStage, Stage, VaeStage, load_networks
 from marigold_demo.training.start import init_folder, open_init
-from marigold_demo.training.validation import open_validation
 
 OnNote = Callable[[str], None]
 VAE_LR = 2e-3
