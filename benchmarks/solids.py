@@ -3,6 +3,7 @@
 Usage:
     python -m benchmarks.solids holes [--count 1000]    drilled pieces that are no sound solid, in STL and 3MF
     python -m benchmarks.solids outlines                radial spread of discs and their rims, in mm
+    python -m benchmarks.solids transparent             the same of discs that hard transparency cuts out
     python -m benchmarks.solids teeth                   largest height of teeth outside a contour, in mm
     python -m benchmarks.solids turned                  share of holes in meshes turned by 20 degrees
     python -m benchmarks.solids cutter                  CNC preset: ripple of outlines in mm, steepest slope
@@ -28,7 +29,7 @@ from marigold_demo.depth import DepthMap
 from marigold_demo.errors import SettingsError
 from marigold_demo.examples import FOLDER as EXAMPLES
 from marigold_demo.geometry.mesh_check import check_mesh
-from marigold_demo.geometry.relief import build_relief
+from marigold_demo.geometry.relief import Relief, build_relief
 from marigold_demo.geometry.textured_mesh import Surface, build_surface
 from marigold_demo.io import export
 from marigold_demo.io.mesh_files import from_stl, read_threemf
@@ -106,12 +107,38 @@ def outlines(count: int) -> dict[str, float]:
                 width_mm=width, resolution=resolution, cutout="round", frame=frame, frame_mm=width / 30
             )
             relief = build_relief(depth, settings)
-            corners = from_stl(export.stl(relief))["corners"].astype(np.float64)
-            height = corners[:, :, 2]
-            walls = corners[(height.min(axis=1) == 0) & (height.max(axis=1) > 0)]
-            points = np.concatenate([walls, (walls + np.roll(walls, 1, axis=1)) / 2])[:, :, :2]
-            reach = np.hypot(*(points.reshape(-1, 2) - width / 2).T)
+            reach = np.hypot(*(_wall_points(relief) - width / 2).T)
             figures[f"{width} mm, {resolution} px, frame {frame}"] = float(np.ptp(reach))
+    return figures
+
+
+def _wall_points(relief: Relief) -> NDArray[np.float64]:
+    """Return x and y [N, 2] of the corners and the middles of the edges of a piece's outer walls."""
+    corners = from_stl(export.stl(relief))["corners"].astype(np.float64)
+    height = corners[:, :, 2]
+    walls = corners[(height.min(axis=1) == 0) & (height.max(axis=1) > 0)]
+    middles = (walls + np.roll(walls, 1, axis=1)) / 2
+    points: NDArray[np.float64] = np.concatenate([walls, middles])[:, :, :2].reshape(-1, 2)
+    return points
+
+
+def transparent(count: int) -> dict[str, float]:
+    """Measure how far the walls of discs that hard transparency cuts out lie from a circle, at 100 mm."""
+    figures = {}
+    for size in (128, 400, 1000, 2000):
+        y, x = np.mgrid[:size, :size]
+        reach = np.hypot(x - size / 2 + 0.3, y - size / 2 - 0.2)
+        photo = Photo(
+            np.full((size, size, 3), 128, dtype=np.uint8),
+            "disc",
+            alpha=np.where(reach < 0.4 * size, 255, 0).astype(np.uint8),
+        )
+        depth = DepthMap((reach / size).astype(np.float32))
+        for resolution in (256, 1024):
+            settings = ReliefSettings(resolution=resolution, cutout="alpha", frame="none")
+            points = _wall_points(build_relief(depth, settings, photo=photo))
+            away = points - (points.min(axis=0) + points.max(axis=0)) / 2
+            figures[f"photo of {size} px, {resolution} px"] = float(np.ptp(np.hypot(*away.T)))
     return figures
 
 
@@ -274,6 +301,7 @@ def bumps(shape: tuple[int, ...], random: np.random.Generator) -> NDArray[np.flo
 FIGURES: dict[str, Callable[[int], dict[str, float]]] = {
     "holes": holes,
     "outlines": outlines,
+    "transparent": transparent,
     "teeth": teeth,
     "cutter": cutter,
     "turned": turned,

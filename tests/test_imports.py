@@ -33,7 +33,17 @@ ROWS = {
 }
 UNNAMED_ROW = 2
 
-LIGHT = {"PIL", "huggingface_hub", "matplotlib", "numpy", "pillow_heif", "scipy", "trimesh", "manifold3d"}
+LIGHT = {
+    "PIL",
+    "contourpy",
+    "huggingface_hub",
+    "matplotlib",
+    "numpy",
+    "pillow_heif",
+    "scipy",
+    "trimesh",
+    "manifold3d",
+}
 NETWORKS = {"accelerate", "diffusers", "numpy", "psutil", "safetensors", "torch", "transformers"}
 ALIGNMENT = {"numpy", "scipy"}
 # Libraries a module may use: by the longest name again, else by its row.

@@ -16,6 +16,7 @@ from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError, SettingsError
 from marigold_demo.geometry.heightfield import frame_top_mm, make_profile
 from marigold_demo.geometry.mesh_check import check_mesh
+from marigold_demo.geometry.outline import border_distance
 from marigold_demo.geometry.print_report import steepest
 from marigold_demo.geometry.relief import Relief, build_relief, reduced
 from marigold_demo.io import export
@@ -444,6 +445,44 @@ def test_a_cut_out_follows_the_contour_of_depth_and_of_soft_transparency(resolut
     for choice, most in ((replace(picked, cutout="depth"), 0.01), (replace(picked, cutout="alpha"), 0.03)):
         walls = outer_walls(build_relief(cone, choice, photo=shot))
         assert np.ptp(np.hypot(*(walls - 50).T)) <= most
+
+
+@pytest.mark.parametrize(
+    ("size", "resolution", "most"), [(400, 512, 0.03), (1000, 1024, 0.02), (128, 512, 0.2)]
+)
+def test_a_cut_out_of_hard_transparency_has_no_staircase(size, resolution, most):
+    y, x = np.mgrid[:size, :size]
+    reach = np.hypot(x - size / 2 + 0.3, y - size / 2 - 0.2)
+    shot = Picture(
+        np.full((size, size, 3), 128, dtype=np.uint8), np.where(reach < 0.4 * size, 255, 0).astype(np.uint8)
+    )
+    picked = ReliefSettings(resolution=resolution, width_mm=100.0, cutout="alpha")
+    walls = outer_walls(build_relief(DepthMap((reach / size).astype(np.float32)), picked, photo=shot))
+    middle = (walls.min(axis=0) + walls.max(axis=0)) / 2
+    assert np.ptp(np.hypot(*(walls - middle).T)) <= most  # a pixel is 0.31, 0.13 and 0.98 mm
+
+
+def test_a_border_leaves_every_pixel_on_its_side_and_stays_at_corners():
+    y, x = np.mgrid[:120, :160]
+    masks = {
+        "square": (abs(x - 80) < 40) & (abs(y - 60) < 40),
+        "ring": abs(np.hypot(x - 80, y - 60) - 30) < 5,
+        "line": abs(x - y) < 1,
+        "to the edge": x > 100,
+        "nothing": x < 0,
+        "all": x >= 0,
+        "dot": (x == 5) & (y == 5),
+        "grains": np.random.default_rng(0).random(x.shape) < 0.1,
+    }
+    for name, mask in masks.items():
+        distance = border_distance(mask)
+        assert distance is not None and np.isfinite(distance).all(), name
+        assert ((distance > 0) == mask).all(), name
+    square = border_distance(masks["square"])
+    assert square is not None
+    away = np.maximum(abs(x - 80), abs(y - 60)) - 39.5  # outside is positive, and right beside the sides
+    assert np.abs(square + away)[(abs(away) < 2) & (np.minimum(abs(x - 80), abs(y - 60)) < 38)].max() < 0.7
+    assert border_distance(np.random.default_rng(0).random((300, 300)) < 0.5) is None  # too long
 
 
 def test_a_coin_is_centered_on_the_subject_or_where_asked():

@@ -4,6 +4,7 @@ The whole picture, its subject (by depth or by the photo's transparency), or a d
 decided for whole grid cells; where exactly they end is said by an outline.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -14,11 +15,21 @@ from PIL import Image
 
 from marigold_demo.errors import SettingsError
 from marigold_demo.geometry.depth_repair import with_even_outlines
-from marigold_demo.geometry.outline import NEAREST_MM, Ellipse, Outline, contour, extent, from_blurred
+from marigold_demo.geometry.outline import (
+    NEAREST_MM,
+    Ellipse,
+    Outline,
+    border_distance,
+    contour,
+    extent,
+    from_blurred,
+)
 
 FINEST_PART_MM = 0.8  # two walls of a common nozzle: narrower parts of a cut-out are left out
 DISCS = ("round", "oval")
 SMALLEST_DISC = 4.0  # of the picture's sides over a disc's that is moved where its settings ask
+LARGEST_BORDERED = 2048  # pixels of the long side in which the border of a transparent photo is found
+HARD = 0.1  # of the pixels along a border: fewer half opaque ones do not say where it is
 CLEAR_SUBJECT = 0.85  # share of the variance of depth that near and far explain; an even ramp has 0.75
 
 Grid = NDArray[np.float32]
@@ -257,31 +268,47 @@ def near_cells(grid: Grid, farthest: float) -> Mask:
     Raises:
         SettingsError: There are none.
     """
-    wanted: Mask = (grid[:-1, :-1] + grid[1:, :-1] + grid[:-1, 1:] + grid[1:, 1:]) / 4 <= farthest
+    wanted = inner_cells(farthest - grid)
     return _not_empty(wanted, f"nothing lies before cutout_depth {farthest:g}; a larger value keeps more.")
 
 
-def opaque_cells(alpha: NDArray[np.uint8] | None, shape: tuple[int, ...]) -> Mask:
-    """Mark the cells bool [R-1, C-1] of a grid [R, C] that are opaque in the photo.
+def opaque_distance(alpha: NDArray[np.uint8] | None, shape: tuple[int, ...]) -> Grid:
+    """Return the distance from where the photo becomes transparent: float32 [R, C], positive inside.
+
+    It has any unit. Half opaque pixels say where that is between the samples. Where there are hardly any, it
+    is the smoothest border that the pixels permit.
 
     Raises:
-        SettingsError: There are none, or the photo has no transparency.
+        SettingsError: The photo has no transparency, or no opaque part.
     """
     if alpha is None:
         raise SettingsError(
             "cutout is 'alpha', but the photo has no transparent part; choose cutout 'depth'."
         )
-    cells = shape[1] - 1, shape[0] - 1
-    wanted: Mask = np.asarray(Image.fromarray(alpha).resize(cells, Image.Resampling.BILINEAR)) >= 128
-    return _not_empty(wanted, "all of the photo is transparent; choose cutout 'depth'.")
+    stride = math.ceil(max(alpha.shape) / LARGEST_BORDERED)
+    alpha = alpha[(stride - 1) // 2 :: stride, (stride - 1) // 2 :: stride]
+    opaque = alpha >= 128
+    _not_empty(opaque, "all of the photo is transparent; choose cutout 'depth'.")
+    samples = max(np.array(shape) / alpha.shape)
+    border = scipy.ndimage.binary_dilation(opaque) ^ scipy.ndimage.binary_erosion(opaque)
+    soft = border & (alpha > 25) & (alpha < 230)
+    if np.count_nonzero(soft) < HARD * np.count_nonzero(border):
+        distance = border_distance(opaque, reach=3 + 3 / samples)
+        if distance is not None:
+            return _resized(distance, shape)
+    resized = _resized(with_even_outlines(alpha.astype(np.float32) / np.float32(255)), shape)
+    return from_blurred(scipy.ndimage.gaussian_filter(resized, max(1.0, samples), mode="nearest"))
 
 
-def opacity(alpha: NDArray[np.uint8] | None, shape: tuple[int, ...]) -> Grid:
-    """Return the distance from where the photo becomes transparent: float32 [R, C], positive inside."""
-    opaque = with_even_outlines(np.asarray(alpha, dtype=np.float32) / np.float32(255))
-    scale = max(1.0, shape[1] / opaque.shape[1])
-    resized = np.asarray(Image.fromarray(opaque).resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
-    return from_blurred(scipy.ndimage.gaussian_filter(resized, scale, mode="nearest"))
+def _resized(values: Grid, shape: tuple[int, ...]) -> Grid:
+    """Return values of a photo's pixels [H, W] as samples [R, C]."""
+    return np.asarray(Image.fromarray(values).resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
+
+
+def inner_cells(distance: Grid) -> Mask:
+    """Mark the cells bool [R-1, C-1] that lie inside, given a distance [R, C] that is positive there."""
+    inside: Mask = distance[:-1, :-1] + distance[1:, :-1] + distance[:-1, 1:] + distance[1:, 1:] >= 0
+    return inside
 
 
 def widest_place(footprint: Footprint, width_mm: float) -> tuple[float, float] | None:

@@ -7,12 +7,21 @@ loops that do not touch.
 
 from dataclasses import dataclass, replace
 
+import contourpy
 import numpy as np
 import scipy.ndimage
+import scipy.sparse
+import scipy.sparse.linalg
+import scipy.spatial
 import scipy.special
 from numpy.typing import NDArray
 
 CONTOUR_SIGMA = 1.5  # samples over which the steps of kept cells are smoothed
+MOST_POINTS = 12_000  # of borders between pixels, for which the smoothest course takes a second or two
+FEWEST_POINTS = 16  # shorter borders of a mask have no form to find
+START_SIGMA = 3.0  # pixels along a border that its first, rounded course is the mean of
+CLEARANCE = 0.02  # pixels between a border and the middles of the pixels on both sides
+STIFFNESS, SOLVER_STEPS = 1e-4, 300  # of the alternating direction method of multipliers (ADMM)
 NEAREST_MM = 5e-4  # a vertex on the outline keeps this distance from samples, so that files tell them apart
 
 Grid = NDArray[np.float32]
@@ -170,6 +179,125 @@ def contour(kept: Mask, distance: Grid | None) -> Grid:
         slope = np.maximum(np.hypot(*np.gradient(distance)), 1e-6 * max(float(np.ptp(distance)), 1e-6))
         level = np.clip(distance / slope, level - 1, level + 1)
     return _one_part(level.astype(np.float32))
+
+
+def border_distance(mask: Mask, *, reach: float = 3.0) -> Grid | None:
+    """Return the distance in pixels from the smoothest border that a mask permits.
+
+    A mask says of each pixel's middle on which side of the border it lies, and no more. Of all curves with
+    these middles on their right sides the one that bends least is taken, in the sum of squared second
+    differences. The mask goes on outside the picture.
+
+    Args:
+        mask: bool [H, W].
+        reach: Pixels at which distances end.
+
+    Returns:
+        float32 [H, W], positive inside; None where the border is longer than 12,000 pixels.
+    """
+    margin = 8
+    inside = np.pad(mask, margin, mode="edge")
+    lines = contourpy.contour_generator(z=np.pad(inside, 1).astype(np.float32)).lines(0.5)
+    if sum(len(line) for line in lines) > MOST_POINTS:
+        return None
+    starts, ends = [], []
+    for line in lines:
+        border = np.asarray(line)[:-1] - 1
+        if len(border) >= FEWEST_POINTS:
+            border = _least_bent(border, inside)
+        starts.append(border)
+        ends.append(np.roll(border, -1, axis=0))
+    far = np.where(inside, np.float32(reach), np.float32(-reach))
+    if starts:
+        start, end = np.concatenate(starts), np.concatenate(ends)
+        near = np.ones_like(inside)
+        for side in (inside, ~inside):
+            near &= scipy.ndimage.distance_transform_edt(side) < reach + 1
+        row, column = np.nonzero(near)
+        found = _distance(np.stack([column, row], axis=1).astype(np.float64), start, end)
+        far[row, column] = np.copysign(np.clip(found, CLEARANCE, reach), far[row, column])
+    return far[margin:-margin, margin:-margin]
+
+
+def _least_bent(border: Fractions, inside: Mask) -> Fractions:
+    """Return a closed curve [M, 2] (x, y) that bends least; `border` [N, 2] runs between the pixels."""
+    curve: Fractions = scipy.ndimage.gaussian_filter1d(
+        _evenly(border, 0.5), 2 * START_SIGMA, axis=0, mode="wrap"
+    )
+    left, top = np.floor(border.min(axis=0)).astype(int) - 1
+    right, bottom = np.ceil(border.max(axis=0)).astype(int) + 2
+    part = inside[max(0, top) : bottom, max(0, left) : right]
+    row, column = np.nonzero(scipy.ndimage.binary_dilation(part) ^ scipy.ndimage.binary_erosion(part))
+    middles = np.stack([column + max(0, left), row + max(0, top)], axis=1).astype(np.float64)
+    reach = scipy.spatial.cKDTree(border).query(middles, distance_upper_bound=1.5)[0]  # not of other borders
+    middles, is_inside = middles[np.isfinite(reach)], part[row, column][np.isfinite(reach)]
+    for _ in range(2):  # the second time with normals of the first result
+        curve = _least_bent_from(_evenly(curve, 1.0), middles, is_inside)
+    return _evenly(curve, 1.0)
+
+
+def _least_bent_from(curve: Fractions, middles: Fractions, is_inside: Mask) -> Fractions:
+    """Move a curve [N, 2] along its normals to bend least, with pixels' middles [K, 2] on their sides."""
+    n, count = len(curve), len(middles)
+    tangent = np.roll(curve, -1, axis=0) - np.roll(curve, 1, axis=0)
+    tangent /= np.maximum(np.linalg.norm(tangent, axis=1, keepdims=True), 1e-9)
+    normal = np.stack([tangent[:, 1], -tangent[:, 0]], axis=1)
+    nearest = scipy.spatial.cKDTree(curve).query(middles)[1]
+    away = middles - curve[nearest]
+    outward, along = (away * normal[nearest]).sum(axis=1), (away * tangent[nearest]).sum(axis=1)
+    if outward[is_inside].sum() > 0:
+        normal, outward = -normal, -outward
+    first = np.where(along < 0, nearest - 1, nearest) % n
+    share = np.clip(np.where(along < 0, 1 + along, along), 0, 1)
+    weights = (
+        np.concatenate([1 - share, share]),
+        (
+            np.tile(np.arange(count), 2),
+            np.concatenate([first, (first + 1) % n]),
+        ),
+    )
+    at = scipy.sparse.csr_array(weights, shape=(count, n))
+    low = np.where(is_inside, outward + CLEARANCE, -np.inf)
+    high = np.where(is_inside, np.inf, outward - CLEARANCE)
+    ring = (np.ones(n), (np.arange(n), (np.arange(n) + 1) % n))
+    following = scipy.sparse.csr_array(ring, shape=(n, n))
+    second = following + following.T - 2 * scipy.sparse.eye_array(n)
+    bending = second.T @ second
+    across = [scipy.sparse.diags_array(normal[:, axis]) for axis in (0, 1)]
+    energy = sum(side @ bending @ side for side in across)
+    pull = (normal * (bending @ curve)).sum(axis=1)
+    solve = scipy.sparse.linalg.splu(
+        scipy.sparse.csc_array(energy + STIFFNESS * at.T @ at + 1e-9 * scipy.sparse.eye_array(n))
+    ).solve
+    placed, price = np.clip(np.zeros(count), low, high), np.zeros(count)
+    for _ in range(SOLVER_STEPS):
+        moved = solve(STIFFNESS * (at.T @ (placed - price)) - pull)
+        wanted = at @ moved + price
+        placed = np.clip(wanted, low, high)
+        price = wanted - placed
+    result: Fractions = curve + moved[:, None] * normal
+    return result
+
+
+def _evenly(curve: Fractions, step: float) -> Fractions:
+    """Return points [M, 2] that lie at equal steps on a closed curve [N, 2]."""
+    closed = np.concatenate([curve, curve[:1]])
+    length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(closed, axis=0), axis=1))])
+    count = max(FEWEST_POINTS, round(length[-1] / step))
+    at = np.arange(count) * (length[-1] / count)
+    return np.stack([np.interp(at, length, closed[:, axis]) for axis in (0, 1)], axis=1)
+
+
+def _distance(points: Fractions, start: Fractions, end: Fractions) -> Fractions:
+    """Return the distance float64 [N] of points [N, 2] from segments [M, 2] of about equal length."""
+    nearest = scipy.spatial.cKDTree((start + end) / 2).query(points, k=min(3, len(start)))[1]
+    nearest = nearest.reshape(len(points), -1)
+    a, run = start[nearest], (end - start)[nearest]  # [N, 3, 2]
+    away = points[:, None] - a
+    square = np.maximum((run**2).sum(axis=-1), 1e-18)
+    share = np.clip((away * run).sum(axis=-1) / square, 0, 1)
+    distance: Fractions = np.linalg.norm(away - share[..., None] * run, axis=-1).min(axis=1)
+    return distance
 
 
 def from_blurred(share: Grid) -> Grid:

@@ -28,10 +28,10 @@ from marigold_demo.geometry.footprint import (
     ReliefPhoto,
     disc_footprint,
     framed_footprint,
+    inner_cells,
     near_cells,
     need_photo,
-    opacity,
-    opaque_cells,
+    opaque_distance,
     subject_center,
     subject_footprint,
 )
@@ -212,8 +212,8 @@ def _footprint(
     if settings.cutout == "depth":
         subject, distance = near_cells(grid, settings.cutout_depth), settings.cutout_depth - grid
     else:
-        alpha = need_photo(photo).alpha
-        subject, distance = opaque_cells(alpha, grid.shape), opacity(alpha, grid.shape)
+        distance = opaque_distance(need_photo(photo).alpha, grid.shape)
+        subject = inner_cells(distance)
     return subject_footprint(subject, picture_size, width_mm=width_mm, distance=distance)
 
 
