@@ -19,8 +19,7 @@ import torch
 from inference import device_name, make_photo, peak_memory
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation
 
-from marigold_demo.network.feedforward import FeedForwardPipeline
-from marigold_demo.network.feedforward_folder import FAMILIES
+from marigold_demo.network.feedforward import FAMILIES, FeedForwardPipeline
 from marigold_demo.settings import DepthSettings
 
 

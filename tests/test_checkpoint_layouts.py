@@ -289,9 +289,7 @@ def test_networks_that_fail_at_work_are_the_checkpoints_fault_and_not_the_photos
 
 
 def test_import_errors_of_quantized_weights_name_the_library(toy_folder, monkeypatch):
-    monkeypatch.setattr(
-        "marigold_demo.network.checkpoint_config.version", lambda _: "1.0"
-    )  # as if it were here
+    monkeypatch.setattr("marigold_demo.network.weights.version", lambda _: "1.0")  # as if it were here
 
     def refuse(*_, **__):
         raise PackageNotFoundError("bitsandbytes")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from marigold_demo.network.image_grid import guided_upsample
+from marigold_demo.network.plan import guided_upsample
 
 
 def at_size(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -82,5 +82,5 @@ def test_depth_may_be_scaled_and_shifted_and_never_leaves_its_range(seed, scale,
 def test_rows_at_a_time_make_no_seams(monkeypatch):
     _, photo, coarse = scene()
     whole = guided_upsample(coarse, at_size(photo, coarse.shape), photo)
-    monkeypatch.setattr("marigold_demo.network.image_grid.ROWS", 7)
+    monkeypatch.setattr("marigold_demo.network.plan.ROWS", 7)
     assert np.array_equal(guided_upsample(coarse, at_size(photo, coarse.shape), photo), whole)

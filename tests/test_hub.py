@@ -14,7 +14,7 @@ import pytest
 from marigold_demo.catalog import CATALOG
 from marigold_demo.depth import CancelledError, Run
 from marigold_demo.errors import CheckpointError
-from marigold_demo.network import checkpoint_files, hub, weight_files
+from marigold_demo.network import checkpoint_files, hub
 from marigold_demo.network.checkpoint import open_pipeline
 from marigold_demo.network.checkpoint_folder import read_pipeline
 from tests import loopback_hub, toys
@@ -122,7 +122,7 @@ def test_what_is_here_is_not_asked_for_again(served, monkeypatch):
 def test_text_encoder_is_not_downloaded_where_the_prompt_comes_along(served, toy_folder):
     read_pipeline(toy_folder, name=NAME)  # leaves the prompt in the folder
     folder = hub.fetch_checkpoint(NAME, half=False)
-    assert (folder / weight_files.EMPTY_PROMPT).is_file()
+    assert (folder / checkpoint_files.EMPTY_PROMPT).is_file()
     assert not (folder / "text_encoder").exists()
     assert checkpoint_files.is_complete(folder)
 

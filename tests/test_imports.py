@@ -52,7 +52,7 @@ LIBRARIES = {
     "io.private_folder": {"filelock"},
     "workflow": {"cachetools", "numpy"},
     "network": NETWORKS,
-    "network.image_grid": NETWORKS | ALIGNMENT,
+    "network.plan": NETWORKS | ALIGNMENT,
     "network.ensemble": ALIGNMENT,
     "network.hub": LIGHT,
     "network.checkpoint_files": LIGHT,

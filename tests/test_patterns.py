@@ -106,7 +106,6 @@ FOUND = sorted(set(expressions()), key=str)
 def test_the_patterns_of_the_package_are_found():
     modules = {module for module, _, _ in FOUND}
     assert {
-        "network.weight_files",
         "network.checkpoint_files",
         "io.depth_arrays",
         "serving.middleware",

@@ -19,7 +19,6 @@ from marigold_demo.catalog import EMBEDDED, find, plain_name
 from marigold_demo.depth import CheckpointStatus, DepthMap, Progress, Run
 from marigold_demo.errors import CheckpointError
 from marigold_demo.io.photo import Photo
-from marigold_demo.network.checkpoint_config import INSTEAD
 from marigold_demo.network.checkpoint_files import (
     EMBEDDED_FOLDER,
     cached,
@@ -44,12 +43,11 @@ from marigold_demo.network.checkpoint_folder import (
     tiny_vae_folder,
     with_tiny_vae,
 )
-from marigold_demo.network.feedforward import FeedForwardPipeline
-from marigold_demo.network.feedforward_folder import check_feedforward, read_feedforward
+from marigold_demo.network.feedforward import FeedForwardPipeline, check_feedforward, read_feedforward
 from marigold_demo.network.hub import MB, answers, fetch_checkpoint, is_reachable
 from marigold_demo.network.memory import MemoryShortageError, retry_at_lower_resolution
 from marigold_demo.network.pipeline import DepthPipeline
-from marigold_demo.network.weights import READ_ERRORS
+from marigold_demo.network.weights import INSTEAD, READ_ERRORS
 from marigold_demo.settings import DepthSettings
 
 logger = logging.getLogger(__name__)

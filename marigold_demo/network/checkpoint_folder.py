@@ -26,21 +26,32 @@ from safetensors.torch import save_file
 from marigold_demo.catalog import find
 from marigold_demo.depth import Run
 from marigold_demo.errors import CheckpointError, SettingsError
-from marigold_demo.network.checkpoint_config import (
-    INSTEAD,
-    check_kind,
-    check_scheduler,
-    check_unet,
-    index_number,
-    scheduler_kind,
+from marigold_demo.network.checkpoint_files import (
+    EMPTY_PROMPT,
+    INDEX,
+    LAYOUT,
+    SCHEDULER,
+    cached,
+    describe,
+    read_json,
+    write_sums,
 )
-from marigold_demo.network.checkpoint_files import SCHEDULER, cached, describe, write_sums
 from marigold_demo.network.hub import fetch_files
 from marigold_demo.network.image_encoder import EfficientNetLite
 from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.network.plan import CheckpointDefaults, make_scheduler
-from marigold_demo.network.weight_files import EMPTY_PROMPT, INDEX, LAYOUT, read_json
-from marigold_demo.network.weights import READ_ERRORS, read_config, read_empty_prompt, read_network
+from marigold_demo.network.weights import (
+    INSTEAD,
+    READ_ERRORS,
+    check_kind,
+    check_scheduler,
+    check_unet,
+    index_number,
+    read_config,
+    read_empty_prompt,
+    read_network,
+    scheduler_kind,
+)
 
 VAES = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 # DDPM is the training's; its config says all that DDIM needs to know.

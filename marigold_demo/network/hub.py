@@ -24,23 +24,21 @@ from huggingface_hub.utils.tqdm import tqdm
 from marigold_demo.depth import Progress, Run
 from marigold_demo.errors import CheckpointError
 from marigold_demo.network.checkpoint_files import (
-    NETWORKS,
-    TEXT,
-    cached,
-    cached_file,
-    is_complete,
-    lacking,
-    split_name,
-)
-from marigold_demo.network.weight_files import (
     CONFIG,
     EMPTY_PROMPT,
     INDEX,
     NETWORK,
+    NETWORKS,
     PREPROCESSOR,
+    TEXT,
     IncompleteError,
+    cached,
+    cached_file,
     check_names,
     choose_weights,
+    is_complete,
+    lacking,
+    split_name,
 )
 
 MB = 10**6

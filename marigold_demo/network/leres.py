@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from marigold_demo.errors import CheckpointError
-from marigold_demo.network.weight_files import CONFIG, LERES_FILES
+from marigold_demo.network.checkpoint_files import CONFIG, LERES_FILES
 from marigold_demo.network.weights import READ_ERRORS
 
 WEIGHTS = "model.safetensors"

@@ -25,10 +25,16 @@ from marigold_demo.errors import CheckpointError
 from marigold_demo.io.photo import Photo
 from marigold_demo.network.cpu import move, optimize
 from marigold_demo.network.ensemble import reduce_members
-from marigold_demo.network.image_grid import (
+from marigold_demo.network.memory import MemoryFallback, batch_size, in_batches, keep_allocations
+from marigold_demo.network.plan import (
+    CheckpointDefaults,
     Grid,
+    Plan,
     fit_grid,
     guided_upsample,
+    longest_edge,
+    make_plan,
+    make_scheduler,
     photo_on_grid,
     photo_to_grid,
     reduced,
@@ -36,8 +42,6 @@ from marigold_demo.network.image_grid import (
     to_photo_size,
     unpad,
 )
-from marigold_demo.network.memory import MemoryFallback, batch_size, in_batches, keep_allocations
-from marigold_demo.network.plan import CheckpointDefaults, Plan, longest_edge, make_plan, make_scheduler
 from marigold_demo.settings import DepthSettings
 
 DENOISE_SHARE, DECODE_SHARE = 256, 32  # what part of a GPU's memory the first layer of a batch may take

@@ -1,12 +1,13 @@
 """The folder of one network -> the network on the CPU, and the embedding of the empty prompt.
 
-Only safetensors are read, and no code that comes with a checkpoint is ever run. The empty prompt is the only
-text these networks see: read, or encoded once and kept.
+Configs are checked before memory is taken. Only safetensors are read, and no code that comes with a
+checkpoint is ever run. The empty prompt is the only text these networks see: read, or encoded once and kept.
 """
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,17 +20,234 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from marigold_demo.errors import CheckpointError
-from marigold_demo.network.checkpoint_config import QUANTIZERS, check_numbers, check_quantization
-from marigold_demo.network.checkpoint_files import check_tokenizer
-from marigold_demo.network.weight_files import (
+from marigold_demo.network.checkpoint_files import (
     EMPTY_PROMPT,
     INDEX,
     check_bytes,
+    check_tokenizer,
     find_weights,
     may_read,
     part_of,
     read_json,
 )
+from marigold_demo.settings import DepthSettings, options_of
+
+OTHER_KINDS = {
+    "MarigoldNormalsPipeline": "surface normals",
+    "MarigoldIntrinsicsPipeline": "albedo and shading",
+}
+# Beginnings of a pipeline's class name -> what the checkpoint is called.
+FAMILIES = {
+    "Lotus": "a Lotus checkpoint",
+    "DepthNormalEstimationPipeline": "a GeoWizard checkpoint",
+    "StableDiffusionXL": "a Stable Diffusion XL checkpoint",
+    "StableDiffusion": "a plain Stable Diffusion checkpoint",
+}
+INSTEAD = "choose a Marigold depth checkpoint such as prs-eth/marigold-depth-v1-1"
+# Entries of a UNet's config that make it ask for more than latents, a time step and the empty prompt.
+EXTRA_INPUTS = ("class_embed_type", "num_class_embeds", "addition_embed_type", "encoder_hid_dim_type")
+QUANTIZERS = {
+    "bitsandbytes": "bitsandbytes",
+    "torchao": "torchao",
+    "quanto": "optimum-quanto",
+    "sdnq": "sdnq",
+    "gguf": "gguf",
+    "modelopt": "nvidia-modelopt",
+}  # quant_method -> package
+
+LARGEST_NUMBER = 200_000  # channels, words: far above what any of these networks has
+MOST_REPEATS, MOST_ENTRIES, DEEPEST = 64, 200, 4  # layers in a block; entries of a list; lists in lists
+TRAIN_STEPS = (2, 100_000)
+SCHEDULER_NUMBERS: dict[str, tuple[float, float]] = {
+    "num_train_timesteps": TRAIN_STEPS,
+    "beta_start": (1e-9, 0.999),
+    "beta_end": (1e-9, 0.999),
+    "steps_offset": (0, 1000),
+    "original_inference_steps": (1, TRAIN_STEPS[1]),
+    "timestep_scaling": (1e-6, 1e6),
+    "dynamic_thresholding_ratio": (0, 1),
+    "clip_sample_range": (0, 1e6),
+    "sample_max_value": (0, 1e6),
+}
+WHOLE_NUMBERS = ("num_train_timesteps", "steps_offset", "original_inference_steps")
+SCHEDULER_WORDS = {
+    "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
+    "prediction_type": ("epsilon", "sample", "v_prediction"),
+    "timestep_spacing": ("leading", "trailing", "linspace"),
+}
+
+
+def check_kind(index: dict[str, Any], *, name: str) -> None:
+    """Check that model_index.json does not name another kind of checkpoint.
+
+    Raises:
+        CheckpointError: It does.
+    """
+    kind = str(index.get("_class_name"))
+    predicts = OTHER_KINDS.get(kind)
+    if predicts is None and index.get("prediction_type", "depth") not in ("depth", None):
+        predicts = str(index["prediction_type"])[:40]
+    if predicts is not None:
+        raise CheckpointError(f"{name} predicts {predicts}, not depth; {INSTEAD}.")
+    family = next((words for start, words in FAMILIES.items() if kind.startswith(start)), None)
+    if family is not None:
+        raise CheckpointError(f"{name} is {family}, which this app does not run; {INSTEAD}.")
+    invariant = ("scale_invariant", "shift_invariant")
+    fixed = next((entry for entry in invariant if index.get(entry) is False), None)
+    if fixed is not None:
+        raise CheckpointError(
+            f"{name} predicts depth with a {fixed.partition('_')[0]} of its own ({fixed} is false), which "
+            f"would be lost here; {INSTEAD}."
+        )
+    if "Marigold" not in kind and "unet" not in index and index.get("_class_name") is not None:
+        raise CheckpointError(f"{name} is a {kind[:60]} without a UNet, so no Marigold; {INSTEAD}.")
+
+
+def check_unet(config: dict[str, Any], *, name: str) -> None:
+    """Check that a UNet asks for nothing but latents, a time step and the empty prompt.
+
+    Raises:
+        CheckpointError: It asks for more.
+    """
+    for entry in EXTRA_INPUTS:
+        value = config.get(entry)
+        if value is not None:
+            like = " as Stable Diffusion XL does" if value == "text_time" else ""
+            raise CheckpointError(
+                f"{name} is not a Marigold depth checkpoint: its UNet asks for another input{like} "
+                f"({entry} is {str(value)[:40]}); {INSTEAD}."
+            )
+
+
+def check_numbers(config: dict[str, Any], *, file: str, name: str) -> None:
+    """Check that the numbers of a network's config are those of a network that can be built.
+
+    Raises:
+        CheckpointError: One is not finite, or far too large.
+    """
+    for entry, value in _numbers(config, entry="", depth=0):
+        repeats = "layers" in entry or "blocks" in entry
+        most = MOST_REPEATS if repeats else LARGEST_NUMBER
+        if _is_number(value, -most, most):
+            continue
+        raise CheckpointError(
+            f"{file} of {name} has {str(value)[:40]} in {entry[:40]}, which no such network has; "
+            "download it again."
+        )
+
+
+def _numbers(value: Any, *, entry: str, depth: int) -> Iterator[tuple[str, Any]]:
+    """Yield every number with the entry it stands in; a list that is too long or deep comes as a word."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key != "quantization_config":
+                yield from _numbers(inner, entry=str(key), depth=depth + 1)
+    elif isinstance(value, list):
+        if len(value) > MOST_ENTRIES or depth > DEEPEST:
+            yield entry, f"a list of {len(value)}"
+        else:
+            for inner in value:
+                yield from _numbers(inner, entry=entry, depth=depth + 1)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield entry, value
+
+
+def scheduler_kind(config: dict[str, Any], index: dict[str, Any], *, known: list[str], name: str) -> str:
+    """Return the class of the scheduler, from its config or else from model_index.json.
+
+    Raises:
+        CheckpointError: It is none of the known ones.
+    """
+    listed = index.get("scheduler")
+    said = listed[1] if isinstance(listed, list) and len(listed) == 2 else None
+    kind = str(config.get("_class_name") or said)
+    if kind not in known:
+        remedy = INSTEAD
+        if "beta_schedule" in config:  # the noise can be taken over
+            remedy = "write one of them as _class_name into scheduler/scheduler_config.json"
+        raise CheckpointError(
+            f"{name} wants the scheduler {kind[:60]}; only {', '.join(known)} can be run here: {remedy}."
+        )
+    return kind
+
+
+def check_scheduler(config: dict[str, Any], *, name: str) -> None:
+    """Check that the numbers of a scheduler are finite, in range and of a sensible size.
+
+    Raises:
+        CheckpointError: One is not.
+    """
+
+    def refuse(entry: str, wanted: str) -> CheckpointError:
+        text = str(config[entry])[:40]
+        return CheckpointError(
+            f"scheduler/scheduler_config.json of {name} has {text} in {entry}; {wanted}. Download it again."
+        )
+
+    for entry, (low, high) in SCHEDULER_NUMBERS.items():
+        if config.get(entry) is not None and not _is_number(
+            config[entry], low, high, whole=entry in WHOLE_NUMBERS
+        ):
+            raise refuse(entry, f"it must be a number from {low:g} to {high:g}")
+    for entry, words in SCHEDULER_WORDS.items():
+        if config.get(entry) is not None and config[entry] not in words:
+            raise refuse(entry, f"it must be {', '.join(words)}")
+    if config.get("beta_start", 0) > config.get("beta_end", 1):
+        raise refuse("beta_start", "it must not be above beta_end")
+    betas = config.get("trained_betas")
+    if betas is not None:
+        is_list = isinstance(betas, list) and TRAIN_STEPS[0] <= len(betas) <= TRAIN_STEPS[1]
+        if not is_list or not all(_is_number(beta, 0, 0.999) for beta in betas):
+            raise refuse("trained_betas", "it must be a list of numbers from 0 to 1")
+
+
+def _is_number(value: Any, low: float, high: float, *, whole: bool = False) -> bool:
+    kinds = int if whole else int | float
+    return isinstance(value, kinds) and not isinstance(value, bool) and bool(low <= value <= high)
+
+
+def index_number(index: dict[str, Any], entry: str, *, setting: str, name: str) -> int | None:
+    """Return a default that model_index.json gives for a setting; None: it gives none.
+
+    Raises:
+        CheckpointError: It is no whole number within the limits of the setting.
+    """
+    value = index.get(entry)
+    if value is None:
+        return None
+    low, high = options_of(DepthSettings)[setting].limits or (0, 0)
+    if not _is_number(value, low, high) or value != int(value):
+        raise CheckpointError(
+            f"model_index.json of {name} has {str(value)[:40]} in {entry}; it must be a whole number "
+            f"from {low:g} to {high:g}."
+        )
+    return int(value)
+
+
+def check_quantization(config: dict[str, Any], *, part: str, name: str) -> None:
+    """Check that the library that reads quantized weights is installed.
+
+    Raises:
+        CheckpointError: It is not, or not known.
+    """
+    said = config.get("quantization_config")
+    if not isinstance(said, dict):
+        return
+    method = str(said.get("quant_method") or ("bitsandbytes" if "load_in_4bit" in said else "an unnamed way"))
+    package = QUANTIZERS.get(method)
+    if package is None:
+        raise CheckpointError(
+            f"{part} of {name} is quantized by {method[:40]}, which is not known here; take the checkpoint "
+            "that is not quantized."
+        )
+    try:
+        version(package)
+    except PackageNotFoundError as error:
+        raise CheckpointError(
+            f"{part} of {name} is quantized with {package}, which is not installed: `pip install {package}`, "
+            "or take the checkpoint that is not quantized."
+        ) from error
+
 
 # What diffusers, transformers and safetensors raise on files that are cut off, mixed up or edited by hand.
 READ_ERRORS = (

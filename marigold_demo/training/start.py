@@ -11,12 +11,11 @@ from torch import nn
 
 from marigold_demo.errors import CheckpointError, SettingsError
 from marigold_demo.network.checkpoint import local_folder, open_pipeline
-from marigold_demo.network.checkpoint_files import SCHEDULER
+from marigold_demo.network.checkpoint_files import SCHEDULER, read_json
 from marigold_demo.network.hub import fetch_checkpoint
 from marigold_demo.network.image_encoder import EfficientNetLite, from_published_weights
 from marigold_demo.network.pipeline import DepthPipeline
 from marigold_demo.network.plan import CheckpointDefaults
-from marigold_demo.network.weight_files import read_json
 from marigold_demo.network.weights import encode_empty_prompt, read_network
 from marigold_demo.training import TrainSettings
 
