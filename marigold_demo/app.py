@@ -17,8 +17,8 @@ from marigold_demo.catalog import EMBEDDED
 from marigold_demo.depth import CheckpointStatus, DepthMap, Progress, Run
 from marigold_demo.errors import DemoError
 from marigold_demo.io import isolated
+from marigold_demo.io.cache_folder import default_root, own_folder, remove_own
 from marigold_demo.io.photo import Photo
-from marigold_demo.io.private_folder import default_root, own_folder, remove_own
 from marigold_demo.serving import lifecycle, listening
 from marigold_demo.serving.config import Configuration, is_space, is_zero_gpu
 from marigold_demo.serving.lifecycle import MB, Service, in_one_thread

@@ -9,8 +9,14 @@ from pathlib import Path
 import pytest
 
 from marigold_demo.io import cache_folder
-from marigold_demo.io.cache_folder import CacheFolder, DiskFullError
-from marigold_demo.io.private_folder import FolderError, is_own, own_folder, remove_own
+from marigold_demo.io.cache_folder import (
+    CacheFolder,
+    DiskFullError,
+    FolderError,
+    is_own,
+    own_folder,
+    remove_own,
+)
 
 
 class Clock:
@@ -177,7 +183,7 @@ def test_names_cannot_be_guessed_and_nobody_else_may_look(tmp_path, clock):
 LIVES_AND_IS_KILLED = """
 import os, sys
 from pathlib import Path
-from marigold_demo.io.private_folder import own_folder
+from marigold_demo.io.cache_folder import own_folder
 folder = own_folder(Path(sys.argv[1]))
 (folder / "photo.png").write_bytes(b"of a visitor")
 print(folder, flush=True)

@@ -18,8 +18,7 @@ import httpx
 import pytest
 
 from marigold_demo.io import cache_folder
-from marigold_demo.io.cache_folder import CacheFolder
-from marigold_demo.io.private_folder import FileRoot, safe_name
+from marigold_demo.io.cache_folder import CacheFolder, FileRoot, safe_name
 from marigold_demo.serving import uploads
 from marigold_demo.serving.config import Configuration
 from marigold_demo.serving.lifecycle import Service

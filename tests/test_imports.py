@@ -49,7 +49,7 @@ ALIGNMENT = {"numpy", "scipy"}
 # Libraries a module may use: by the longest name again, else by its row.
 LIBRARIES = {
     "batch.manifest": {"filelock"},
-    "io.private_folder": {"filelock"},
+    "io.cache_folder": {"filelock"},
     "workflow": {"cachetools", "numpy"},
     "network": NETWORKS,
     "network.plan": NETWORKS | ALIGNMENT,

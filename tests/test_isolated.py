@@ -17,7 +17,7 @@ from PIL import Image
 
 from marigold_demo.errors import PhotoError
 from marigold_demo.io import depth_file, export, isolated, photo
-from marigold_demo.io.decoder import Decoder, Limits
+from marigold_demo.io.isolated import Decoder, Limits
 from marigold_demo.recipe import Recipe, load_recipe
 from marigold_demo.settings import ReliefSettings
 from tests.conftest import make_photo

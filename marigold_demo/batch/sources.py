@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from marigold_demo.errors import PhotoError
-from marigold_demo.io.inputs import depth_stem
+from marigold_demo.io.isolated import depth_stem
 from marigold_demo.io.photo import safe_stem
 
 PHOTO_ENDINGS = frozenset(

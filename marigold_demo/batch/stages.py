@@ -17,7 +17,7 @@ from marigold_demo.geometry.print_report import PrintReport, build_report
 from marigold_demo.geometry.relief import Relief
 from marigold_demo.io import export
 from marigold_demo.io.formats import formats_of
-from marigold_demo.io.inputs import DepthInput, photo_from, photo_or_depth_from
+from marigold_demo.io.isolated import DepthInput, photo_from, photo_or_depth_from
 from marigold_demo.io.photo import Photo
 from marigold_demo.recipe import Recipe, recipe_of
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings

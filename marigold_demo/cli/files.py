@@ -16,8 +16,7 @@ from typing import Any
 from marigold_demo.cli.terminal import print_err, print_out
 from marigold_demo.errors import DemoError, DepthFileError, PhotoError, SettingsError
 from marigold_demo.io import depth_file, export, photo
-from marigold_demo.io.inputs import DepthInput, photo_from, photo_or_depth_from
-from marigold_demo.io.isolated import Limits, load_recipe, use
+from marigold_demo.io.isolated import DepthInput, Limits, load_recipe, photo_from, photo_or_depth_from, use
 from marigold_demo.io.photo import Photo
 from marigold_demo.recipe import MOST_BYTES, Recipe
 

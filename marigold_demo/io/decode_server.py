@@ -1,6 +1,6 @@
 """The process that decodes foreign files: it forks a child with limits for each one and reads none itself.
 
-Run as `python -m marigold_demo.io.decode_server FD` by `io/decoder.py`, which also describes the
+Run as `python -m marigold_demo.io.decode_server FD` by `io/isolated.py`, which also describes the
 messages. The server has one thread and imports everything that decoding needs, so that a child starts within
 milliseconds, needs no further file, and sees nothing of other visitors' files.
 
@@ -33,8 +33,8 @@ import pillow_heif
 from PIL import Image
 
 from marigold_demo.errors import DemoError
-from marigold_demo.io.decoder import PATIENCE
 from marigold_demo.io.depth_file import decode_depth
+from marigold_demo.io.isolated import PATIENCE
 from marigold_demo.io.photo import decode_photo
 from marigold_demo.recipe import decode_recipe
 

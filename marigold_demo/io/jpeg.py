@@ -17,7 +17,7 @@ from typing import IO, BinaryIO
 from PIL import Image, ImageChops, JpegImagePlugin
 
 from marigold_demo.errors import PhotoError
-from marigold_demo.io import tiff_tags as tags
+from marigold_demo.io import tiff as tags
 from marigold_demo.io.limits import (
     MAX_JPEG_PIXELS,
     READ_ERRORS,
@@ -30,7 +30,7 @@ from marigold_demo.io.limits import (
     unsupported,
 )
 from marigold_demo.io.pixels import Picture
-from marigold_demo.io.tiff_tags import Page, Tiff
+from marigold_demo.io.tiff import Page, Tiff
 
 SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 

@@ -12,9 +12,8 @@ from typing import BinaryIO
 from PIL import PngImagePlugin
 
 from marigold_demo.errors import PhotoError
-from marigold_demo.io.color import Signal, coded_signal, power_signal
 from marigold_demo.io.limits import READ_ERRORS, Part, check_size, damaged, size_of, spliced, unsupported
-from marigold_demo.io.pixels import WRONG_PROFILE, Picture
+from marigold_demo.io.pixels import WRONG_PROFILE, Picture, Signal, coded_signal, power_signal
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

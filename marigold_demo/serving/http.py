@@ -31,7 +31,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from marigold_demo.io.private_folder import FileRoot
+from marigold_demo.io.cache_folder import FileRoot
 
 AUTHORITY = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9_.-]{1,253})(?::(\d{1,5}))?")
 NO_STORE = {"cache-control": "no-store"}

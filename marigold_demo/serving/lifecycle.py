@@ -19,9 +19,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
 from marigold_demo.depth import DepthMap, Run
-from marigold_demo.io.cache_folder import CacheFolder
+from marigold_demo.io.cache_folder import CacheFolder, FileRoot, cache_root, served_folder
 from marigold_demo.io.photo import Photo
-from marigold_demo.io.private_folder import FileRoot, cache_root, served_folder
 from marigold_demo.serving.config import Configuration
 from marigold_demo.serving.connections import GRACE_S, Connections, Server, most_connections
 from marigold_demo.serving.http import AnswerCache, CacheHeaders, Files

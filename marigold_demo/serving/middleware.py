@@ -22,7 +22,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from marigold_demo.io.private_folder import FileRoot
+from marigold_demo.io.cache_folder import FileRoot
 from marigold_demo.serving.config import Configuration, is_loopback
 from marigold_demo.serving.http import (
     NO_STORE,

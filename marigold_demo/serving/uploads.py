@@ -22,8 +22,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from marigold_demo.io.cache_folder import CacheFolder, DiskFullError, Upload
-from marigold_demo.io.private_folder import safe_name
+from marigold_demo.io.cache_folder import CacheFolder, DiskFullError, Upload, safe_name
 from marigold_demo.serving.http import (
     NO_STORE,
     client_address,

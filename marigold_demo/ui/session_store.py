@@ -24,9 +24,8 @@ from marigold_demo.catalog import find
 from marigold_demo.depth import Depth, DepthMap, align
 from marigold_demo.errors import DemoError
 from marigold_demo.io import export
-from marigold_demo.io.cache_folder import CacheFolder, disk_full_errors
+from marigold_demo.io.cache_folder import CacheFolder, cache_root, disk_full_errors
 from marigold_demo.io.photo import Photo
-from marigold_demo.io.private_folder import cache_root
 from marigold_demo.recipe import Recipe, recipe_of
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.workflow import IdleCache, PeriodicTask, Workflow, size_bytes

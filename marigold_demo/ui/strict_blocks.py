@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from marigold_demo.io.private_folder import FileRoot, paths_in, served_folder
+from marigold_demo.io.cache_folder import FileRoot, paths_in, served_folder
 from marigold_demo.serving.http import NO_STORE, refusal, replay, route
 from marigold_demo.ui.messages import message
 from marigold_demo.ui.queue import LISTEN_S, NAME, BoundedQueue, Sessions
