@@ -26,11 +26,9 @@ from marigold_demo.depth import DepthMap
 from marigold_demo.examples import FOLDER as EXAMPLES
 from marigold_demo.geometry.bas_relief import compress, unit_range
 from marigold_demo.geometry.heightfield import smoothed, with_photo_detail
-from marigold_demo.geometry.mesh_check import check_mesh
-from marigold_demo.geometry.print_report import build_report
-from marigold_demo.geometry.relief import build_relief
+from marigold_demo.geometry.relief import build_relief, build_report
 from marigold_demo.geometry.rtin import triangulate
-from marigold_demo.geometry.solid import Quality, build_solid
+from marigold_demo.geometry.solid import Quality, build_solid, check_mesh
 from marigold_demo.geometry.textured_mesh import build_surface
 from marigold_demo.io import export
 from marigold_demo.io.mesh_files import from_stl

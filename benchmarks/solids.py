@@ -28,8 +28,8 @@ from PIL import Image, ImageDraw
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import SettingsError
 from marigold_demo.examples import FOLDER as EXAMPLES
-from marigold_demo.geometry.mesh_check import check_mesh
 from marigold_demo.geometry.relief import Relief, build_relief
+from marigold_demo.geometry.solid import check_mesh
 from marigold_demo.geometry.textured_mesh import Surface, build_surface
 from marigold_demo.io import export
 from marigold_demo.io.mesh_files import from_stl, read_threemf

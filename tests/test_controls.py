@@ -20,7 +20,7 @@ from playwright.sync_api import expect
 from marigold_demo.catalog import CATALOG, OTHER_METHODS, SMALL
 from marigold_demo.depth import CheckpointStatus, DepthMap
 from marigold_demo.examples import load_examples
-from marigold_demo.geometry.print_report import build_report
+from marigold_demo.geometry.relief import build_report
 from marigold_demo.geometry.rendering import GROUND
 from marigold_demo.io import export
 from marigold_demo.io.formats import formats_of

@@ -6,8 +6,8 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marigold_demo.geometry.mesh_check import check_mesh, weld
 from marigold_demo.geometry.relief import build_relief
+from marigold_demo.geometry.solid import check_mesh, weld
 from marigold_demo.settings import ReliefSettings
 from tests.depths import depth_map, kinds
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from marigold_demo.depth import DepthMap
-from marigold_demo.geometry.print_report import DENSITY, build_report
-from marigold_demo.geometry.relief import build_relief
+from marigold_demo.geometry.relief import DENSITY, build_relief, build_report
 from marigold_demo.io import export
 from marigold_demo.io.formats import formats_of
 from marigold_demo.settings import Material, ReliefSettings

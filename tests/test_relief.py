@@ -15,10 +15,9 @@ from benchmarks.solids import SLICER, example_stl, sliced_pieces, slicer_says
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError, SettingsError
 from marigold_demo.geometry.heightfield import frame_top_mm, make_profile
-from marigold_demo.geometry.mesh_check import check_mesh
 from marigold_demo.geometry.outline import border_distance
-from marigold_demo.geometry.print_report import steepest
-from marigold_demo.geometry.relief import Relief, build_relief, reduced
+from marigold_demo.geometry.relief import Relief, build_relief, reduced, steepest
+from marigold_demo.geometry.solid import check_mesh
 from marigold_demo.io import export
 from marigold_demo.io.mesh_files import from_stl, read_threemf
 from marigold_demo.settings import RELIEF_PRESETS, ReliefSettings

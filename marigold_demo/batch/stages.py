@@ -13,8 +13,7 @@ from marigold_demo.batch.sources import Item
 from marigold_demo.colormap import colorize
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import PhotoError, SettingsError
-from marigold_demo.geometry.print_report import PrintReport, build_report
-from marigold_demo.geometry.relief import Relief
+from marigold_demo.geometry.relief import PrintReport, Relief, build_report
 from marigold_demo.io import export
 from marigold_demo.io.formats import formats_of
 from marigold_demo.io.isolated import DepthInput, photo_from, photo_or_depth_from

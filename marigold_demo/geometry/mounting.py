@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from marigold_demo.errors import SettingsError
 from marigold_demo.geometry.footprint import Footprint, widest_place
-from marigold_demo.geometry.mesh_check import check_mesh, weld
-from marigold_demo.geometry.solid import Bend, Solid
+from marigold_demo.geometry.solid import Bend, Solid, check_mesh, weld
 
 LARGEST_TURN = 350  # degrees; more would let the ends meet
 FINEST_SAG_MM = 0.01  # a curve never needs finer triangles

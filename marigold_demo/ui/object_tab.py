@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from marigold_demo.errors import DemoError, SettingsError
 from marigold_demo.examples import Example
-from marigold_demo.geometry.mesh_check import require_sound
-from marigold_demo.geometry.print_report import build_report
+from marigold_demo.geometry.relief import build_report
+from marigold_demo.geometry.solid import require_sound
 from marigold_demo.io.formats import formats_of, page_files, page_formats
 from marigold_demo.io.mesh_files import to_zip
 from marigold_demo.settings import MeshSettings, ReliefSettings

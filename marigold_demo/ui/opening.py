@@ -11,7 +11,7 @@ from PIL import Image
 
 from marigold_demo.examples import Example
 from marigold_demo.geometry import rendering
-from marigold_demo.geometry.print_report import print_facts
+from marigold_demo.geometry.relief import print_facts
 from marigold_demo.io import export
 from marigold_demo.io.photo import Photo, load_photo
 from marigold_demo.settings import DepthSettings, ReliefSettings

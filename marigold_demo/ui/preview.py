@@ -20,8 +20,7 @@ from gradio.events import Dependency
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from marigold_demo.geometry.print_report import print_facts
-from marigold_demo.geometry.relief import Relief
+from marigold_demo.geometry.relief import Relief, print_facts
 from marigold_demo.geometry.rendering import GROUND, colored_piece
 from marigold_demo.io import export
 from marigold_demo.settings import RELIEF_PRESETS, MeshSettings, ReliefSettings
