@@ -146,7 +146,13 @@ def visit(browser: Any, url: str) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture(scope="module")
-def visitor(browser: Any, url: str, photo: Path) -> Iterator[Callable[..., Any]]:
+def drawn() -> bool:
+    """Return whether the 3D preview of the shared page is drawn: False where no test looks at its pixels."""
+    return False
+
+
+@pytest.fixture(scope="module")
+def visitor(browser: Any, url: str, photo: Path, drawn: bool) -> Iterator[Callable[..., Any]]:
     """Return a function that opens a page whose relief is built: once for the tests of `built`, or anew."""
     from tests.visits import Visit
 
@@ -154,7 +160,7 @@ def visitor(browser: Any, url: str, photo: Path) -> Iterator[Callable[..., Any]]
 
     def arrive(*, anew: bool) -> Visit:
         if anew or not visits:
-            visits.append(Visit(browser, url, motion="reduce"))
+            visits.append(Visit(browser, url, motion="reduce", drawn=drawn))
             visits[-1].upload(photo)
             visits[-1].wait_for_object()
         return visits[-1]

@@ -113,7 +113,6 @@ CANVAS_ASPECT = """() => {
   const { width, height } = document.querySelector("#preview canvas").getBoundingClientRect();
   return width / height;
 }"""
-SMALL = "#preview { height: 40px !important; }"  # without a GPU, a large one takes half of the time
 USED: set[str] = set()
 
 
@@ -230,6 +229,11 @@ def photo(folder):
     rgb = np.asarray(Image.open(path)) * shading[..., None]
     Image.fromarray(rgb.astype(np.uint8)).save(path)
     return path
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return True
 
 
 @pytest.fixture(scope="module")
@@ -491,7 +495,7 @@ def test_every_file_is_as_large_as_its_button_says(start):
 @uses("undo", "reset-all", *CHIPS, "relief-tab-button", "Relief: Fine tuning", turned=RELIEF)
 def test_settings_of_the_relief_reach_its_report(start, result, monkeypatch, gate):
     seen, hand = start(shared=True)
-    seen.page.add_style_tag(content=SMALL)
+    seen.page.evaluate("window.undrawn = true")
     light = export.preview_glb(CoarseWorkflow.relief(result.depth, ReliefSettings(resolution=128)))
     monkeypatch.setattr(export, "preview_glb", lambda relief, **how: light)  # drawn once; the report counts
 
@@ -522,7 +526,7 @@ def test_settings_of_the_relief_reach_its_report(start, result, monkeypatch, gat
 @uses("relief-tab-button", "mesh-tab-button", "Mesh: Fine tuning", turned=MESH)
 def test_settings_of_the_mesh_reach_its_preview(start, result, monkeypatch, gate):
     seen, hand = start(shared=True)
-    seen.page.add_style_tag(content=SMALL)
+    seen.page.evaluate("window.undrawn = true")
     build, changed = ObjectTab.build_files, {field: to for _, field, _, to in MESH}
     last = widgets.read(MeshSettings, asdict(MeshSettings()) | changed)
     monkeypatch.setattr(  # each setting is looked at in the preview, and all of them in the file

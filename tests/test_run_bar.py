@@ -70,6 +70,33 @@ def test_the_model_tells_what_it_costs_before_anything_runs(visit, predict):
     expect(offline.page.locator("#refine")).to_have_count(0)  # no click that must fail
 
 
+def test_removing_an_example_empties_the_page_and_runs_nothing(built, predict):
+    runs, seen = predict.runs, built
+    seen.page.locator("#examples button").first.click()
+    seen.wait_for_depth()
+    seen.page.get_by_role("button", name="Remove Image").click()
+    expect(seen.page.locator("#depth-stage")).to_be_hidden()
+    seen.open("Depth")
+    expect(seen.page.locator("#run")).to_be_disabled()
+    expect(seen.page.locator("#photo img")).to_have_count(0)
+    seen.page.wait_for_timeout(1500)
+    assert predict.runs == runs
+
+
+def test_a_photo_chosen_while_another_is_worked_on_takes_its_place(built, folder, predict):
+    predict.may_go_on.clear()
+    seen, calls = built, predict.calls
+    seen.upload(draw_photo(folder, "first.png", size=(210, 140)))
+    expect(seen.page.locator("#status")).to_contain_text("Step 1 of 3")
+    seen.upload(draw_photo(folder, "second.png", size=(160, 120)))
+    expect(seen.page.locator("#file-name")).to_have_text("second")
+    seen.page.wait_for_timeout(1000)
+    predict.may_go_on.set()
+    seen.wait_for_object()
+    assert np.load(seen.download("#download-npy")).shape == (120, 160)
+    assert predict.calls == calls + 1 + 3  # the step that was under way, then the second photo's
+
+
 def test_a_second_click_starts_no_second_run(built, predict):
     runs = predict.runs
     built.open("Depth")
@@ -116,9 +143,11 @@ def test_a_draft_stays_until_the_finer_depth_is_there_and_beside_it_then(built, 
     expect(built.page.get_by_role("option", name="Depth of Draft", exact=True)).to_be_visible()
 
 
-def test_who_waits_moves_up_when_another_leaves_and_cancel_stops_a_run_within_a_step(visit, folder, predict):
+def test_who_waits_moves_up_when_another_leaves_and_cancel_stops_a_run_within_a_step(
+    visit, built, folder, predict
+):
     predict.may_go_on.clear()
-    visits = [visit() for _ in range(3)]
+    visits = [built, visit(), visit()]
     told = [
         "Step 1 of 3",
         "Another photo is being worked on. Yours is next.",
@@ -142,20 +171,6 @@ def test_who_waits_moves_up_when_another_leaves_and_cancel_stops_a_run_within_a_
     visits[0].wait_for_depth()
 
 
-def test_a_photo_chosen_while_another_is_worked_on_takes_its_place(visit, folder, predict):
-    predict.may_go_on.clear()
-    seen, calls = visit(), predict.calls
-    seen.upload(draw_photo(folder, "first.png", size=(210, 140)))
-    expect(seen.page.locator("#status")).to_contain_text("Step 1 of 3")
-    seen.upload(draw_photo(folder, "second.png", size=(140, 210)))
-    expect(seen.page.locator("#file-name")).to_have_text("second")
-    seen.page.wait_for_timeout(1000)
-    predict.may_go_on.set()
-    seen.wait_for_object()
-    assert np.load(seen.download("#download-npy")).shape == (210, 140)
-    assert predict.calls == calls + 1 + 3  # the step that was under way, then the second photo's
-
-
 def test_the_bar_of_a_run_stays_in_sight_on_a_phone(visit, folder, predict):
     predict.may_go_on.clear()
     seen = visit(width=390, touch=True)
@@ -177,20 +192,6 @@ def test_the_bar_of_a_run_stays_in_sight_on_a_phone(visit, folder, predict):
         seen.page,
         lambda: seen.page.evaluate(OVER, ["#object-pane, #views", [*pane.bounding_box().values()]]) == [],
     )
-
-
-def test_removing_an_example_empties_the_page_and_runs_nothing(visit, predict):
-    runs = predict.runs
-    seen = visit()
-    seen.page.locator("#examples button").first.click()
-    seen.wait_for_depth()
-    seen.page.get_by_role("button", name="Remove Image").click()
-    expect(seen.page.locator("#depth-stage")).to_be_hidden()
-    seen.open("Depth")
-    expect(seen.page.locator("#run")).to_be_disabled()
-    expect(seen.page.locator("#photo img")).to_have_count(0)
-    seen.page.wait_for_timeout(1500)
-    assert predict.runs == runs
 
 
 def test_a_photo_removed_while_the_3d_viewer_is_still_loading_leaves_a_page_that_works(visit, folder):

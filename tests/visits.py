@@ -26,6 +26,13 @@ KNOWN_CONSOLE = (
     "New environment is being loaded before previous environment finished",
 )
 PATIENCE_MS = 60_000
+# Without a GPU, what WebGL draws takes a fifth of the time of a visit; while this is set, the viewer does all else.
+UNDRAWN = """window.undrawn = true;
+for (const { prototype } of [WebGLRenderingContext, WebGL2RenderingContext])
+  for (const name of ["drawElements", "drawArrays"]) {
+    const draw = prototype[name];
+    prototype[name] = function (...what) { if (!window.undrawn) draw.apply(this, what); };
+  }"""
 # What lies over a rectangle of the screen and is not inside the named elements, at a hundred points.
 OVER = """([inside, [left, top, width, height]]) => {
   const others = new Set();
@@ -70,6 +77,7 @@ class Visit:
         before: str = "",
         at: str = "",
         routes: Mapping[str, Callable[[Route], object]] = MappingProxyType({}),
+        drawn: bool = False,
     ):
         self.context = browser.new_context(
             viewport={"width": width, "height": 860},
@@ -81,6 +89,8 @@ class Visit:
         )
         self.page: Page = self.context.new_page()
         self.page.set_default_timeout(PATIENCE_MS)
+        if not drawn:  # nobody looks at the pixels of the 3D preview
+            self.page.add_init_script(UNDRAWN)
         if before:  # a script that runs before those of the page
             self.page.add_init_script(before)
         for pattern, handler in routes.items():
