@@ -36,7 +36,7 @@ AT_CENTER = """(selector) => {
 def test_the_whole_journey_on_the_embedded_checkpoint(browser, folder):
     photo = next(example.path for example in load_examples() if example.path.stem == "astronaut")
     with app_running(folder) as url:
-        seen = Visit(browser, url)
+        seen = Visit(browser, url, drawn=True)
         seen.page.wait_for_selector("#drag-preview img", state="attached")
         assert (
             shot(seen.page.locator("#object-pane")).std() > 30
@@ -132,15 +132,19 @@ def test_the_slider_moves_by_mouse_and_by_keys(built):
     expect(handle).to_have_attribute("aria-valuenow", "0")
 
 
-def test_the_preview_shows_a_lit_relief_whose_camera_stays_and_then_the_photo_without_a_hole(visit, photo):
-    seen = visit()
+def test_the_dark_page_is_dark_and_shows_a_lit_relief_whose_camera_stays_and_then_the_photo_without_a_hole(
+    visit, photo
+):
+    seen = visit(theme="dark", drawn=True)
     seen.upload(photo)
     seen.wait_for_object()
     page, canvas = seen.page, seen.page.locator("#preview canvas")
+    assert shot(page.locator("#settings")).mean() < 80
     page.add_style_tag(content="#angles { opacity: 0 }")
     canvas.scroll_into_view_if_needed()
-    wait_for_picture(page, canvas)
+    assert wait_for_picture(page, canvas)[:20, :20].mean() < 80
     first = still(page, canvas)
+    assert vivid(first) < 0.01  # plaster
     inside = first[on_object(first)]
     assert inside.std() > 35 and vivid(first) == 0  # plaster in raking light
     edges = np.concatenate([first[1, 20:-20], first[-2, 20:-20], first[20:-20, 1], first[20:-20, -2]])
@@ -211,18 +215,6 @@ def test_impossible_settings_get_a_sentence_and_the_page_goes_on(built):
     expect(built.page.locator("#stl")).to_be_enabled()
 
 
-def test_the_dark_page_is_dark_everywhere(visit, photo):
-    seen = visit(theme="dark")
-    seen.upload(photo)
-    seen.wait_for_depth()
-    expect(seen.page.locator("#stl")).to_be_enabled()
-    canvas = seen.page.locator("#preview canvas")
-    canvas.scroll_into_view_if_needed()
-    corner = wait_for_picture(seen.page, canvas)[:20, :20]
-    assert corner.mean() < 80
-    assert shot(seen.page.locator("#settings")).mean() < 80
-
-
 def test_two_clicks_tell_which_point_is_nearer(built):
     image = built.page.locator("#compare img").first
     image.scroll_into_view_if_needed()
@@ -234,20 +226,15 @@ def test_two_clicks_tell_which_point_is_nearer(built):
     expect(told).to_contain_text("2 is nearer")
 
 
-def test_the_preview_shows_the_relief_and_then_the_mesh(built):
-    canvas = built.page.locator("#preview canvas")
-    canvas.scroll_into_view_if_needed()
-    assert vivid(wait_for_picture(built.page, canvas)) < 0.01  # plaster
+def test_the_mesh_has_the_photo_on_it(built):
     built.open("Mesh")
     expect(built.page.locator("#glb")).to_be_enabled()
-    canvas.scroll_into_view_if_needed()
-    wait_until(built.page, lambda: vivid(shot(canvas)) > 0.01)  # the photo on it
     (surface,) = trimesh.load(built.download("#glb")).geometry.values()
     assert surface.visual.material.baseColorTexture.size == (160, 120)
     built.open("Relief")
 
 
-def test_everything_comes_in_one_zip_and_its_recipe_can_be_used_again(built, visit, photo, folder):
+def test_everything_comes_in_one_zip(built, folder):
     built.page.get_by_role("radio", name="Coin").check()
     expect(built.page.locator("#relief-report")).to_contain_text("40 ×")
     built.page.get_by_role("button", name="More files").click()
@@ -258,13 +245,38 @@ def test_everything_comes_in_one_zip_and_its_recipe_can_be_used_again(built, vis
         (folder / "recipe.json").write_bytes(archive.read("holiday_recipe.json"))
         assert archive.testzip() is None
     assert {Path(name).suffix for name in names} == {".npy", ".png", ".stl", ".3mf", ".glb", ".txt", ".json"}
-    another = visit()
-    another.open("Depth")
-    another.page.locator("#depth-settings > button").click()
-    another.page.set_input_files("input[type=file][accept*='.3mf']", folder / "recipe.json")
-    expect(another.page.locator("#status")).to_contain_text("The settings are those of the recipe")
-    another.upload(photo)
-    expect(another.page.locator("#relief-report")).to_contain_text("40 ×")
+
+
+def test_a_bad_file_gets_a_sentence_and_the_next_photos_work_with_the_depth_in_them_and_with_a_recipe(
+    visit, photo, folder, predict
+):
+    seen = visit()
+    status = seen.page.locator("#status")
+    (folder / "empty.png").write_bytes(b"")
+    seen.upload(folder / "empty.png")
+    expect(status.locator(".alert")).to_contain_text("empty")
+    expect(seen.page.locator("#photo img")).to_have_count(0)
+    expect(seen.page.locator("#compare img")).to_have_count(2)  # what the page began with stays
+    seen.open("Depth")
+    portrait = folder / "portrait.jpg"
+    portrait.write_bytes(gdepth("RangeLinear"))
+    offer = seen.page.locator("#phone-depth")
+    expect(offer).to_be_hidden()
+    seen.upload(portrait)
+    expect(offer).to_have_text("Depth from the phone")
+    seen.wait_for_object()
+    runs = predict.runs
+    offer.click()
+    expect(status).to_contain_text("depth that the phone put into the photo")
+    expect(seen.page.locator("#legend [data-side]")).to_have_text(["Photo", "Depth from the phone"])
+    expect(seen.page.locator("#stl")).to_be_enabled()
+    np.testing.assert_allclose(np.load(seen.download("#download-npy")), RAMP / 255, atol=1e-6)
+    assert predict.runs == runs
+    seen.page.locator("#depth-settings > button").click()
+    seen.page.set_input_files("input[type=file][accept*='.3mf']", folder / "recipe.json")  # of the zip
+    expect(status).to_contain_text("The settings are those of the recipe")
+    seen.upload(photo)
+    expect(seen.page.locator("#relief-report")).to_contain_text("40 ×")
 
 
 def test_a_depth_file_of_ones_own_takes_the_place_of_a_run(built, folder, predict):
@@ -315,9 +327,9 @@ def test_an_example_brings_its_own_style_undo_brings_ones_own_back_and_a_marked_
     assert "Two dogs at a window by Aitzol Berasategi (CC BY 4.0)" in page.locator(".colophon").inner_text()
 
 
-def test_a_new_photo_replaces_one_that_is_under_way(visit, folder, predict):
+def test_a_new_photo_replaces_one_that_is_under_way(built, folder, predict):
     predict.may_go_on.clear()
-    seen = visit()
+    seen = built
     seen.upload(draw_photo(folder, "first.png", size=(320, 200)))
     expect(seen.page.locator("#status")).to_contain_text("Step 1 of 3")
     seen.page.get_by_role("button", name="Remove Image").click()
@@ -329,35 +341,10 @@ def test_a_new_photo_replaces_one_that_is_under_way(visit, folder, predict):
     assert predict.peak == 1
 
 
-def test_a_bad_file_gets_a_sentence_and_the_next_photo_works_with_the_depth_that_is_in_it(
-    visit, folder, predict
-):
-    seen = visit()
-    status = seen.page.locator("#status")
-    (folder / "empty.png").write_bytes(b"")
-    seen.upload(folder / "empty.png")
-    expect(status.locator(".alert")).to_contain_text("empty")
-    expect(seen.page.locator("#photo img")).to_have_count(0)
-    expect(seen.page.locator("#compare img")).to_have_count(2)  # what the page began with stays
-    seen.open("Depth")
-    portrait = folder / "portrait.jpg"
-    portrait.write_bytes(gdepth("RangeLinear"))
-    offer = seen.page.locator("#phone-depth")
-    expect(offer).to_be_hidden()
-    seen.upload(portrait)
-    expect(offer).to_have_text("Depth from the phone")
-    seen.wait_for_object()
-    runs = predict.runs
-    offer.click()
-    expect(status).to_contain_text("depth that the phone put into the photo")
-    expect(seen.page.locator("#legend [data-side]")).to_have_text(["Photo", "Depth from the phone"])
-    expect(seen.page.locator("#stl")).to_be_enabled()
-    np.testing.assert_allclose(np.load(seen.download("#download-npy")), RAMP / 255, atol=1e-6)
-    assert predict.runs == runs
-
-
-def test_a_picture_can_be_pasted_by_keys_and_by_the_button(visit):
-    seen = visit(permissions=["clipboard-read", "clipboard-write"])
+def test_a_picture_can_be_pasted_by_keys_and_by_the_button(built):
+    seen = built
+    seen.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    seen.note_sides()
     seen.page.evaluate(COPY_A_PICTURE)
     seen.page.locator("body").press("Control+v")
     seen.wait_for_depth()

@@ -26,7 +26,7 @@ KNOWN_CONSOLE = (
     "New environment is being loaded before previous environment finished",
 )
 PATIENCE_MS = 60_000
-# Without a GPU, what WebGL draws takes a fifth of the time of a visit; while this is set, the viewer does all else.
+# Without a GPU, what WebGL draws takes a fifth of a visit's time. While this is set, it draws nothing.
 UNDRAWN = """window.undrawn = true;
 for (const { prototype } of [WebGLRenderingContext, WebGL2RenderingContext])
   for (const name of ["drawElements", "drawArrays"]) {
@@ -105,7 +105,7 @@ class Visit:
         self.page.goto(f"{url}/{at or f'?__theme={theme}'}")
         self.page.wait_for_selector("#photo input[type=file]", state="attached")
         self.page.wait_for_function("document.querySelectorAll('#compare img[src]').length === 2")
-        self._before = self._sides()  # what was on the slider before the visitor did anything
+        self.note_sides()
 
     def _console(self, message) -> None:
         if message.type == "error" and not any(known in message.text for known in KNOWN_CONSOLE):
@@ -123,8 +123,12 @@ class Visit:
     def _sides(self) -> list[str]:
         return self.page.eval_on_selector_all("#compare img", "(all) => all.map((one) => one.src)")
 
-    def upload(self, path: Path) -> None:
+    def note_sides(self) -> None:
+        """Note the pictures on the slider: `wait_for_depth` waits for others."""
         self._before = self._sides()
+
+    def upload(self, path: Path) -> None:
+        self.note_sides()
         self.page.set_input_files("#photo input[type=file]", path)
 
     def wait_for_depth(self) -> None:
