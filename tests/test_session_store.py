@@ -382,8 +382,17 @@ def test_a_key_that_was_never_given_leads_nowhere(tmp_path, monkeypatch, key):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     store = SessionStore(Workflow(Ball()))
     photo_key = store.add_photo(make_photo(20, 20))
-    assert store.recall(key) is None
-    assert store.recall(photo_key) is None  # a key of the store itself is none for outside
+    given = store.remember(photo_key, None)
+    tabs = make_tabs(store)
+    for one in (
+        key,
+        photo_key,
+        given[:-2] + "xx",
+        given.swapcase(),
+    ):  # a key of the store is none for outside
+        assert store.recall(one) is None
+        told = tabs.restore.restore({"from": "link", "key": one})
+        assert "This link leads nowhere" in told[tabs.photo.status] and tabs.photo.key not in told
 
 
 def test_what_is_gone_is_not_recalled(tmp_path, monkeypatch):
