@@ -43,6 +43,7 @@ def test_the_whole_journey_on_the_embedded_checkpoint(browser, folder):
         )  # the example's relief, before WebGL has drawn it
         seen.page.wait_for_selector("body[data-drawn]", timeout=60_000)
         assert seen.page.evaluate(AT_CENTER, "#object-pane") == "CANVAS"
+        seen.page.evaluate("window.undrawn = true")
         seen.upload(photo)
         seen.wait_for_depth()  # torch is still being imported
         depth = np.load(seen.download("#download-npy"))

@@ -352,7 +352,8 @@ def test_colors_and_sides_reach_the_pictures(start, result, monkeypatch):
     )
     render, may_go_on = layers.render, threading.Event()
     monkeypatch.setattr(layers, "render", lambda *what, **how: may_go_on.wait(20) and render(*what, **how))
-    for sides in [(layers.GRAY, layers.SHADED), (layers.RELIEF, layers.UNCERTAINTY)]:
+    every = [layers.GRAY, layers.SHADED, layers.RELIEF, layers.UNCERTAINTY, layers.PHOTO, layers.DEPTH]
+    for sides in zip(every[::2], every[1::2], strict=True):
         may_go_on.clear()  # the second side is chosen before the picture of the first one is there
         for name, side in zip(("left-side", "right-side"), sides, strict=True):
             turn(hand, name, gr.Dropdown([side]), to=side, holds=lambda _: None)
@@ -555,6 +556,31 @@ def test_settings_of_the_mesh_reach_its_preview(start, result, monkeypatch, gate
     wait_until(seen.page, lambda: "relief" in shown.get_attribute("href"))
 
 
+def test_what_is_changed_while_files_are_written_is_in_the_files_at_last(built, monkeypatch):
+    seen, may_build, begun, build = built, threading.Semaphore(0), [], ObjectTab.build_files
+
+    def gated(tab, key, settings):
+        begun.append(settings.width_mm)
+        assert may_build.acquire(timeout=60)
+        return build(tab, key, settings)
+
+    seen.open("Relief")
+    expect(seen.page.locator("#stl")).to_be_enabled()
+    monkeypatch.setattr(ObjectTab, "build_files", gated)
+    width, shown = seen.page.locator("#relief-width_mm input[type=number]"), seen.page.locator("#preview a")
+    for typed in ("60", "70"):
+        before = shown.get_attribute("href")
+        width.fill(typed)
+        width.press("Enter")
+        expect(shown).not_to_have_attribute("href", before)
+    may_build.release()
+    wait_until(seen.page, lambda: begun == [60, 70])  # the files of the first request have arrived
+    expect(seen.page.locator("#stl")).to_be_disabled()
+    may_build.release()
+    expect(seen.page.locator("#stl")).to_be_enabled()
+    expect(seen.page.locator("#relief-report")).to_contain_text("70 ×")
+
+
 NEAR = [f"depth-near: {end}" for end in ("Auto", "White", "Black")]
 
 
@@ -567,12 +593,10 @@ NEAR = [f"depth-near: {end}" for end in ("Auto", "White", "Black")]
     "depth-inverse",
     "depth-frame",
 )
-def test_a_recipe_and_a_depth_file_are_taken(start, photo, result, folder):
-    seen, hand = start()
-    seen.upload(photo)
-    seen.wait_for_depth()
+def test_a_recipe_and_a_depth_file_are_taken(start, result, folder):
+    seen, hand = start(shared=True)
     hand("depth-tab-button").click()
-    hand("Depth: Settings").click()
+    unfolded(hand("Depth: Settings"))
     recipe = replace(result.recipe(ReliefSettings(width_mm=60)), mesh=MeshSettings(near_m=3))
     (folder / "recipe.json").write_text(recipe.to_json())
     choose_file(seen.page, hand("Use a recipe"), folder / "recipe.json")
@@ -694,28 +718,3 @@ def test_the_interface_for_programs_is_described(browser, url):
     expect(page.get_by_text("/depth", exact=False).first).to_be_visible()
     assert [one for one in asked if not one.startswith((url, "data:", "blob:"))] == []
     page.close()
-
-
-def test_what_is_changed_while_files_are_written_is_in_the_files_at_last(visit, photo, monkeypatch):
-    seen, may_build, begun, build = visit(motion="reduce"), threading.Semaphore(0), [], ObjectTab.build_files
-
-    def gated(tab, key, settings):
-        begun.append(settings.width_mm)
-        assert may_build.acquire(timeout=60)
-        return build(tab, key, settings)
-
-    seen.upload(photo)
-    seen.wait_for_object()
-    monkeypatch.setattr(ObjectTab, "build_files", gated)
-    width, shown = seen.page.locator("#relief-width_mm input[type=number]"), seen.page.locator("#preview a")
-    for typed in ("60", "70"):
-        before = shown.get_attribute("href")
-        width.fill(typed)
-        width.press("Enter")
-        expect(shown).not_to_have_attribute("href", before)
-    may_build.release()
-    wait_until(seen.page, lambda: begun == [60, 70])  # the files of the first request have arrived
-    expect(seen.page.locator("#stl")).to_be_disabled()
-    may_build.release()
-    expect(seen.page.locator("#stl")).to_be_enabled()
-    expect(seen.page.locator("#relief-report")).to_contain_text("70 ×")

@@ -27,7 +27,7 @@ KNOWN_CONSOLE = (
 )
 PATIENCE_MS = 60_000
 # Without a GPU, what WebGL draws takes a fifth of a visit's time. While this is set, it draws nothing.
-UNDRAWN = """window.undrawn = true;
+UNDRAWN = """window.undrawn = %s;
 for (const { prototype } of [WebGLRenderingContext, WebGL2RenderingContext])
   for (const name of ["drawElements", "drawArrays"]) {
     const draw = prototype[name];
@@ -89,8 +89,7 @@ class Visit:
         )
         self.page: Page = self.context.new_page()
         self.page.set_default_timeout(PATIENCE_MS)
-        if not drawn:  # nobody looks at the pixels of the 3D preview
-            self.page.add_init_script(UNDRAWN)
+        self.page.add_init_script(UNDRAWN % str(not drawn).lower())
         if before:  # a script that runs before those of the page
             self.page.add_init_script(before)
         for pattern, handler in routes.items():
