@@ -19,6 +19,7 @@ import torch
 from inference import device_name, make_photo, peak_memory
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation
 
+from marigold_demo.network.checkpoint import best_dtype
 from marigold_demo.network.feedforward import FAMILIES, FeedForwardPipeline
 from marigold_demo.settings import DepthSettings
 
@@ -35,9 +36,16 @@ def main() -> None:
     plain = DepthAnythingForDepthEstimation(DepthAnythingConfig()).eval()  # the defaults are those of Small
     network = DepthAnythingForDepthEstimation(DepthAnythingConfig()).eval()
     pipeline = FeedForwardPipeline(network, family.preprocessing, prediction=family.prediction).optimize()
+    photo_depths = [pipeline(photo, DepthSettings()).values]
+    fast = best_dtype("cpu", folder=None)  # as the app does
+    if fast != torch.float32:
+        pipeline.encode_in(fast)
+        photo_depths.append(pipeline(photo, DepthSettings()).values)
     million = sum(weights.numel() for weights in network.parameters()) / 1e6
     print(f"torch {torch.__version__}, {device_name('cpu')}")
-    print(f"Depth Anything V2 Small, {million:.1f} M parameters, random weights\n")
+    print(f"Depth Anything V2 Small, {million:.1f} M parameters, random weights, encoder in {fast}")
+    apart = np.abs(photo_depths[-1] - photo_depths[0])
+    print(f"Depth apart from all in float32, of its range: mean {apart.mean():.4f}, most {apart.max():.4f}\n")
     print("| seen at | photo to depth s | network alone s | peak MB on top |\n|---|---|---|---|")
     for resolution in (None, 520):  # its own size for such a photo, and the next below
         settings = DepthSettings(resolution=resolution)

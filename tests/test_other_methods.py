@@ -24,9 +24,14 @@ from marigold_demo.depth import CancelledError, DepthMap, Run, invert
 from marigold_demo.errors import CheckpointError
 from marigold_demo.evaluation.evaluate import fit_affine
 from marigold_demo.geometry.textured_mesh import ARBITRARY, METERS, build_surface
-from marigold_demo.network import checkpoint, hub, leres
+from marigold_demo.network import checkpoint, feedforward, hub, leres
 from marigold_demo.network.checkpoint import load_pipeline, open_pipeline, predict, status
-from marigold_demo.network.feedforward import DISPARITY_NOTE, FeedForwardPipeline, Preprocessing
+from marigold_demo.network.feedforward import (
+    DISPARITY_NOTE,
+    FeedForwardPipeline,
+    Preprocessing,
+    read_feedforward,
+)
 from marigold_demo.network.hub import check_repository, wanted_files
 from marigold_demo.recipe import load_recipe
 from marigold_demo.serving.config import Configuration
@@ -326,8 +331,22 @@ def test_leres_has_the_sizes_of_the_published_weights(encoder, entries, million)
     assert shapes["decoder_modules.outconv.adapt_conv.3.weight"] == (1, 128, 3, 3)
 
 
+def test_a_large_encoder_multiplies_in_16_bits_and_depth_has_no_steps(saved, monkeypatch):
+    photo = make_photo(64, 48)
+    plain = read_feedforward(saved["depth_anything"], name="toy")
+    assert plain.encode_in(torch.bfloat16).encoder_dtype is None  # it is small
+    expected = plain(photo, DepthSettings(outlines="network")).values
+    monkeypatch.setattr(feedforward, "LARGE_ENCODER", 0)
+    half = plain.encode_in(torch.bfloat16)(photo, DepthSettings(outlines="network")).values
+    assert 0 < np.abs(half - expected).max() < 0.05
+    assert len(np.unique(half)) > 0.9 * len(np.unique(expected)) > 1000
+    assert "encoder bfloat16" in checkpoint.device_name(plain)
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("controlnet_aux") is None, reason="pip install --no-deps controlnet-aux")
+@pytest.mark.skipif(
+    find_spec("controlnet_aux") is None, reason="pip install --no-deps controlnet-aux==0.0.10"
+)
 @pytest.mark.parametrize("encoder", ["resnet50", "resnext101"])
 def test_leres_equals_the_class_of_controlnet_aux(encoder, monkeypatch):
     root = Path(find_spec("controlnet_aux").submodule_search_locations[0])

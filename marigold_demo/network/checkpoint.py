@@ -238,7 +238,9 @@ def _open(name: str, *, dtype: torch.dtype | None, device: str) -> Pipeline:
         check = partial(check_folder, name=name)
         folder = fetch_checkpoint(name, half=_half(device, dtype=dtype), check=check)
     if is_feedforward(folder):
-        return read_feedforward(folder, name=name, dtype=dtype or torch.float32)
+        made = read_feedforward(folder, name=name, dtype=dtype or torch.float32)
+        fast = best_dtype(device, folder=None)
+        return made.encode_in(fast) if dtype is None and device == "cpu" and fast != torch.float32 else made
     return read_pipeline(folder, name=name, dtype=dtype or best_dtype(device, folder=folder))
 
 
@@ -291,6 +293,9 @@ def device_name(pipeline: Pipeline) -> str:
     otherwise in full vectors than in the rest of a part, and sums group norms part by part.
     """
     dtype = str(pipeline.dtype).removeprefix("torch.")
+    encoder = getattr(pipeline, "encoder_dtype", None)
+    if encoder is not None:
+        dtype += f", encoder {str(encoder).removeprefix('torch.')}"
     if pipeline.device.type == "cpu":
         capability, threads = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
         return f"CPU ({capability}, {threads} thread{'' if threads == 1 else 's'}, {dtype})"

@@ -11,6 +11,7 @@ predicts follows from its config; an entry `"prediction"` in it, one of `catalog
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -54,6 +55,7 @@ Plane = NDArray[np.float32]
 Way = Literal["pillow", "padded", "plain"]
 STEP = 32  # in pixels, of networks whose own size says nothing
 MOST_PX = 2048  # along the long side, where the settings do not say
+LARGE_ENCODER = 10**7  # weights
 LEAST_M, TINY = 1e-3, 1e-6
 PADDING = 3.0  # ZoeDepth pads by so many times sqrt(side / 2)
 DISPARITY_NOTE = (
@@ -162,7 +164,10 @@ class FeedForwardPipeline:
         ensemble: How many views of a photo are reduced to one, where the settings do not say.
         inverse: The output is inverse depth at unit focal length, as Depth Pro's.
         notes: What is to be said of each depth.
+        encoder_dtype: Number format in which the encoder multiplies, where it is not that of the weights.
     """
+
+    encoder_dtype: torch.dtype | None = None
 
     def __init__(
         self,
@@ -197,6 +202,26 @@ class FeedForwardPipeline:
         """Freeze the weights, and lay them out for convolutions (13 % less time on a CPU)."""
         self.network.requires_grad_(False)
         self.network.to(memory_format=torch.channels_last)
+        return self
+
+    def encode_in(self, dtype: torch.dtype) -> "FeedForwardPipeline":
+        """Let a large encoder multiply in a number format of 16 bits, and all that follows in its own.
+
+        Half the time on a CPU with bfloat16. In the last layers 16 bits would give depth in steps.
+        """
+        encoder = getattr(self.network, "backbone", None)
+        if encoder is None or sum(weights.numel() for weights in encoder.parameters()) < LARGE_ENCODER:
+            return self
+        forward, kind = encoder.forward, self.device.type
+
+        @wraps(forward)
+        def encode(*args: Any, **kwargs: Any) -> Any:
+            with torch.autocast(kind, dtype):
+                output = forward(*args, **kwargs)
+            output.feature_maps = tuple(features.float() for features in output.feature_maps)
+            return output
+
+        encoder.forward, self.encoder_dtype = encode, dtype
         return self
 
     def longest_edge(self, size: tuple[int, int], settings: DepthSettings) -> int:
