@@ -39,7 +39,7 @@ from marigold_demo.geometry.rendering import GROUND
 from marigold_demo.io.photo import Photo, load_photo
 from marigold_demo.network.checkpoint import predict
 from marigold_demo.settings import DepthSettings, ReliefSettings
-from marigold_demo.ui.page_head import CARD, CARD_PX
+from marigold_demo.ui.opening import CARD, CARD_PX
 from marigold_demo.ui.preview import lit_picture
 from marigold_demo.ui.session_store import DepthResult
 

@@ -15,10 +15,9 @@ import pytest
 from starlette.exceptions import HTTPException
 
 from benchmarks.rest_client import RefusedError, Visit
-from marigold_demo.serving import connections, listening, middleware
+from marigold_demo.serving import lifecycle, listening, middleware
 from marigold_demo.serving.config import Configuration
-from marigold_demo.serving.connections import Connections, Server, most_connections
-from marigold_demo.serving.lifecycle import Service
+from marigold_demo.serving.lifecycle import Connections, Server, Service, most_connections
 from marigold_demo.serving.listening import AddressError, Place, listen
 from marigold_demo.ui import build_page, launch, queue
 from marigold_demo.ui.strict_blocks import CallFilter
@@ -145,7 +144,7 @@ def test_pipelined_requests_are_all_answered(timed):
 
 
 def test_a_client_that_takes_nothing_is_let_go(monkeypatch):
-    monkeypatch.setattr(connections, "UNREAD_S", 1.0)
+    monkeypatch.setattr(lifecycle, "UNREAD_S", 1.0)
     bounds = Connections(100)
     with small_server(bounds) as place, connect(place, GET.replace(b"/ ", b"/endless ")):
         assert eventually(lambda: len(bounds) == 1)
@@ -160,7 +159,7 @@ def held(place: Place, count: int, sent: bytes) -> Iterator[list[socket.socket]]
 
 def test_idle_connections_give_way_and_busy_ones_do_not(monkeypatch):
     refused = []
-    monkeypatch.setattr(connections, "PATIENT_S", 0.2)
+    monkeypatch.setattr(lifecycle, "PATIENT_S", 0.2)
     bounds = Connections(32, exempt=lambda address: True, refused=lambda: refused.append(1))
     with small_server(bounds) as place:
         with held(place, 32, b"GET /") as idle:
@@ -206,7 +205,7 @@ def test_a_burst_without_descriptors_fills_no_log_and_ends_no_service(tmp_path):
     words = """
 import logging, resource, sys
 from marigold_demo.serving.config import Configuration
-from marigold_demo.serving.connections import Connections, Server
+from marigold_demo.serving.lifecycle import Connections, Server
 from marigold_demo.serving.monitor import set_up_logging
 from marigold_demo.serving.listening import listen
 from tests.pages import small_app

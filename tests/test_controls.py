@@ -27,10 +27,10 @@ from marigold_demo.io.formats import formats_of
 from marigold_demo.io.photo import load_photo
 from marigold_demo.settings import RELIEF_PRESETS, DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.ui import layers, preview, widgets
-from marigold_demo.ui.about import BIBTEX
 from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.messages import size_in_words
 from marigold_demo.ui.object_tab import ObjectTab
+from marigold_demo.ui.opening import BIBTEX
 from marigold_demo.ui.preview import STYLES, aspect_of
 from marigold_demo.ui.session_store import DepthResult
 from tests.controls import NAMED, control, parts, turn

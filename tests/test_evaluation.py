@@ -17,17 +17,18 @@ from scipy import stats
 from marigold_demo.cli.main import main
 from marigold_demo.depth import DepthMap, Run, invert
 from marigold_demo.errors import DataError
-from marigold_demo.evaluation.comparison import Comparison, compare
 from marigold_demo.evaluation.datasets import BENCHMARKS, Pair, Protocol, Sample
 from marigold_demo.evaluation.evaluate import (
     DATA_SETS,
     PUBLISHED,
+    Comparison,
     Mean,
     ResultsCsv,
     Score,
     abs_rel,
     as_json,
     as_text,
+    compare,
     constant,
     delta1,
     find_samples,

@@ -15,8 +15,7 @@ from marigold_demo.io.photo import load_photo
 from marigold_demo.network.checkpoint import predict, revision_of
 from marigold_demo.settings import DepthSettings, ReliefSettings
 from marigold_demo.ui.layers import DepthStyle
-from marigold_demo.ui.opening import prepare
-from marigold_demo.ui.page_head import CARD, CARD_PX
+from marigold_demo.ui.opening import CARD, CARD_PX, prepare
 from marigold_demo.ui.preview import lit_picture
 from marigold_demo.ui.session_store import DepthResult, SessionStore
 from marigold_demo.workflow import Workflow

@@ -25,8 +25,7 @@ from marigold_demo.serving.lifecycle import Service
 from marigold_demo.serving.listening import listen
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.ui import api, build_page, launch, queue, widgets
-from marigold_demo.ui.layers import DepthStyle, check_layers
-from marigold_demo.ui.points import use_length
+from marigold_demo.ui.layers import DepthStyle, check_layers, use_length
 from marigold_demo.ui.queue import Mailbox, Mailboxes
 from marigold_demo.ui.session_store import SessionStore
 from marigold_demo.workflow import Workflow

@@ -49,7 +49,7 @@ from marigold_demo.serving.monitor import (
 )
 from marigold_demo.settings import DepthSettings
 from marigold_demo.ui import model_picker
-from marigold_demo.ui.page_head import PageHead, head_tags
+from marigold_demo.ui.opening import PageHead, head_tags
 from tests.conftest import make_photo
 from tests.pages import LENIENT, ROOT, Ball, draw_photo, served
 from tests.predictors import steps_of, stepwise

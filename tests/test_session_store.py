@@ -15,8 +15,7 @@ from marigold_demo.errors import DemoError, SettingsError
 from marigold_demo.geometry.textured_mesh import build_surface
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings
 from marigold_demo.ui import layers
-from marigold_demo.ui.layers import DepthStyle
-from marigold_demo.ui.points import use_length
+from marigold_demo.ui.layers import DepthStyle, use_length
 from marigold_demo.ui.session_store import DepthResult, OtherDepth, SessionStore
 from marigold_demo.workflow import Workflow
 from tests.conftest import make_photo

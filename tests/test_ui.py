@@ -10,16 +10,15 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from marigold_demo.catalog import CATALOG, EMBEDDED, SMALL
+from marigold_demo.catalog import CATALOG, EMBEDDED, SMALL, as_markdown
 from marigold_demo.depth import CheckpointStatus, DepthMap, Progress
 from marigold_demo.errors import DemoError, PhotoError, SettingsError
 from marigold_demo.examples import load_examples
 from marigold_demo.io.cache_folder import CacheFolder
 from marigold_demo.io.photo import Photo
-from marigold_demo.published import as_markdown
 from marigold_demo.recipe import load_recipe
 from marigold_demo.settings import DepthSettings, MeshSettings, ReliefSettings, options_of
-from marigold_demo.ui import about, build_page, layers, model_picker, widgets
+from marigold_demo.ui import build_page, layers, model_picker, opening, widgets
 from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.messages import ProgressText, size_in_words, status, user_errors
 from marigold_demo.ui.object_tab import build_zip
@@ -325,8 +324,15 @@ def test_a_word_where_a_number_belongs_gets_a_sentence():
 
 
 def test_the_page_and_the_readme_say_the_same_of_marigold():
-    readme, page = " ".join((ROOT / "README.md").read_text().split()), about.about()
-    for words in (about.MARIGOLD, about.TUNING, about.FIGURES, about.OTHER_ROWS, about.BIBTEX, as_markdown()):
+    readme, page = " ".join((ROOT / "README.md").read_text().split()), opening.about()
+    for words in (
+        opening.MARIGOLD,
+        opening.TUNING,
+        opening.FIGURES,
+        opening.OTHER_ROWS,
+        opening.BIBTEX,
+        as_markdown(),
+    ):
         assert " ".join(words.split()) in readme
     assert len(page.encode()) < 30_000
     assert "<b>5.5</b> / <b>96.4</b>" in page and page.count('<tr><th scope="row">') == 14

@@ -275,7 +275,7 @@ def _protocol(args: argparse.Namespace) -> TrainSettings:
 def evaluate(args: argparse.Namespace, predict: Predictor | None) -> None:
     """Score predictors on all images under a folder, print the table, and write it where asked."""
     from marigold_demo.evaluation import evaluate as scoring
-    from marigold_demo.evaluation.comparison import compare
+    from marigold_demo.evaluation.evaluate import compare
 
     settings = from_flags(args, DepthSettings())
     if args.output and args.output.suffix != ".json":

@@ -21,14 +21,12 @@ from marigold_demo.io.formats import formats_of, page_formats
 from marigold_demo.io.isolated import read_depth_file
 from marigold_demo.io.photo import Photo, safe_stem
 from marigold_demo.settings import DepthSettings, ReliefSettings
-from marigold_demo.ui import layers, points, widgets
-from marigold_demo.ui.compare import Compare
-from marigold_demo.ui.layers import ALWAYS, DEPTH, PHOTO, RELIEF, DepthStyle
+from marigold_demo.ui import layers, widgets
+from marigold_demo.ui.layers import ALWAYS, DEPTH, PHOTO, RELIEF, Compare, DepthStyle, Points
 from marigold_demo.ui.messages import Handler, ProgressText, status, user_errors
 from marigold_demo.ui.model_picker import ModelPicker, refinement
 from marigold_demo.ui.opening import Opening
 from marigold_demo.ui.photo_tab import PHONE_DEPTH, Outputs, PhotoTab
-from marigold_demo.ui.points import Points
 from marigold_demo.ui.queue import is_current, unless_replaced, visitor
 from marigold_demo.ui.session_store import DepthResult, SessionStore, is_refinement, new_request, write_file
 from marigold_demo.ui.widgets import (
@@ -269,7 +267,7 @@ class DepthTab:
             return state
         emptied = {self.key: None, self.slider: None, self.objects.preview: None}
         offer = {self.models.refine: gr.Button(visible=False), self.models.offer: ""}
-        unread = {self.points.reading: points.text(())}
+        unread = {self.points.reading: layers.text(())}
         stage = {self.stage: gr.Column(visible=True)}
         return state | offer | stage | emptied | unread | self.waiting()
 

@@ -20,11 +20,10 @@ from marigold_demo.io.formats import formats_of, page_files, page_formats
 from marigold_demo.io.mesh_files import to_zip
 from marigold_demo.settings import MeshSettings, ReliefSettings
 from marigold_demo.ui import preview, widgets
-from marigold_demo.ui.layers import DepthStyle
+from marigold_demo.ui.layers import CAMERA, DepthStyle
 from marigold_demo.ui.messages import size_in_words, user_errors
 from marigold_demo.ui.opening import Opening
 from marigold_demo.ui.photo_tab import History
-from marigold_demo.ui.points import CAMERA
 from marigold_demo.ui.preview import STYLES, Preview, chips, drag_picture, preset
 from marigold_demo.ui.session_store import DepthResult, SessionStore, write_file
 from marigold_demo.ui.widgets import ONCE, QUIET, RAW, WORK, download_button, settled_events

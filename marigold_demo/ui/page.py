@@ -13,19 +13,16 @@ from gradio.themes.utils import colors, sizes
 
 from marigold_demo.depth import StatusSource
 from marigold_demo.examples import Example, load_examples
-from marigold_demo.serving.connections import Server
-from marigold_demo.serving.lifecycle import MB, Service
+from marigold_demo.serving.lifecycle import MB, Server, Service
 from marigold_demo.serving.listening import Place, listen
 from marigold_demo.settings import DepthSettings, ReliefSettings
 from marigold_demo.ui import queue
-from marigold_demo.ui.about import about
 from marigold_demo.ui.api import add_endpoints, mcp_server
 from marigold_demo.ui.depth_tab import DepthTab
 from marigold_demo.ui.layers import DepthStyle
 from marigold_demo.ui.model_picker import ModelPicker
 from marigold_demo.ui.object_tab import MESH, RELIEF, ObjectTab
-from marigold_demo.ui.opening import prepare
-from marigold_demo.ui.page_head import FAVICON, TITLE, PageHead, head_tags
+from marigold_demo.ui.opening import FAVICON, TITLE, PageHead, about, head_tags, prepare
 from marigold_demo.ui.photo_tab import PhotoTab
 from marigold_demo.ui.queue import LISTEN_S
 from marigold_demo.ui.session_restore import SessionRestore

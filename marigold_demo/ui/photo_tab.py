@@ -23,8 +23,7 @@ from marigold_demo.settings import DepthSettings, Settings
 from marigold_demo.ui import widgets
 from marigold_demo.ui.messages import message, status, user_errors
 from marigold_demo.ui.model_picker import ModelPicker
-from marigold_demo.ui.opening import Opening
-from marigold_demo.ui.page_head import TILES_PATH
+from marigold_demo.ui.opening import TILES_PATH, Opening
 from marigold_demo.ui.preview import picture_address
 from marigold_demo.ui.queue import visitor
 from marigold_demo.ui.session_store import DepthResult, SessionStore, new_request, shrink_photo, write_file
