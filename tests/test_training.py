@@ -33,7 +33,6 @@ from marigold_demo.settings import DepthSettings
 from marigold_demo.training import PROTOCOLS, TrainSettings, run_folder, start, train
 from marigold_demo.training.batches import BatchPlan, make_batch
 from marigold_demo.training.data import Mixture, open_pairs
-from marigold_demo.training.memory import GIB, count_memory
 from marigold_demo.training.stage_run import Average, StageRun, TrainProgress, learning_rate_share
 from marigold_demo.training.stages import (
     DiffusionStage,
@@ -48,6 +47,7 @@ from marigold_demo.training.stages import (
     sky_loss,
 )
 from marigold_demo.training.start import TinySize, make_tiny
+from marigold_demo.training.train import GIB, count_memory
 from tests import toys
 
 SIZE = TinySize(unet_channels=(8, 16), vae_channels=8, prompt_channels=8, norm_groups=4, resolution=64)
