@@ -6,9 +6,8 @@ from diffusers.models.resnet import ResnetBlock2D
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marigold_demo.network.cpu import resnet
-from marigold_demo.network.cpu.patches import remove_patches
-from marigold_demo.network.cpu.resnet import FusedResnet, Winograd, fuse_resnets
+from marigold_demo.network.cpu import patches
+from marigold_demo.network.cpu.patches import FusedResnet, Winograd, fuse_resnets, remove_patches
 from marigold_demo.network.memory import in_row_chunks
 from tests import toys
 
@@ -19,8 +18,8 @@ def draw(*shape, seed=0):
 
 @pytest.fixture
 def narrow(monkeypatch):
-    monkeypatch.setattr(resnet, "LEAST_CHANNELS", 1)
-    monkeypatch.setattr(resnet, "LEAST_PIXELS", 1)
+    monkeypatch.setattr(patches, "LEAST_CHANNELS", 1)
+    monkeypatch.setattr(patches, "LEAST_PIXELS", 1)
 
 
 def make_block(inputs, outputs, **choices):
@@ -44,7 +43,7 @@ def convolve(conv, image):
         first, last = max(0, top - 1), min(height, top + convolution.rows + 1)
         convolution.seen[:] = 0
         for left, part in convolution.columns:
-            part[first - top + 1 : last - top + 1] = x[first:last, left :: resnet.SIDE]
+            part[first - top + 1 : last - top + 1] = x[first:last, left :: patches.SIDE]
         convolution.convolve(out[top : top + convolution.rows])
     return out.permute(2, 0, 1)
 
@@ -59,7 +58,7 @@ def test_a_convolution_of_any_size_in_bands_and_blocks_of_any_size(height, width
     conv = torch.nn.Conv2d(channels, 5, 3, padding=1)
     image = torch.randn(channels, height, width)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resnet, "TILES", tiles)
+        patch.setattr(patches, "TILES", tiles)
         result = convolve(conv, image)
     assert torch.allclose(result, conv(image[None])[0], atol=2e-5)
 

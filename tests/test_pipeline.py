@@ -257,7 +257,7 @@ def test_depth_that_overflows_in_half_precision_is_computed_again_in_float32():
 
 @pytest.mark.parametrize("tiny_vae", [False, True])
 def test_optimizing_does_not_change_the_depth_or_the_weights(tiny_vae, monkeypatch):
-    monkeypatch.setattr("marigold_demo.network.cpu.resnet.LEAST_CHANNELS", 1)
+    monkeypatch.setattr("marigold_demo.network.cpu.patches.LEAST_CHANNELS", 1)
     photo, settings = make_photo(37, 53), DepthSettings(ensemble=3, steps=3)
     pipeline = toys.make_pipeline(tiny_vae=tiny_vae)
     plain, names = pipeline(photo, settings), list(pipeline.unet.state_dict())

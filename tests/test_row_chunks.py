@@ -50,7 +50,7 @@ def test_statistics_are_those_of_the_whole_picture_and_no_seam_is_left():
 
 @torch.no_grad()
 def test_folded_upsamplers_stay_folded(monkeypatch):
-    monkeypatch.setattr("marigold_demo.network.cpu.resnet.LEAST_CHANNELS", 1)
+    monkeypatch.setattr("marigold_demo.network.cpu.patches.LEAST_CHANNELS", 1)
     vae = toys.make_vae()
     latent = torch.randn(1, 4, 9, 5, generator=torch.Generator().manual_seed(0))
     plain = vae.decoder(latent)

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import SettingsError
-from marigold_demo.network.cpu.resnet import FusedResnet, affine
+from marigold_demo.network.cpu.patches import FusedResnet, affine
 from marigold_demo.settings import DepthSettings
 
 CPU_BATCH_BYTES = 2**22  # the first layer stays in the caches; larger batches are slower (measured)

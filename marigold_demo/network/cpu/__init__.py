@@ -16,12 +16,12 @@ from marigold_demo.network.cpu.patches import (
     ForwardPatch,
     fold_constant_prompt,
     fold_upsampling,
+    fuse_resnets,
     pack_convolutions,
     patches_of,
     remove_patches,
     share_time_step,
 )
-from marigold_demo.network.cpu.resnet import fuse_resnets
 
 PRODUCTS = (nn.Conv2d, nn.Linear)
 NORMS = (nn.GroupNorm, nn.LayerNorm)
