@@ -44,16 +44,17 @@ def make_photo(height: int, width: int, *, seed: int = 0, stem: str = "photo") -
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files with slow tests first, so that two processes end at about the same time.
+    """Put files that open a browser first, then others with slow tests, so that two processes end together.
 
     A test in the browser that fails is tried once again and then reported as RERUN: on a busy machine a click
     can come between two layouts of the page.
     """
+    in_browser = [item for item in items if "browser" in getattr(item, "fixturenames", ())]
+    first = {item.path for item in in_browser}
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
-    for item in items:
-        if "browser" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.flaky(reruns=1))
+    items.sort(key=lambda item: (item.path not in first, item.path not in slow))
+    for item in in_browser:
+        item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 @pytest.fixture(scope="module", autouse=True)

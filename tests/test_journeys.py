@@ -24,10 +24,12 @@ from tests.visits import BROWSER, OVER, kept, wait_until
 pytestmark = BROWSER
 
 
-def test_a_phone_photo_is_dropped_onto_the_box_and_stands_upright(visit, folder):
+def test_a_phone_photo_is_dropped_onto_the_box_and_stands_upright(built, folder):
     heic = folder / "phone.heic"
     upright = write_phone_photo(heic)
-    seen = visit()
+    seen = built
+    seen.page.get_by_role("button", name="Remove Image").click()
+    seen.note_sides()
     drop_file(seen.page, heic, "image/heic")
     seen.wait_for_depth()
     assert np.load(seen.download("#download-npy")).shape == (160, 120)
@@ -186,7 +188,7 @@ def reach(page: Page, name: str) -> None:
 def test_a_phone_shows_all_in_its_width_and_a_thumb_scrolls_over_the_pictures_and_drags_the_divider(
     visit, folder
 ):
-    seen = visit(width=390, touch=True, before=WATCH_SHIFTS)
+    seen = visit(width=390, touch=True, before=WATCH_SHIFTS, drawn=True)
     seen.page.wait_for_function("document.body.dataset.drawn")
     assert seen.page.evaluate("window.shifted") < 0.05
     seen.upload(draw_photo(folder, "a_long_weekend_at_the_lake_with_everybody_we_know.jpg", size=(160, 120)))

@@ -675,7 +675,7 @@ def test_real_depth_gives_a_solid_at_full_resolution(name):
 
 
 @pytest.mark.slow
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(kinds, settings_drawn)
 def test_many_more_settings_give_closed_solids(kind, picked):
     assert_solid(reread(build_relief(depth_map(kind), picked)))
