@@ -128,6 +128,13 @@ def _from_inverse(inverse: NDArray[Any], far_near: float) -> NDArray[Any]:
 def _frozen(array: Depth, name: str) -> Depth:
     if array.ndim != 2 or not array.size:
         raise ValueError(f"{name} must be [H, W] with at least one pixel, not {array.shape}")
+    if (
+        array.dtype == np.float32
+        and array.flags.c_contiguous
+        and array.flags.owndata
+        and not array.flags.writeable
+    ):
+        return array  # nobody can change it: another depth map's
     copy = np.array(array, dtype=np.float32, order="C")
     copy.setflags(write=False)
     return copy

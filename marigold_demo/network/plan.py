@@ -11,6 +11,7 @@ be equal. Its answers to the mirrored photo and to slightly other sizes differ, 
 """
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -143,13 +144,17 @@ def guided_upsample(depth: Plane, small: NDArray[np.uint8], photo: NDArray[np.ui
     )
     wide = _enlarge(planes, width, axis=2)  # [6, h, W]
     enlarged = np.empty((height, width), np.float32)  # [H, W]
-    for top in range(0, height, ROWS):
+
+    def fill(top: int) -> None:
         rows = slice(top, min(top + ROWS, height))
         *slopes, shift, low, high = _enlarge(wide, height, axis=1, part=rows)  # [R, W] each
         fine = shift
         for channel, steep in enumerate(slopes):
             fine += steep * (photo[rows, :, channel] * np.float32(1 / 255))
         np.clip(fine, low, high, out=enlarged[rows])
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        list(threads.map(fill, range(0, height, ROWS)))
     return enlarged
 
 
