@@ -13,8 +13,7 @@ import pytest
 import trimesh
 from PIL import Image
 
-from marigold_demo.batch.manifest import Manifest, only_run
-from marigold_demo.batch.sources import Names, find_items
+from marigold_demo.batch.manifest import Manifest, Names, find_items, only_run
 from marigold_demo.cli.main import main
 from marigold_demo.depth import DepthMap, Run
 from marigold_demo.errors import CheckpointError, PhotoError, SettingsError

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from marigold_demo.batch.line import LEAST_PIXELS
+from marigold_demo.batch.engine import LEAST_PIXELS
 from marigold_demo.cli import files, terminal
 from marigold_demo.cli import main as cli
 from marigold_demo.cli.main import main, make_parser
@@ -385,7 +385,7 @@ def test_one_photo_too_large_for_the_memory_costs_the_others_nothing(tmp_path, c
 
 
 def test_a_batch_holds_no_more_photos_than_it_may(tmp_path, monkeypatch):
-    monkeypatch.setattr("marigold_demo.batch.line.HELD_PIXELS", 3 * LEAST_PIXELS)
+    monkeypatch.setattr("marigold_demo.batch.engine.HELD_PIXELS", 3 * LEAST_PIXELS)
     photos = [write_photo(tmp_path / f"{n}.png", color=f"#0000{n:02x}") for n in range(30)]
     alive: list[weakref.ref] = []
     most = 0

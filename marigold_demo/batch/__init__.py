@@ -2,6 +2,6 @@
 
     sources -> Item -> [read] -> Loaded -> [predict] -> Predicted -> [write] -> Row -> manifest.jsonl
 
-The stages (`stages`) are plain functions whose arguments and results can be pickled; `pool` runs them in
+The stages (`stages`) are plain functions whose arguments and results can be pickled; `engine` runs them in
 threads and processes of this machine.
 """

@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from marigold_demo.batch.manifest import FileFacts, Row, facts_of
-from marigold_demo.batch.sources import Item
+from marigold_demo.batch.manifest import FileFacts, Item, Row, facts_of
 from marigold_demo.colormap import colorize
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import PhotoError, SettingsError

@@ -8,10 +8,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from marigold_demo.batch.line import Checkpoint, Line, Networks, OneByOne
-from marigold_demo.batch.manifest import Manifest, Row, only_run, remove_parts
-from marigold_demo.batch.pool import Pool
-from marigold_demo.batch.sources import Item, Names, find_items, is_plain_file
+from marigold_demo.batch.engine import Checkpoint, Line, Networks, OneByOne, Pool
+from marigold_demo.batch.manifest import (
+    Item,
+    Manifest,
+    Names,
+    Row,
+    find_items,
+    is_plain_file,
+    only_run,
+    remove_parts,
+)
 from marigold_demo.batch.stages import Job
 from marigold_demo.catalog import EMBEDDED
 from marigold_demo.cli.files import is_plain
