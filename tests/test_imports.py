@@ -58,6 +58,7 @@ LIBRARIES = {
     "network.checkpoint_files": LIGHT,
     "network.feedforward": NETWORKS | {"PIL"},
     "network.weights": NETWORKS | {"huggingface_hub"},
+    "serving.http": {"brotli", "cachetools", "starlette"},
     "serving": {"cachetools", "fastapi", "prometheus_client", "python_multipart", "starlette", "uvicorn"},
     "training": NETWORKS | LIGHT | {"h5py", "synthetic"},
     "ui": LIGHT | {"gradio", "starlette"},
@@ -222,3 +223,10 @@ def test_rendered_scenes_are_a_package_of_their_own():
         assert PACKAGE not in file.read_text(), file
     assert {name for name in MODULES if "synthetic" in libraries(name)} == {"training.data"}
     assert not [name for name in MODULES if "synthetic" in libraries(name, at_start=True)]
+
+
+def test_modules_are_few_and_have_a_readable_length():
+    lengths = {name: len(file.read_text().splitlines()) for name, file in sources().items() if name}
+    lengths = {n: lines for n, lines in lengths.items() if sources()[n].stem not in ("__init__", "__main__")}
+    assert 50 < len(lengths) <= 95
+    assert not {name: lines for name, lines in lengths.items() if not 30 <= lines <= 600}

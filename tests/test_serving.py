@@ -19,6 +19,7 @@ from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 from xml.etree import ElementTree
 
+import brotli
 import gradio
 import httpx
 import numpy as np
@@ -295,6 +296,47 @@ def test_kept_answers_have_a_bound_and_only_good_ones_are_kept():
     client.get("/assets/2.js")
     client.get("/assets/a.js")
     assert asked == ["/assets/a.js"]
+
+
+def test_what_gradio_compressed_quickly_is_kept_as_fewer_bytes():
+    text = Path(gradio.__file__).with_name("blocks.py").read_bytes()
+    quick = brotli.compress(text, quality=4)
+    asked = []
+
+    async def page(scope, receive, send):
+        asked.append(scope["path"])
+        headers = [(b"content-encoding", b"br"), (b"content-length", str(len(quick)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": quick})
+
+    async def get(app):
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/assets/a.js",
+            "headers": [(b"accept-encoding", b"br")],
+        }
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        await app(scope, None, send)
+        return dict(sent[0]["headers"])[b"content-length"], sent[1]["body"]
+
+    async def visits():
+        app = AnswerCache(page)
+        first = await get(app)
+        for _ in range(600):
+            length, body = await get(app)
+            if body != first[1]:
+                return first, length, body
+            await asyncio.sleep(0.05)
+        return first, length, body
+
+    (_, first), length, body = asyncio.run(visits())
+    assert first == quick and len(body) < 0.96 * len(quick) and int(length) == len(body)
+    assert brotli.decompress(body) == text and asked == ["/assets/a.js"]
 
 
 @on_server
