@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
 
@@ -136,10 +136,12 @@ def measure_memory(folder: Path, count: int) -> None:
 
 def memory(pid: int) -> str:
     """Return the memory of a process and of all that it started, in megabytes without what they share."""
-    try:
-        processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-        sizes = [process.memory_full_info().uss // 2**20 for process in processes]
-    except psutil.NoSuchProcess:
+    sizes = []
+    with suppress(psutil.NoSuchProcess):
+        for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                sizes.append(process.memory_full_info().uss // 2**20)
+    if not sizes:
         return "it has ended"
     return f"{sum(sizes)} MB in all, processes {' + '.join(str(size) for size in sizes if size > 20)}"
 

@@ -18,10 +18,12 @@ class Models(Ball):
     """A ball for the draft; a finer model that is downloaded first, or out of reach."""
 
     online = reachable = True
+    asked = 0  # how often for a finer depth
 
     def __call__(self, photo, settings, run):
         if settings.checkpoint == EMBEDDED:
             return super().__call__(photo, settings, run)
+        self.asked += 1
         if not self.online:
             raise CheckpointError(OFFLINE)
         run.report(Progress("download", 650, 2600))
@@ -118,6 +120,16 @@ def test_when_refining_fails_the_draft_is_still_there_and_the_bar_says_why(built
     expect(built.page.locator("#refine")).to_be_visible()
     built.open("Depth")
     expect(built.page.get_by_role("button", name="Estimate depth")).to_be_enabled()
+    here = built.page.locator("#refine-hint button")
+    expect(here).to_be_hidden()  # the bar has one
+    built.page.set_viewport_size({"width": 390, "height": 844})
+    expect(built.page.locator("#refine")).to_be_hidden()
+    expect(here).to_have_text(built.page.locator("#refine").text_content() or "")
+    asked = predict.asked
+    here.click()
+    wait_until(built.page, lambda: predict.asked > asked)
+    expect(built.page.locator("#status .alert")).to_have_text(OFFLINE)
+    built.page.set_viewport_size({"width": 1280, "height": 860})
 
 
 def test_a_draft_stays_until_the_finer_depth_is_there_and_beside_it_then(built, predict):

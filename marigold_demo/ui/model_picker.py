@@ -97,7 +97,8 @@ class ModelPicker:
         offer = f"{better.known.short_title} refines this depth. {better.known.about}"
         return self._used(result) | {
             self.refine: gr.Button(better.words, visible=True),
-            self.offer: _line(offer, cost),
+            self.offer: _line(offer, cost)
+            + f'<button data-press="#refine">{html.escape(better.words)}</button>',
         }
 
     def _used(self, result: DepthResult | None) -> dict[Any, Any]:

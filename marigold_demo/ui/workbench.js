@@ -50,6 +50,7 @@
       find("#depth-tab-button")?.click();
       requestAnimationFrame(() => find("#depth-checkpoint input")?.focus());
     }
+    if (at("[data-press]")) find(at("[data-press]").dataset.press)?.click();
     if (at("[data-copy]")) copy(at("[data-copy]"));
     if (at("#file-menu button:not(#everything)")) find("#file-menu").hidePopover?.();
   });
