@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from synthetic.render import render_scene
 
 SHARD = 32  # scenes a file
-LOADED_SHARDS = 200
+LOADED_SHARDS = 100  # of 448x336: 3 GB
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class StoredScene:
 class SceneStore:
     """Endless scenes: number n is always the scene of seed first_seed + n."""
 
-    def __init__(self, folder: Path, *, first_seed: int, size: tuple[int, int] = (320, 240)) -> None:
+    def __init__(self, folder: Path, *, first_seed: int, size: tuple[int, int] = (448, 336)) -> None:
         """Keep shards in a folder; size is the scenes' width and height in pixels."""
         self.folder = folder / scenes_version()
         self.first_seed = first_seed
