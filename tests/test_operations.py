@@ -57,7 +57,12 @@ class App:
         self._log, self.out = folder / "app.log", folder / "app.out"
         environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": str(self.cache)}
         with self._log.open("w") as log, self.out.open("w") as out:
-            command = [sys.executable, "app.py"]
+            command = [
+                "env",
+                "--default-signal=HUP",
+                sys.executable,
+                "app.py",
+            ]  # though the tests run under nohup
             self.process = subprocess.Popen(
                 command, cwd=root, env=environment | variables, stdout=out, stderr=log
             )
@@ -197,8 +202,7 @@ def test_a_hangup_ends_the_process_unless_nohup_has_it_ignored(ignored, status):
     words = f"""
 import os, signal
 from marigold_demo.serving import lifecycle
-if {ignored}:
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+signal.signal(signal.SIGHUP, signal.SIG_IGN if {ignored} else signal.SIG_DFL)
 lifecycle.end_on_signals()
 try:
     os.kill(os.getpid(), signal.SIGHUP)
