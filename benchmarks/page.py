@@ -236,7 +236,7 @@ def measure(page: Page, url: str, folder: Path) -> None:
     print(f"12-megapixel photo dropped -> slider      {drop(page, path):6.2f} s")
     page.wait_for_selector("#stl:not([disabled])", timeout=120_000)
     page.wait_for_timeout(3000)
-    colors = [recolor(page, name) for name in ("viridis", "magma", "gray", "turbo", "Spectral")]
+    colors = [recolor(page, name) for name in ("Viridis", "Magma", "Gray", "Turbo", "Spectral")]
     print(f"color map chosen -> picture               {statistics.median(colors):6.2f} s")
     page.get_by_role("tab", name="Relief").click()
     page.wait_for_timeout(3000)
