@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from benchmarks.solids import SLICER, example_stl, sliced_pieces, slicer_says
 from marigold_demo.depth import DepthMap
 from marigold_demo.errors import DepthFileError, SettingsError
+from marigold_demo.geometry.footprint import opaque_distance
 from marigold_demo.geometry.heightfield import frame_top_mm, make_profile
 from marigold_demo.geometry.outline import border_distance
 from marigold_demo.geometry.relief import Relief, build_relief, reduced, steepest
@@ -459,6 +460,17 @@ def test_a_cut_out_of_hard_transparency_has_no_staircase(size, resolution, most)
     walls = outer_walls(build_relief(DepthMap((reach / size).astype(np.float32)), picked, photo=shot))
     middle = (walls.min(axis=0) + walls.max(axis=0)) / 2
     assert np.ptp(np.hypot(*(walls - middle).T)) <= most  # a pixel is 0.31, 0.13 and 0.98 mm
+
+
+def test_large_masks_are_seen_whole():
+    thin = np.full((2, 9000), 255, dtype=np.uint8)
+    thin[:, :500] = 0
+    distance = opaque_distance(thin, (3, 1025))
+    assert (distance > 0)[:, 60:].all() and (distance < 0)[:, :50].all()
+    y, x = np.mgrid[:3000, :4000]
+    disc = np.where(np.hypot(x - 1999.5, y - 1499.5) < 1000, 255, 0).astype(np.uint8)
+    rows, columns = np.nonzero(opaque_distance(disc, (751, 1001)) > 0)
+    assert abs(columns.mean() - 500) < 0.05 and abs(rows.mean() - 375) < 0.05
 
 
 def test_a_border_leaves_every_pixel_on_its_side_and_stays_at_corners():

@@ -285,15 +285,15 @@ def opaque_distance(alpha: NDArray[np.uint8] | None, shape: tuple[int, ...]) -> 
         raise SettingsError(
             "cutout is 'alpha', but the photo has no transparent part; choose cutout 'depth'."
         )
-    stride = math.ceil(max(alpha.shape) / LARGEST_BORDERED)
-    alpha = alpha[(stride - 1) // 2 :: stride, (stride - 1) // 2 :: stride]
     opaque = alpha >= 128
     _not_empty(opaque, "all of the photo is transparent; choose cutout 'depth'.")
-    samples = max(np.array(shape) / alpha.shape)
     border = scipy.ndimage.binary_dilation(opaque) ^ scipy.ndimage.binary_erosion(opaque)
     soft = border & (alpha > 25) & (alpha < 230)
+    samples = max(np.array(shape) / alpha.shape)
     if np.count_nonzero(soft) < HARD * np.count_nonzero(border):
-        distance = border_distance(opaque, reach=3 + 3 / samples)
+        stride = math.ceil(max(alpha.shape) / LARGEST_BORDERED)
+        mask = np.asarray(Image.fromarray(np.uint8(255) * opaque).reduce(stride)) >= 128
+        distance = border_distance(mask, reach=3 + 3 / (samples * stride))
         if distance is not None:
             return _resized(distance, shape)
     resized = _resized(with_even_outlines(alpha.astype(np.float32) / np.float32(255)), shape)
