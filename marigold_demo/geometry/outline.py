@@ -249,14 +249,8 @@ def _least_bent_from(curve: Fractions, middles: Fractions, is_inside: Mask) -> F
         normal, outward = -normal, -outward
     first = np.where(along < 0, nearest - 1, nearest) % n
     share = np.clip(np.where(along < 0, 1 + along, along), 0, 1)
-    weights = (
-        np.concatenate([1 - share, share]),
-        (
-            np.tile(np.arange(count), 2),
-            np.concatenate([first, (first + 1) % n]),
-        ),
-    )
-    at = scipy.sparse.csr_array(weights, shape=(count, n))
+    places = np.tile(np.arange(count), 2), np.concatenate([first, (first + 1) % n])
+    at = scipy.sparse.csr_array((np.concatenate([1 - share, share]), places), shape=(count, n))
     low = np.where(is_inside, outward + CLEARANCE, -np.inf)
     high = np.where(is_inside, np.inf, outward - CLEARANCE)
     ring = (np.ones(n), (np.arange(n), (np.arange(n) + 1) % n))

@@ -29,7 +29,7 @@ from marigold_demo.settings import DepthSettings
 Size = tuple[int, int]  # height, width
 RADIUS = 4  # of the windows, in pixels of the coarse grid
 LEAST_VARIANCE = 1e-3  # of colors in 0..1: windows that vary less are taken as plain
-ROWS = 256  # of the photo at a time, so that memory stays bounded
+ROWS, MOST_THREADS = 256, 4  # rows of the photo in a thread's hands at a time, so that memory stays bounded
 Plane = NDArray[np.float32]
 
 
@@ -153,7 +153,7 @@ def guided_upsample(depth: Plane, small: NDArray[np.uint8], photo: NDArray[np.ui
             fine += steep * (photo[rows, :, channel] * np.float32(1 / 255))
         np.clip(fine, low, high, out=enlarged[rows])
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+    with ThreadPoolExecutor(min(torch.get_num_threads(), MOST_THREADS)) as threads:
         list(threads.map(fill, range(0, height, ROWS)))
     return enlarged
 
