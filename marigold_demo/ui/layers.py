@@ -33,8 +33,6 @@ from marigold_demo.workflow import Workflow
 if TYPE_CHECKING:
     from marigold_demo.ui.depth_tab import DepthTab
     from marigold_demo.ui.object_tab import ObjectTab
-if TYPE_CHECKING:
-    from marigold_demo.ui.depth_tab import DepthTab
     from marigold_demo.ui.photo_tab import Outputs, PhotoTab
 
 RGB = NDArray[np.uint8]  # [H, W, 3]
